@@ -1,0 +1,73 @@
+"""The public names, held as literals: adding or removing one is a decision, not an accident."""
+
+import importlib
+import inspect
+import types
+
+import pytest
+
+PUBLIC: dict[str, list[str]] = {
+    "frostline": [
+        "Change",
+        "CheckError",
+        "CountError",
+        "FileFormatError",
+        "FrostlineError",
+        "ModeError",
+        "MovedError",
+        "NoMatchError",
+        "PinnedError",
+        "Plan",
+        "PlanError",
+        "PlanMismatchError",
+        "SelectorError",
+        "TiedError",
+        "UnsupportedError",
+        "WrappedError",
+        "everything",
+        "glob",
+        "of_type",
+        "regex",
+        "where",
+    ],
+    "frostline.torch": [
+        "Frozen",
+        "Handle",
+        "check",
+        "follow",
+        "freeze",
+        "frozen",
+        "frozen_call",
+        "guard",
+        "plan",
+        "report",
+        "thaw",
+        "trainable",
+    ],
+}
+EVERY_NAME = [(module, name) for module, names in PUBLIC.items() for name in names]
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_the_public_names_are_these(module: str) -> None:
+    assert sorted(importlib.import_module(module).__all__) == PUBLIC[module]
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_nothing_else_is_visible(module: str) -> None:
+    """What `dir` shows without an underscore is public or a part of the package, never a helper that leaked."""
+    found = vars(importlib.import_module(module))
+    extra = [
+        name for name, value in found.items() if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    ]
+    assert sorted(set(extra) - set(PUBLIC[module]) - {"annotations"}) == []
+
+
+@pytest.mark.parametrize(("module", "name"), EVERY_NAME)
+def test_a_public_name_has_a_docstring(module: str, name: str) -> None:
+    value = getattr(importlib.import_module(module), name)
+    assert len(inspect.getdoc(value) or "") > 20
+
+
+def test_the_lists_are_sorted() -> None:
+    assert [names for names in PUBLIC.values() if names != sorted(names)] == []
