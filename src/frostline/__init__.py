@@ -1,0 +1,47 @@
+"""Hold part of a neural network still while the rest learns."""
+
+from frostline._core.errors import (
+    CheckError,
+    CountError,
+    FileFormatError,
+    FrostlineError,
+    ModeError,
+    MovedError,
+    NoMatchError,
+    PinnedError,
+    PlanError,
+    PlanMismatchError,
+    SelectorError,
+    TiedError,
+    UnsupportedError,
+    WrappedError,
+)
+from frostline._core.plan import Change, Plan
+from frostline._core.selectors import everything, glob, of_type, regex, where
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Change",
+    "CheckError",
+    "CountError",
+    "FileFormatError",
+    "FrostlineError",
+    "ModeError",
+    "MovedError",
+    "NoMatchError",
+    "PinnedError",
+    "Plan",
+    "PlanError",
+    "PlanMismatchError",
+    "SelectorError",
+    "TiedError",
+    "UnsupportedError",
+    "WrappedError",
+    "__version__",
+    "everything",
+    "glob",
+    "of_type",
+    "regex",
+    "where",
+]

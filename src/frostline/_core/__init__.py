@@ -1,0 +1,1 @@
+"""The neutral core: names, selectors, plans, fingerprints and reports; it knows no framework."""

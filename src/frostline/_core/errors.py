@@ -1,0 +1,262 @@
+"""The errors of frostline; each is also the builtin that a caller would expect.
+
+    FrostlineError
+    ├── SelectorError (ValueError)              a selector that cannot be read
+    ├── NoMatchError (LookupError)              a selector that matches nothing
+    ├── CountError (ValueError)                 another number of parameters than expect= says
+    ├── TiedError (ValueError)                  two verdicts on one tensor
+    ├── UnsupportedError (NotImplementedError)  what frostline cannot do, and does not pretend to
+    ├── PlanError (ValueError)                  a text or a value that is no plan
+    │   └── PlanMismatchError                   plans, or a plan and a model, that speak of different paths
+    ├── ModeError (ValueError)                  a mode that is neither "eval" nor "follow"
+    ├── PinnedError (ValueError)                thawing what a frozen use holds
+    ├── WrappedError (RuntimeError)             a change that the wrapper around the model would ignore
+    ├── MovedError (RuntimeError)               something frozen moved
+    ├── CheckError (RuntimeError)               findings that are meant to stop the program
+    └── FileFormatError (ValueError)            a file that is not what it should be
+
+A message has four parts: the user's own expression, what is wrong with numbers, what was there instead, and the fix
+as code. The arguments of an error are its data, so that it survives pickling; its text is built when it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def _listed(paths: Sequence[str], limit: int) -> list[str]:
+    rest = len(paths) - limit
+    return [f"  {path}" for path in paths[:limit]] + ([f"  ... and {rest} more"] if rest > 0 else [])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+class FrostlineError(Exception):
+    """What all errors of frostline have in common: the arguments are the lines of the text, or the data behind it."""
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def lines(self) -> Iterable[str]:
+        """The lines of the text."""
+        return [str(part) for part in self.args]
+
+
+class SelectorError(FrostlineError, ValueError):
+    """A selector that cannot be read.
+
+    Attributes:
+        selector: the selector as its author wrote it.
+        problem: what is wrong with it.
+        fix: what to write instead.
+    """
+
+    def __init__(self, selector: str, problem: str, fix: str) -> None:
+        super().__init__(selector, problem, fix)
+        self.selector, self.problem, self.fix = selector, problem, fix
+
+    def lines(self) -> Iterable[str]:
+        """The lines of the text."""
+        return [f"{self.selector} {self.problem}", self.fix]
+
+
+class NoMatchError(FrostlineError, LookupError):
+    """A selector, or one leaf of an expression, that matches nothing.
+
+    Attributes:
+        selector: the leaf as its author wrote it.
+        count: how many parameters there are.
+        closest: what there is instead, best first.
+        note: why nothing matches, where that is known.
+        heading: what `closest` lists.
+    """
+
+    def __init__(
+        self,
+        selector: str,
+        count: int,
+        closest: tuple[str, ...] = (),
+        note: str = "",
+        heading: str = "Closest paths",
+    ) -> None:
+        super().__init__(selector, count, closest, note, heading)
+        self.selector, self.count, self.closest = selector, count, closest
+        self.note, self.heading = note, heading
+
+    def lines(self) -> Iterable[str]:
+        """The lines of the text."""
+        yield f"{self.selector} matches none of the {_count(self.count, 'parameter')}."
+        if self.note:
+            yield self.note
+        if self.closest:
+            yield f"{self.heading}:"
+            yield from _listed(self.closest, 10)
+        yield "Fix the pattern, or pass allow_empty=True if matching nothing is what you want."
+
+
+class CountError(FrostlineError, ValueError):
+    """Another number of parameters than `expect` says.
+
+    Attributes:
+        selectors: the selectors as their author wrote them.
+        expected: the number that was expected.
+        paths: the parameters that are selected, in model order.
+    """
+
+    def __init__(self, selectors: str, expected: int, paths: tuple[str, ...]) -> None:
+        super().__init__(selectors, expected, paths)
+        self.selectors, self.expected, self.paths = selectors, expected, paths
+
+    @property
+    def found(self) -> int:
+        """How many parameters are selected."""
+        return len(self.paths)
+
+    def lines(self) -> Iterable[str]:
+        """The lines of the text."""
+        yield f"({self.selectors}) selects {_count(self.found, 'parameter')}, but expect={self.expected}."
+        if self.paths:
+            yield "Selected:"
+            yield from _listed(self.paths, 5)
+        yield f"Fix the selectors, or pass expect={self.found} if that is what you want."
+
+
+class TiedError(FrostlineError, ValueError):
+    """One tensor with two names, of which one is chosen and the other refused.
+
+    Attributes:
+        names: the chosen name and the refused one.
+        selectors: the selector that chose, and the one that refused.
+    """
+
+    def __init__(self, names: tuple[str, str], selectors: tuple[str, str]) -> None:
+        super().__init__(names, selectors)
+        self.names, self.selectors = names, selectors
+
+    def lines(self) -> Iterable[str]:
+        """The lines of the text."""
+        chosen, refused = self.names
+        return [
+            f"{chosen!r} and {refused!r} are two names of one tensor, and it cannot be both frozen and trainable.",
+            f"  {chosen!r} is chosen by {self.selectors[0]}",
+            f"  {refused!r} is refused by {self.selectors[1]}",
+            f"Choose both names, or refuse both: add {'!' + chosen!r} as the last selector to leave the tensor out.",
+        ]
+
+
+class UnsupportedError(FrostlineError, NotImplementedError):
+    """What frostline cannot do, said instead of doing something else.
+
+    Attributes:
+        expression: what was asked for.
+        reason: why it cannot be done.
+        fix: what can be done instead.
+    """
+
+    def __init__(self, expression: str, reason: str, fix: str) -> None:
+        super().__init__(expression, reason, fix)
+        self.expression, self.reason, self.fix = expression, reason, fix
+
+    def lines(self) -> Iterable[str]:
+        """The lines of the text."""
+        return [f"{self.expression} {self.reason}", self.fix]
+
+
+class PlanError(FrostlineError, ValueError):
+    """A text or a value that is no plan.
+
+    Attributes:
+        problem: what is wrong, as a sentence.
+        fix: what to do about it.
+    """
+
+    def __init__(self, problem: str, fix: str) -> None:
+        super().__init__(problem, fix)
+        self.problem, self.fix = problem, fix
+
+
+class PlanMismatchError(PlanError):
+    """Two plans, or a plan and a model, that speak of different paths.
+
+    Attributes:
+        missing: paths that only the plan speaks of.
+        unknown: paths that only the other side speaks of.
+    """
+
+    def __init__(self, missing: Iterable[str], unknown: Iterable[str]) -> None:
+        self.missing, self.unknown = tuple(sorted(missing)), tuple(sorted(unknown))
+        numbers = f"{len(self.missing)} missing, {len(self.unknown)} unknown"
+        super().__init__(
+            f"The plan and what it is compared with do not speak of the same paths: {numbers}.",
+            "Make both from the same model, for example with plan(model).",
+        )
+        self.args = (self.missing, self.unknown)
+
+    def lines(self) -> Iterable[str]:
+        """The lines of the text."""
+        yield self.problem
+        if self.missing:
+            yield "Missing (only in the plan):"
+            yield from _listed(self.missing, 5)
+        if self.unknown:
+            yield "Unknown (not in the plan):"
+            yield from _listed(self.unknown, 5)
+        yield self.fix
+
+
+class ModeError(FrostlineError, ValueError):
+    """A mode that is neither "eval" nor "follow".
+
+    Attributes:
+        mode: what was given.
+    """
+
+    def __init__(self, mode: object) -> None:
+        super().__init__(mode)
+        self.mode = mode
+
+    def lines(self) -> Iterable[str]:
+        """The lines of the text."""
+        return [
+            f"mode={self.mode!r} is none of the 2 modes.",
+            "There are:",
+            '  mode="eval"    what is frozen computes as in evaluation',
+            '  mode="follow"  what is frozen follows train() and eval(), but still moves nothing',
+            'Pass mode="eval", or leave it out.',
+        ]
+
+
+class PinnedError(FrostlineError, ValueError):
+    """Thawing what a frozen use holds."""
+
+
+class WrappedError(FrostlineError, RuntimeError):
+    """A change that the wrapper around the model would ignore."""
+
+
+class MovedError(FrostlineError, RuntimeError):
+    """Something frozen moved."""
+
+
+class CheckError(FrostlineError, RuntimeError):
+    """Findings that are meant to stop the program."""
+
+
+class FileFormatError(FrostlineError, ValueError):
+    """A file, or a text from one, that is not what it should be.
+
+    Attributes:
+        file: its name.
+        problem: what is wrong with it.
+        fix: what to do about it.
+    """
+
+    def __init__(self, file: str, problem: str, fix: str) -> None:
+        super().__init__(file, problem, fix)
+        self.file, self.problem, self.fix = file, problem, fix
+
+    def lines(self) -> Iterable[str]:
+        """The lines of the text."""
+        return [f"{self.file!r} cannot be read: {self.problem}.", self.fix]

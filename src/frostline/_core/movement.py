@@ -1,0 +1,85 @@
+"""Proof that bytes stood still, or what moved and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from xxhash import xxh3_128_digest
+
+CHUNK = 1 << 20
+KEPT = 1 << 12
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What is remembered of some bytes: a digest for each stretch, and small ones whole.
+
+    Attributes:
+        nbytes: how many bytes there were.
+        digests: the digest of each stretch of `CHUNK` bytes.
+        kept: the bytes themselves, where they are few or a copy was asked for.
+    """
+
+    nbytes: int
+    digests: tuple[bytes, ...]
+    kept: bytes | None
+
+    @classmethod
+    def of(cls, data: memoryview, *, keep: bool = False) -> Mark:
+        """The mark of some bytes, read in one pass and without a copy.
+
+        Example:
+            >>> Mark.of(memoryview(b"frozen")) == Mark.of(memoryview(b"frozen"))
+            True
+        """
+        stretches = (data[i : i + CHUNK] for i in range(0, data.nbytes, CHUNK))
+        kept = data.tobytes() if keep or data.nbytes <= KEPT else None
+        return cls(data.nbytes, tuple(xxh3_128_digest(s) for s in stretches), kept)
+
+    def same_as(self, other: Mark) -> bool:
+        """Whether the bytes are the same."""
+        return self.nbytes == other.nbytes and self.digests == other.digests
+
+
+def changed_elements(before: bytes, now: memoryview, itemsize: int) -> list[int]:
+    """The positions at which elements of `itemsize` bytes differ.
+
+    Example:
+        >>> changed_elements(b"abcd", memoryview(b"abXd"), itemsize=1)
+        [2]
+    """
+    pairs = zip_longest(_elements(memoryview(before), itemsize), _elements(now, itemsize))
+    return [i for i, (old, new) in enumerate(pairs) if old != new]
+
+
+def _elements(data: memoryview, itemsize: int) -> Iterator[bytes]:
+    return (bytes(data[i : i + itemsize]) for i in range(0, data.nbytes, itemsize))
+
+
+def changed_stretch(before: Mark, now: Mark, itemsize: int) -> tuple[int, int]:
+    """The first stretch of elements in which there is a difference, as ``(start, stop)``."""
+    pairs = enumerate(zip_longest(before.digests, now.digests))
+    first = next(i for i, (old, new) in pairs if old != new)
+    stop = min((first + 1) * CHUNK, max(before.nbytes, now.nbytes))
+    return first * CHUNK // itemsize, stop // itemsize
+
+
+@dataclass(frozen=True)
+class Movement:
+    """One thing that moved although it was to stand still.
+
+    Attributes:
+        path: its name in the model.
+        kind: ``"parameter"`` or ``"buffer"``.
+        difference: where the first difference is, with the numbers.
+        cause: the likely cause.
+        fix: what to do about it, as code.
+    """
+
+    path: str
+    kind: str
+    difference: str
+    cause: str
+    fix: str

@@ -1,0 +1,200 @@
+"""What is frozen, and what would change, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import final
+
+from frostline._core import document
+from frostline._core.errors import PlanError, PlanMismatchError
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """Which paths of a model are frozen, and which are trainable.
+
+    Attributes:
+        frozen: the paths that are held still.
+        trainable: all others.
+
+    Raises:
+        PlanError: a path is both.
+
+    Example:
+        >>> plan = Plan(frozenset({"body.weight"}), frozenset({"head.weight"}))
+        >>> plan
+        Plan(frozen=1, trainable=1)
+        >>> print(plan.change_to(plan.thaw(["body.weight"])))
+        thaw 1 (body.weight)
+        >>> Plan.from_json(plan.to_json()) == plan
+        True
+    """
+
+    frozen: frozenset[str]
+    trainable: frozenset[str]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "frozen", frozenset(self.frozen))
+        object.__setattr__(self, "trainable", frozenset(self.trainable))
+        _check_apart(self.frozen, self.trainable, "frozen and trainable")
+
+    def __repr__(self) -> str:
+        return f"Plan(frozen={len(self.frozen)}, trainable={len(self.trainable)})"
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """All paths that the plan speaks of."""
+        return self.frozen | self.trainable
+
+    def freeze(self, paths: Iterable[str]) -> Plan:
+        """The plan in which `paths` are frozen as well.
+
+        Raises:
+            PlanMismatchError: the plan does not speak of one of them.
+        """
+        paths = self._known(paths)
+        return Plan(self.frozen | paths, self.trainable - paths)
+
+    def thaw(self, paths: Iterable[str]) -> Plan:
+        """The plan in which `paths` are trainable as well.
+
+        Raises:
+            PlanMismatchError: the plan does not speak of one of them.
+        """
+        paths = self._known(paths)
+        return Plan(self.frozen - paths, self.trainable | paths)
+
+    def _known(self, paths: Iterable[str]) -> frozenset[str]:
+        found = frozenset(paths)
+        if unknown := found - self.paths:
+            raise PlanMismatchError((), unknown)
+        return found
+
+    def change_to(self, other: Plan) -> Change:
+        """What to do to get from this plan to `other`.
+
+        Raises:
+            PlanMismatchError: they do not speak of the same paths.
+        """
+        if self.paths != other.paths:
+            raise PlanMismatchError(self.paths - other.paths, other.paths - self.paths)
+        return Change(freeze=other.frozen - self.frozen, thaw=self.frozen - other.frozen)
+
+    def to_dict(self) -> dict[str, object]:
+        """The plan as JSON-able data."""
+        return document.stamped("plan", {"frozen": sorted(self.frozen), "trainable": sorted(self.trainable)})
+
+    def to_json(self) -> str:
+        """The plan as text: equal plans give equal bytes."""
+        return document.write("plan", self.to_dict())
+
+    @classmethod
+    def from_dict(cls, data: object) -> Plan:
+        """The plan that `to_dict` made data of.
+
+        Raises:
+            PlanError: the data is no plan.
+        """
+        return cls(*_sets(data, "plan", ("frozen", "trainable")))
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """The plan that `to_json` made a text of.
+
+        Raises:
+            PlanError: the text is no plan.
+        """
+        return cls.from_dict(_parsed(text, "plan"))
+
+
+@final
+@dataclass(frozen=True)
+class Change:
+    """The difference of two plans; true if there is one.
+
+    Attributes:
+        freeze: the paths to freeze.
+        thaw: the paths to thaw.
+
+    Raises:
+        PlanError: a path is both.
+
+    Example:
+        >>> change = Change(freeze=frozenset({"head.bias"}), thaw=frozenset())
+        >>> print(change, "/", change.inverse())
+        freeze 1 (head.bias) / thaw 1 (head.bias)
+    """
+
+    freeze: frozenset[str] = frozenset()
+    thaw: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "freeze", frozenset(self.freeze))
+        object.__setattr__(self, "thaw", frozenset(self.thaw))
+        _check_apart(self.freeze, self.thaw, "to freeze and to thaw")
+
+    def __bool__(self) -> bool:
+        return bool(self.freeze or self.thaw)
+
+    def __str__(self) -> str:
+        parts = (("freeze", self.freeze), ("thaw", self.thaw))
+        return ", ".join(f"{verb} {len(paths)} ({_some(paths)})" for verb, paths in parts if paths) or "no change"
+
+    def inverse(self) -> Change:
+        """The change that undoes this one."""
+        return Change(freeze=self.thaw, thaw=self.freeze)
+
+    def apply_to(self, plan: Plan) -> Plan:
+        """The plan after the change.
+
+        Raises:
+            PlanMismatchError: the plan does not speak of a path of the change.
+        """
+        if unknown := (self.freeze | self.thaw) - plan.paths:
+            raise PlanMismatchError((), unknown)
+        return plan.freeze(self.freeze).thaw(self.thaw)
+
+    def to_json(self) -> str:
+        """The change as text: equal changes give equal bytes."""
+        return document.write("change", {"freeze": sorted(self.freeze), "thaw": sorted(self.thaw)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Change:
+        """The change that `to_json` made a text of.
+
+        Raises:
+            PlanError: the text is no change.
+        """
+        return cls(*_sets(_parsed(text, "change"), "change", ("freeze", "thaw")))
+
+
+def _some(paths: frozenset[str]) -> str:
+    return ", ".join(sorted(paths)[:3]) + (", ..." if len(paths) > 3 else "")
+
+
+def _check_apart(one: frozenset[str], other: frozenset[str], words: str) -> None:
+    if both := sorted(one & other):
+        problem = f"{both[0]!r} is both {words}, and {len(both) - 1} more."
+        raise PlanError(problem, "Give each path once.")
+
+
+def _parsed(text: object, kind: str) -> object:
+    try:
+        return document.parse(text)
+    except ValueError as error:
+        raise _unreadable(kind, error) from error
+
+
+def _sets(data: object, kind: str, names: tuple[str, str]) -> tuple[frozenset[str], frozenset[str]]:
+    try:
+        found: Mapping[str, object] = document.fields(data, kind, names)
+        one, other = (frozenset(document.texts(name, found[name])) for name in names)
+    except ValueError as error:
+        raise _unreadable(kind, error) from error
+    return one, other
+
+
+def _unreadable(kind: str, error: ValueError) -> PlanError:
+    return PlanError(f"This is no {kind}: {error}.", f"Write it with {kind}.to_json().")

@@ -1,0 +1,169 @@
+"""The names of a model as a tree, numbered so that all that lies below a node is one range."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cached_property
+from typing import final
+
+from frostline._core.inventory import Module, Param, split_path
+
+
+@final
+class Node:
+    """One key below another one: a module, a parameter, or a mere step on the way to one.
+
+    Attributes:
+        key: its key in its parent.
+        children: the nodes below it, in model order.
+        param: the parameter that it names, if it names one.
+        module: the module that it names, if the inventory lists it.
+        keys: its keys from the root down.
+        start, stop: the nodes at and below it have the numbers from `start` up to `stop`.
+        first, last: the names at and below it have the numbers from `first` up to `last`.
+    """
+
+    __slots__ = ("_positions", "children", "first", "key", "keys", "last", "module", "param", "start", "stop")
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        self.key = keys[-1] if keys else ""
+        self.keys = keys
+        self.children: dict[str, Node] = {}
+        self.param: Param | None = None
+        self.module: Module | None = None
+        self.start = self.stop = self.first = self.last = 0
+        self._positions: dict[int, Node] | None = None
+
+    @property
+    def dotted(self) -> str:
+        """Its dotted name."""
+        return ".".join(self.keys)
+
+    @property
+    def is_name(self) -> bool:
+        """Whether a plan speaks of it."""
+        return self.param is not None or (self.module is not None and self.module.stateful)
+
+    @property
+    def positions(self) -> dict[int, Node]:
+        """The children by position, as Python counts them.
+
+        Where all keys are numbers, the number is the position: a list may have members without parameters, which an
+        inventory need not know. Otherwise modules are counted, or parameters where there is no module.
+        """
+        if self._positions is None:
+            self._positions = _positions(list(self.children.values()))
+        return self._positions
+
+    def at(self, index: int | slice) -> list[Node]:
+        """The children that ``self[index]`` names; none if it is out of range."""
+        positions = self.positions
+        span = range(max(positions, default=-1) + 1)
+        if isinstance(index, slice):
+            return [positions[i] for i in span[index] if i in positions]
+        position = index if index >= 0 else len(span) + index
+        return [positions[position]] if position in positions else []
+
+
+def _positions(children: list[Node]) -> dict[int, Node]:
+    if not all(_is_number(child.key) for child in children):
+        children = [child for child in children if child.param is None] or children
+    if all(_is_number(child.key) for child in children):
+        return {int(child.key): child for child in children}
+    return dict(enumerate(children))
+
+
+def _is_number(key: str) -> bool:
+    return key.isascii() and key.isdecimal() and (key == "0" or not key.startswith("0"))
+
+
+@final
+class Tree:
+    """The names of `params` and `modules`, aliases included.
+
+    Attributes:
+        root: the node of the model itself.
+        nodes: all nodes in pre-order.
+        names: the nodes that a plan speaks of, in pre-order; their number is the number of the name.
+    """
+
+    def __init__(self, params: tuple[Param, ...], modules: tuple[Module, ...]) -> None:
+        self.root = Node(())
+        self._by_path: dict[str, Node] = {"": self.root}
+        for module in modules:
+            self._grow(module.path, module.keys).module = module
+        for param in params:
+            self._grow(param.path, param.keys).param = param
+            for alias in param.aliases:
+                self._grow(alias, ()).param = param
+        self.nodes: list[Node] = []
+        self.names: list[Node] = []
+        self._number(self.root)
+
+    def _grow(self, path: str, keys: tuple[str, ...]) -> Node:
+        node = self.root
+        keys = keys or split_path(path)
+        for depth, key in enumerate(keys, start=1):
+            child = node.children.get(key)
+            if child is None:
+                child = node.children[key] = Node(keys[:depth])
+            node = child
+        self._by_path[path] = node
+        return node
+
+    def _number(self, root: Node) -> None:
+        # A stack of our own: how deep a model nests is not ours to limit.
+        stack: list[tuple[Node, Iterator[Node]]] = [(root, self._enter(root))]
+        while stack:
+            node, rest = stack[-1]
+            child = next(rest, None)
+            if child is not None:
+                stack.append((child, self._enter(child)))
+            else:
+                node.stop, node.last = len(self.nodes), len(self.names)
+                stack.pop()
+
+    def _enter(self, node: Node) -> Iterator[Node]:
+        node.start, node.first = len(self.nodes), len(self.names)
+        self.nodes.append(node)
+        if node.is_name:
+            self.names.append(node)
+        return iter(node.children.values())
+
+    def find(self, path: str) -> Node | None:
+        """The node of a dotted path, if there is one."""
+        return self._by_path.get(path)
+
+    @cached_property
+    def by_key(self) -> dict[str, list[Node]]:
+        """The nodes with each key, in pre-order."""
+        found: defaultdict[str, list[Node]] = defaultdict(list)
+        for node in self.nodes[1:]:
+            found[node.key].append(node)
+        return dict(found)
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """The canonical path behind each name."""
+        return [_canonical(node) for node in self.names]
+
+    @cached_property
+    def names_of(self) -> dict[str, list[int]]:
+        """The names behind each canonical path."""
+        found: defaultdict[str, list[int]] = defaultdict(list)
+        for name, path in enumerate(self.paths):
+            found[path].append(name)
+        return dict(found)
+
+    @cached_property
+    def tied(self) -> list[list[int]]:
+        """The names of each parameter that has several."""
+        return [names for names in self.names_of.values() if len(names) > 1]
+
+
+def _canonical(node: Node) -> str:
+    if node.param is not None:
+        return node.param.path
+    assert node.module is not None, "a name is a parameter or a module"
+    return node.module.path
