@@ -22,6 +22,11 @@ as code. The arguments of an error are its data, so that it survives pickling; i
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from frostline._core.findings import Finding
+    from frostline._core.movement import Movement
 
 
 def _listed(paths: Sequence[str], limit: int) -> list[str]:
@@ -229,19 +234,85 @@ class ModeError(FrostlineError, ValueError):
 
 
 class PinnedError(FrostlineError, ValueError):
-    """Thawing what a frozen use holds."""
+    """Thawing what a frozen use holds.
+
+    Attributes:
+        selectors: what was asked for, as its author wrote it.
+        paths: the parameters inside frozen uses that it names.
+    """
+
+    def __init__(self, selectors: str, paths: tuple[str, ...]) -> None:
+        super().__init__(selectors, paths)
+        self.selectors, self.paths = selectors, paths
+
+    def lines(self) -> Iterable[str]:
+        """The lines of the text."""
+        yield f"{self.selectors} names {_count(len(self.paths), 'parameter')}, all inside a frozen use, Frozen(layer)."
+        yield "They are:"
+        yield from _listed(self.paths, 5)
+        yield "Build the model with layer in place of Frozen(layer), or train the layer where it is used as it is."
 
 
 class WrappedError(FrostlineError, RuntimeError):
-    """A change that the wrapper around the model would ignore."""
+    """A change that the wrapper around the model would ignore.
+
+    Attributes:
+        wrapper: the class of the wrapper.
+        path: where it is in the model; "" is the model itself.
+    """
+
+    def __init__(self, wrapper: str, path: str) -> None:
+        super().__init__(wrapper, path)
+        self.wrapper, self.path = wrapper, path
+
+    def lines(self) -> Iterable[str]:
+        """The lines of the text."""
+        where = f"{self.path!r}" if self.path else "the model"
+        return [
+            f"{where} is wrapped in {self.wrapper}, which noted what is trainable when it was made.",
+            "It would wait for the gradients of what is frozen now, and not average those of what is thawed now.",
+            f"Freeze first, then wrap: freeze(model, ...); model = {self.wrapper}(model).",
+        ]
 
 
 class MovedError(FrostlineError, RuntimeError):
-    """Something frozen moved."""
+    """Something frozen moved.
+
+    Attributes:
+        moved: a `Movement` for each parameter and buffer that moved.
+        watched: how many were watched.
+    """
+
+    def __init__(self, moved: tuple[Movement, ...], watched: int) -> None:
+        super().__init__(moved, watched)
+        self.moved, self.watched = moved, watched
+
+    def lines(self) -> Iterable[str]:
+        """The lines of the text."""
+        yield f"{len(self.moved)} of {self.watched} frozen tensors moved."
+        for movement in self.moved[:5]:
+            yield f"{movement.path!r} ({movement.kind}) moved. {movement.difference}"
+            yield f"  Likely cause: {movement.cause}."
+            yield f"  {movement.fix}"
+        if len(self.moved) > 5:
+            yield f"... and {len(self.moved) - 5} more"
 
 
 class CheckError(FrostlineError, RuntimeError):
-    """Findings that are meant to stop the program."""
+    """Findings that are meant to stop the program.
+
+    Attributes:
+        findings: all of them.
+    """
+
+    def __init__(self, findings: tuple[Finding, ...]) -> None:
+        super().__init__(findings)
+        self.findings = findings
+
+    def lines(self) -> Iterable[str]:
+        """The lines of the text."""
+        yield f"{_count(len(self.findings), 'finding')}."
+        yield from map(str, self.findings)
 
 
 class FileFormatError(FrostlineError, ValueError):

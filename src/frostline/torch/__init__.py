@@ -1,0 +1,37 @@
+"""frostline for PyTorch: hold part of a network still while the rest learns.
+
+Example:
+    >>> import frostline.torch as ft
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+    >>> handle = ft.freeze(model, "0")
+    >>> sorted(ft.trainable(model))
+    ['1.bias', '1.weight']
+"""
+
+from frostline.torch._check import check as check
+from frostline.torch._freezing import Handle as Handle
+from frostline.torch._freezing import follow as follow
+from frostline.torch._freezing import freeze as freeze
+from frostline.torch._freezing import frozen as frozen
+from frostline.torch._freezing import plan as plan
+from frostline.torch._freezing import thaw as thaw
+from frostline.torch._freezing import trainable as trainable
+from frostline.torch._frozen import Frozen as Frozen
+from frostline.torch._frozen import frozen_call as frozen_call
+from frostline.torch._guard import guard as guard
+#from frostline.torch._report import report as report
+
+__all__ = [
+    "Frozen",
+    "Handle",
+    "check",
+    "follow",
+    "freeze",
+    "frozen",
+    "frozen_call",
+    "guard",
+    "plan",
+    "report",
+    "thaw",
+    "trainable",
+]

@@ -1,0 +1,117 @@
+"""Why something frozen moved: the likeliest cause, from what can still be seen."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from frostline.torch._frozen import Frozen
+
+
+class Seen(Protocol):
+    """What was seen of a tensor before it moved."""
+
+    @property
+    def address(self) -> int: ...
+    @property
+    def version(self) -> int: ...
+
+
+def likely_cause(
+    path: str, kind: str, tensor: torch.Tensor, before: Seen, model: nn.Module
+) -> tuple[str, str]:
+    """The likely cause of a movement, and the fix as code."""
+    if tensor.data_ptr() != before.address:
+        return (
+            "its storage was replaced (by an assignment, .data = ..., .to(...) or "
+            "load_state_dict(assign=True))",
+            "Write in place under torch.no_grad(), or replace it outside of the guarded block.",
+        )
+    if kind == "buffer":
+        return _statistics(path, model)
+    trained = _trained_elsewhere(path, tensor, model)
+    return trained or _optimizer(path, tensor) or _write(path, tensor, before)
+
+
+def _statistics(path: str, model: nn.Module) -> tuple[str, str]:
+    owner = path.rpartition(".")[0]
+    module = model.get_submodule(owner)
+    name = type(module).__name__
+    if module.training:
+        return (
+            f"statistics: {name} {owner!r} is in training mode, and updates them when it is called",
+            f"freeze(model, {owner!r}) holds it in evaluation mode through every train().",
+        )
+    return (
+        f"statistics or state: {name} {owner!r}, in evaluation mode, writes its buffers",
+        f"freeze(model, {owner!r}) makes every call of it leave its buffers as they were.",
+    )
+
+
+def _trained_elsewhere(
+    path: str, tensor: torch.Tensor, model: nn.Module
+) -> tuple[str, str] | None:
+    for module in model.modules():
+        if isinstance(module, Frozen) and any(
+            slot.constant is tensor and slot.seen is not None and slot.seen.requires_grad
+            for slot in module._view.slots
+        ):
+            return (
+                f"training elsewhere: {path!r} is a frozen use, and the layer itself is trainable",
+                "Guard the steps in which the layer is not trained, or freeze the layer itself.",
+            )
+    return None
+
+
+def _optimizer(path: str, tensor: torch.Tensor) -> tuple[str, str] | None:
+    for optimizer, number, group in _groups_with(tensor):
+        name = type(optimizer).__name__
+        decay = group.get("weight_decay") or 0
+        if tensor.requires_grad:
+            break
+        if tensor.grad is not None and bool(tensor.grad.count_nonzero()):
+            return (
+                f"stale gradient: {name} moves what has a .grad, and this one still has one",
+                f"freeze(model, {path!r}) drops it; by hand: parameter.grad = None.",
+            )
+        if decay:
+            return (
+                f"decay: {name} decays it, weight_decay={decay} in parameter group {number}",
+                f"freeze(model, {path!r}) drops the gradient without which {name} does nothing.",
+            )
+        return (
+            f"momentum: {name} has it in parameter group {number}, with state from before",
+            f"freeze(model, {path!r}) drops the gradient without which {name} does nothing.",
+        )
+    return None
+
+
+def _write(path: str, tensor: torch.Tensor, before: Seen) -> tuple[str, str]:
+    if tensor.requires_grad:
+        return (
+            "it was thawed: requires_grad is True now, and an optimizer moved it",
+            f"freeze(model, {path!r}) again, or look for requires_grad_(True) over the model.",
+        )
+    if tensor._version != before.version:
+        return (
+            "in-place write: something wrote into it (copy_, add_, an initialiser, an average)",
+            "Look for writes under torch.no_grad() to this parameter.",
+        )
+    return (
+        "in-place write that autograd does not see (.data, NumPy, or a kernel of its own)",
+        "Look for writes through .data to this parameter.",
+    )
+
+
+def _groups_with(tensor: torch.Tensor) -> list[tuple[torch.optim.Optimizer, int, dict[str, Any]]]:
+    # Only when something has moved already: no optimizer was handed to the guard, so look for one.
+    optimizers = [o for o in gc.get_objects() if issubclass(type(o), torch.optim.Optimizer)]
+    return [
+        (optimizer, number, group)
+        for optimizer in optimizers
+        for number, group in enumerate(optimizer.param_groups)
+        if any(parameter is tensor for parameter in group["params"])
+    ]

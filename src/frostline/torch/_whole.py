@@ -1,0 +1,75 @@
+"""Which modules are frozen whole, and are therefore held still."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from torch import nn
+
+from frostline.torch import _hold
+from frostline.torch._claims import OWN_BUFFERS, Claim, latest
+from frostline.torch._survey import Survey, is_trained
+
+
+def settle(survey: Survey) -> None:
+    """Holds every module that is frozen whole and releases every other one, in place.
+
+    A module is frozen when every parameter below it is, and there is one, and a claim says so; a
+    module without parameters goes with the modules that contain it, if all of them are held.
+    """
+    modes = held_modes(survey)
+    for module in dict.fromkeys(survey.modules.values()):
+        if id(module) in survey.pinned:
+            continue
+        if module in modes:
+            _hold.hold(module, modes[module])
+        else:
+            _hold.release(module)
+
+
+def held_modes(survey: Survey) -> dict[nn.Module, str]:
+    """The modules to hold, each with the mode in which its owners want it."""
+    parents = _parents(survey)
+    modes: dict[nn.Module, str] = {}
+    for module in dict.fromkeys(survey.modules.values()):  # parents come before children
+        own = _own_mode(module)
+        containers = [modes.get(parent) for parent in parents[module]]
+        if own is not None:
+            modes[module] = own
+        elif containers and None not in containers and not _has_parameters(module):
+            modes[module] = "eval" if "eval" in containers else "follow"
+    return modes
+
+
+def _own_mode(module: nn.Module) -> str | None:
+    """The mode in which the module's parameters, or its own buffers, want it held."""
+    buffers = latest(module, OWN_BUFFERS)
+    claims = [buffers] if buffers is not None else []
+    for inner in module.modules():
+        for local, parameter in inner._parameters.items():
+            if parameter is None or not is_trained(parameter):
+                continue
+            if parameter.requires_grad:
+                return None
+            claim = latest(inner, local)
+            claims += [claim] if claim is not None else []
+    return _agreed(claims)
+
+
+def _agreed(claims: list[Claim]) -> str | None:
+    modes = {claim.mode for claim in claims if claim.frozen}
+    if not modes:
+        return None
+    return "eval" if "eval" in modes else "follow"
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return any(is_trained(p) for p in module.parameters())
+
+
+def _parents(survey: Survey) -> dict[nn.Module, list[nn.Module]]:
+    parents: dict[nn.Module, list[nn.Module]] = defaultdict(list)
+    for path, module in survey.modules.items():
+        if path:
+            parents[module].append(survey.modules[path.rpartition(".")[0]])
+    return parents
