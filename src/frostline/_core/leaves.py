@@ -44,7 +44,7 @@ def _below(nodes: Iterable[Node]) -> set[int]:
 
 
 def _matching(pattern: re.Pattern[str], tree: Tree) -> set[int]:
-    return {name for name, node in enumerate(tree.names) if pattern.fullmatch(node.dotted)}
+    return {name for name, node in enumerate(tree.names) if pattern.fullmatch(node.path)}
 
 
 def _of_type(classes: tuple[type, ...], inventory: Inventory) -> set[int]:

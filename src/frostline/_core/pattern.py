@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import final
@@ -60,14 +60,16 @@ _INTEGER = r"\s*(-?[0-9]{1,9})?\s*"
 _INDEX = re.compile(rf"{_INTEGER}(?:(:){_INTEGER}(?::{_INTEGER})?)?")
 
 
-def spell(keys: Iterable[str]) -> str:
+def spell(keys: Sequence[str]) -> str:
     """The pattern that names exactly the path with these keys.
 
     Example:
         >>> print(spell(("layers", "0", "mlp/~/linear", "a.b", "w")))
         layers.0.mlp/~/linear['a.b'].w
     """
-    parts = (f".{key}" if re.fullmatch(f"{_BARE}+", key) else f"[{key!r}]" for key in keys)
+    # What does not print could rewrite the terminal that an error or a report ends in.
+    plain = (re.fullmatch(f"{_BARE}+", key) and key.isprintable() for key in keys)
+    parts = (f".{key}" if bare else f"[{key!r}]" for key, bare in zip(keys, plain, strict=True))
     return "".join(parts).removeprefix(".")
 
 

@@ -36,9 +36,16 @@ class Node:
         self._positions: dict[int, Node] | None = None
 
     @property
-    def dotted(self) -> str:
+    def path(self) -> str:
         """Its dotted name."""
         return ".".join(self.keys)
+
+    @property
+    def canonical(self) -> str:
+        """The path under which a plan speaks of it."""
+        if self.param is not None:
+            return self.param.path
+        return self.path if self.module is None else self.module.path
 
     @property
     def is_name(self) -> bool:
@@ -146,7 +153,7 @@ class Tree:
     @cached_property
     def paths(self) -> list[str]:
         """The canonical path behind each name."""
-        return [_canonical(node) for node in self.names]
+        return [node.canonical for node in self.names]
 
     @cached_property
     def names_of(self) -> dict[str, list[int]]:
@@ -160,10 +167,3 @@ class Tree:
     def tied(self) -> list[list[int]]:
         """The names of each parameter that has several."""
         return [names for names in self.names_of.values() if len(names) > 1]
-
-
-def _canonical(node: Node) -> str:
-    if node.param is not None:
-        return node.param.path
-    assert node.module is not None, "a name is a parameter or a module"
-    return node.module.path

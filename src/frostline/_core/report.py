@@ -1,0 +1,89 @@
+"""What is frozen in a model, for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+from rich.console import RenderableType
+
+from frostline._core import document, table
+from frostline._core.account import Amounts, Entry, account
+from frostline._core.errors import PlanMismatchError
+from frostline._core.inventory import Inventory
+from frostline._core.outline import outline
+from frostline._core.plan import Plan
+
+
+def report(
+    inventory: Inventory,
+    plan: Plan,
+    *,
+    optimizer_bytes: Mapping[str, int] | None = None,
+    held: frozenset[str] = frozenset(),
+) -> Report:
+    """What `plan` freezes in a model.
+
+    Args:
+        inventory: the model.
+        plan: what is frozen in it.
+        optimizer_bytes: bytes that an optimizer keeps for each parameter, by canonical path; None if there is none.
+        held: paths of the modules that are held whole, with their mode and their buffers.
+
+    Raises:
+        PlanMismatchError: the plan does not speak of this model.
+
+    Example:
+        >>> from frostline._core.inventory import Param
+        >>> body, head = Param("body.weight", (2, 3), "float32", 4), Param("head.weight", (2,), "float32", 4)
+        >>> print(report(Inventory((body, head)), Plan(frozenset({"body.weight"}), frozenset({"head.weight"}))))
+                 params  frozen  memory  state
+        model         8       6    32 B  partly
+        ├─ body       6       6    24 B  frozen
+        └─ head       2       0     8 B  trainable
+        2 of 8 params are trainable (25.0%; 8 B of 32 B).
+    """
+    if plan.paths != inventory.paths:
+        raise PlanMismatchError(plan.paths - inventory.paths, inventory.paths - plan.paths)
+    entries = account(inventory, plan, optimizer_bytes or {}, held)
+    return Report(entries, has_optimizer=optimizer_bytes is not None)
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class Report:
+    """What is frozen in a model: prints as a table, is a table in a notebook, and gives plain data.
+
+    Attributes:
+        entries: one for each name of the model, in pre-order, the model itself first.
+        has_optimizer: whether bytes of an optimizer are known.
+    """
+
+    entries: tuple[Entry, ...]
+    has_optimizer: bool
+
+    @property
+    def totals(self) -> Amounts:
+        """The sums over the whole model."""
+        return self.entries[0].amounts
+
+    def to_dict(self) -> dict[str, object]:
+        """The report as JSON-able data: nothing is folded or left out."""
+        totals = self.entries[0].to_dict()
+        params, frozen = self.totals.params, self.totals.frozen_params
+        totals["trainable_percent"] = round(100 * (params - frozen) / params, 4) if params else 0.0
+        fields = {"totals": totals, "entries": [entry.to_dict() for entry in self.entries[1:]]}
+        return document.stamped("report", fields)
+
+    def __str__(self) -> str:
+        return table.plain(self.__rich__())
+
+    def __repr__(self) -> str:
+        return f"<Report: {table.summary(self.totals)}>"
+
+    def __rich__(self) -> RenderableType:
+        return table.rendered(outline(self.entries), self.totals, optimizer=self.has_optimizer)
+
+    def _repr_html_(self) -> str:
+        return table.page(outline(self.entries), self.totals, optimizer=self.has_optimizer)
