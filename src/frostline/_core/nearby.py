@@ -14,24 +14,30 @@ from frostline._core.tree import Node, Tree
 
 def no_match(leaf: Selector, source: str, inventory: Inventory) -> NoMatchError:
     """The error of a leaf that matches nothing in `inventory`, `source` being how its author wrote it."""
-    count = len(inventory.params)
+    count, tree = len(inventory.params), inventory.tree
     match leaf:
         case glob(pattern):
-            note = _note(pattern, inventory.tree)
-            return NoMatchError(source, count, () if note else closest(pattern, inventory.tree), note)
+            if note := _note(pattern, tree):
+                return NoMatchError(source, count, note=note)
+            return _with_paths(source, count, _closest(pattern, tree), tree)
         case regex(pattern):
-            return NoMatchError(source, count, closest(pattern, inventory.tree))
+            return _with_paths(source, count, _closest(pattern, tree), tree)
         case of_type():
             return NoMatchError(source, count, _classes(inventory), heading="Classes in the model")
-    paths = tuple(spell(node.keys) for node in inventory.tree.names[:3])
-    return NoMatchError(source, count, paths, heading="The first paths")
+    return _with_paths(source, count, [], tree)
 
 
-def closest(pattern: str, tree: Tree) -> tuple[str, ...]:
-    """Up to three paths that look like `pattern`, best first; else the first ones of the model."""
+def _with_paths(source: str, count: int, closest: list[str], tree: Tree) -> NoMatchError:
+    if closest:
+        return NoMatchError(source, count, tuple(closest))
+    first = tuple(spell(node.keys) for node in tree.names[:3])
+    return NoMatchError(source, count, first, heading="The first paths")
+
+
+def _closest(pattern: str, tree: Tree) -> list[str]:
     # Modules whose content nothing speaks of are no help.
     paths = [spell(node.keys) for node in tree.nodes[1:] if node.last > node.first]
-    return tuple(get_close_matches(pattern, paths, n=3, cutoff=0.5) or paths[:3])
+    return get_close_matches(pattern, paths, n=3, cutoff=0.6)
 
 
 def _note(pattern: str, tree: Tree) -> str:

@@ -73,6 +73,13 @@ class Node:
         return [positions[position]] if position in positions else []
 
 
+def _child(parent: Node, key: str) -> Node:
+    child = parent.children.get(key)
+    if child is None:
+        child = parent.children[key] = Node((*parent.keys, key))
+    return child
+
+
 def _positions(children: list[Node]) -> dict[int, Node]:
     if not all(_is_number(child.key) for child in children):
         children = [child for child in children if child.param is None] or children
@@ -109,13 +116,14 @@ class Tree:
         self._number(self.root)
 
     def _grow(self, path: str, keys: tuple[str, ...]) -> Node:
-        node = self.root
-        keys = keys or split_path(path)
-        for depth, key in enumerate(keys, start=1):
-            child = node.children.get(key)
-            if child is None:
-                child = node.children[key] = Node(keys[:depth])
-            node = child
+        above, _, key = path.rpartition(".")
+        parent = None if keys else self._by_path.get(above)
+        if parent is not None and path:
+            node = _child(parent, key)
+        else:
+            node = self.root
+            for key in keys or split_path(path):
+                node = _child(node, key)
         self._by_path[path] = node
         return node
 

@@ -1,0 +1,401 @@
+"""The whole text of every error."""
+
+import pickle
+from collections.abc import Callable
+
+import pytest
+
+import frostline
+from core.models import MODEL, SMALL, TIED, Linear
+from frostline import FileFormatError, FrostlineError, ModeError, Plan, everything, glob, of_type, regex, where
+from frostline._core.fingerprint import Fingerprint
+from frostline._core.plan import Change
+from frostline._core.report import report
+from frostline._core.resolve import resolve
+
+EMPTY_FIX = "Fix the pattern, or pass allow_empty=True if matching nothing is what you want."
+INDEX_FIX = "Write [3], [-1], [2:8:2], or ['key'] for a key in quotes."
+BAD_KEY = r"""
+"a['\\x']" has a key at position 1 that Python cannot read: '\x'.
+""".strip()
+
+# What is done, and the lines of what is then said.
+TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
+    (
+        "typo",
+        lambda: resolve(["boddy.weight"], SMALL),
+        [
+            "'boddy.weight' matches none of the 6 parameters.",
+            "Closest paths:",
+            "  body.weight",
+            "  norm.weight",
+            EMPTY_FIX,
+        ],
+    ),
+    (
+        "nothing close",
+        lambda: resolve(["body", glob("qqq")], SMALL),
+        [
+            "glob('qqq') matches none of the 6 parameters.",
+            "The first paths:",
+            "  embed.table",
+            "  body.weight",
+            "  body.bias",
+            EMPTY_FIX,
+        ],
+    ),
+    (
+        "index out of range",
+        lambda: resolve(["layers[11].weight"], MODEL),
+        [
+            "'layers[11].weight' matches none of the 26 parameters.",
+            "'layers' has 11 children: indices go from -11 to 10.",
+            EMPTY_FIX,
+        ],
+    ),
+    (
+        "nothing to freeze",
+        lambda: resolve(["act"], SMALL),
+        [
+            "'act' matches none of the 6 parameters.",
+            "'act' has neither parameters nor buffers, so there is nothing to freeze.",
+            EMPTY_FIX,
+        ],
+    ),
+    (
+        "type",
+        lambda: resolve([of_type(int)], SMALL),
+        [
+            "of_type(int) matches none of the 6 parameters.",
+            "Classes in the model:",
+            "  Norm",
+            "  Net",
+            "  Linear",
+            "  Activation",
+            EMPTY_FIX,
+        ],
+    ),
+    (
+        "regular expression",
+        lambda: resolve([regex("body.weigth")], SMALL),
+        [
+            "regex('body.weigth') matches none of the 6 parameters.",
+            "Closest paths:",
+            "  body.weight",
+            "  norm.weight",
+            EMPTY_FIX,
+        ],
+    ),
+    (
+        "predicate",
+        lambda: resolve([where(lambda param: param.size > 1e6)], SMALL),
+        [
+            "where(<lambda>) matches none of the 6 parameters.",
+            "The first paths:",
+            "  embed.table",
+            "  body.weight",
+            "  body.bias",
+            EMPTY_FIX,
+        ],
+    ),
+    (
+        "count",
+        lambda: resolve(["**", "!layers.1"], MODEL, expect=12),
+        [
+            "('**', '!layers.1') selects 25 parameters, but expect=12.",
+            "Selected:",
+            "  scale",
+            "  embed.weight",
+            "  layers.0.weight",
+            "  layers.2.weight",
+            "  layers.3.weight",
+            "  ... and 20 more",
+            "Fix the selectors, or pass expect=25 if that is what you want.",
+        ],
+    ),
+    (
+        "count of one",
+        lambda: resolve([glob("norm")], SMALL, expect=0),
+        [
+            "(glob('norm')) selects 1 parameter, but expect=0.",
+            "Selected:",
+            "  norm.weight",
+            "Fix the selectors, or pass expect=1 if that is what you want.",
+        ],
+    ),
+    (
+        "tied",
+        lambda: resolve(["**", "!head"], TIED),
+        [
+            "'embed.weight' and 'head.weight' are two names of one tensor, and it cannot be both frozen and trainable.",
+            "  'embed.weight' is chosen by '**'",
+            "  'head.weight' is refused by '!head'",
+            "Choose both names, or refuse both: add '!embed.weight' as the last selector to leave the tensor out.",
+        ],
+    ),
+    (
+        "rows",
+        lambda: resolve(["embed.weight[:32000]"], MODEL),
+        [
+            "'embed.weight[:32000]' names rows of 'embed.weight', a parameter of shape (50, 4): "
+            "rows cannot be frozen yet.",
+            "Freeze all of it with 'embed.weight', or leave it out.",
+        ],
+    ),
+    (
+        "leading !",
+        lambda: resolve(["!head", "!body"], SMALL),
+        [
+            "'!head' takes back, and there is nothing before it to take back from.",
+            "Begin with the whole model: freeze(model, \"**\", '!head', '!body').",
+        ],
+    ),
+    (
+        "no selector",
+        lambda: resolve([3], SMALL),  # type: ignore[list-item]
+        [
+            "3 is neither a string nor a selector.",
+            'Write a string, "encoder.layers[:-2]", or a value, glob("encoder") - glob("**.bias").',
+        ],
+    ),
+    ("empty", lambda: glob(""), ["'' is empty.", 'Write "**" for the whole model.']),
+    (
+        "empty segment",
+        lambda: glob("encoder..weight"),
+        ["'encoder..weight' has an empty segment at position 8.", 'Write one dot between two names: "encoder.weight".'],
+    ),
+    (
+        "dot at the end",
+        lambda: glob("encoder."),
+        ["'encoder.' has an empty segment at position 8.", 'Write one dot between two names: "encoder.weight".'],
+    ),
+    (
+        "dot before an index",
+        lambda: glob("layers.[0]"),
+        ["'layers.[0]' has an empty segment at position 7.", 'Write one dot between two names: "encoder.weight".'],
+    ),
+    ("no dot", lambda: glob("layers[0]attn"), ["'layers[0]attn' has no dot at position 9.", "Write 'layers[0].attn'."]),
+    (
+        "space",
+        lambda: glob("my key"),
+        [
+            "'my key' has ' ' at position 2, which no name holds unquoted.",
+            "Write a key that is no identifier as ['my key'], and a regular expression as regex(r\"...\").",
+        ],
+    ),
+    (
+        "! within",
+        lambda: glob("!head"),
+        [
+            "'!head' has '!' at position 0, which no name holds unquoted.",
+            'Take back with freeze(model, "**", "!head"), or between selectors with everything - glob("head").',
+        ],
+    ),
+    (
+        "** within a segment",
+        lambda: glob("enc**.weight"),
+        [
+            "'enc**.weight' has '**' inside of the segment 'enc**' at position 0.",
+            'Write "*" within a segment and "**" between dots: "**.norm*".',
+        ],
+    ),
+    (
+        "open brace",
+        lambda: glob("head.{q,v"),
+        [
+            "'head.{q,v' has a '{' without '}' in the segment '{q,v' at position 5.",
+            'Alternatives are written within one segment: "{q,v}_proj".',
+        ],
+    ),
+    (
+        "comma",
+        lambda: glob("q,v"),
+        [
+            "'q,v' has ',' at position 1, which no name holds unquoted.",
+            "Write a key that is no identifier as ['my key'], and a regular expression as regex(r\"...\").",
+        ],
+    ),
+    ("no index", lambda: glob("a[b]"), ["'a[b]' has no index in the brackets at position 1.", INDEX_FIX]),
+    ("open bracket", lambda: glob("a[1"), ["'a[1' has no index in the brackets at position 1.", INDEX_FIX]),
+    ("bad index", lambda: glob("a[1-2]"), ["'a[1-2]' has no index in the brackets at position 1: [1-2].", INDEX_FIX]),
+    (
+        "step 0",
+        lambda: glob("a[::0]"),
+        ["'a[::0]' has a slice with step 0 at position 1: [::0].", "Write a step that is not 0, as in Python."],
+    ),
+    (
+        "bad key",
+        lambda: glob(r"a['\x']"),
+        [
+            BAD_KEY,
+            "Write the key as a string of Python, ['key'].",
+        ],
+    ),
+    ("no string", lambda: glob(3), ["glob(3) is not made from a string.", 'Write glob("encoder.*").']),  # type: ignore[arg-type]
+    (
+        "bad expression",
+        lambda: regex("("),
+        [
+            "regex('(') is no regular expression: missing ), unterminated subpattern at position 0.",
+            'Write a regular expression of Python, or a pattern as glob("encoder.*").',
+        ],
+    ),
+    ("no class", lambda: of_type(), ["of_type() names no class.", "Write the class itself: of_type(LayerNorm)."]),
+    (
+        "an instance",
+        lambda: of_type(Linear, 3),  # type: ignore[arg-type]
+        ["of_type(Linear, 3) holds 1 things that are no class.", "Write the class itself: of_type(LayerNorm)."],
+    ),
+    (
+        "no predicate",
+        lambda: where("size > 3"),  # type: ignore[arg-type]
+        ["where('size > 3') is not made from something to call.", "Write where(lambda p: p.size > 1e6)."],
+    ),
+    (
+        "both",
+        lambda: Plan(frozenset("ab"), frozenset("bc")),
+        ["'b' is both frozen and trainable, and 0 more.", "Give each path once."],
+    ),
+    (
+        "both ways",
+        lambda: Change(frozenset("ab"), frozenset("ab")),
+        ["'a' is both to freeze and to thaw, and 1 more.", "Give each path once."],
+    ),
+    (
+        "no plan",
+        lambda: Plan.from_json("frozen: all"),
+        [
+            "This is no plan: it is no JSON (Expecting value: line 1 column 1 (char 0)).",
+            "Write it with plan.to_json().",
+        ],
+    ),
+    (
+        "no change",
+        lambda: Change.from_json("[]"),
+        ["This is no change: it is a list, not an object.", "Write it with change.to_json()."],
+    ),
+    (
+        "mismatch",
+        lambda: Plan(frozenset("a"), frozenset("b")).change_to(Plan(frozenset("a"), frozenset("cdefghi"))),
+        [
+            "The plan and what it is compared with do not speak of the same paths: 1 missing, 7 unknown.",
+            "Missing (only in the plan):",
+            "  b",
+            "Unknown (not in the plan):",
+            "  c",
+            "  d",
+            "  e",
+            "  f",
+            "  g",
+            "  ... and 2 more",
+            "Make both from the same model, for example with plan(model).",
+        ],
+    ),
+    (
+        "unknown path",
+        lambda: Plan(frozenset("a"), frozenset("b")).freeze(["c"]),
+        [
+            "The plan and what it is compared with do not speak of the same paths: 0 missing, 1 unknown.",
+            "Unknown (not in the plan):",
+            "  c",
+            "Make both from the same model, for example with plan(model).",
+        ],
+    ),
+    (
+        "report of another model",
+        lambda: report(SMALL, Plan(frozenset({"x"}), SMALL.paths)),
+        [
+            "The plan and what it is compared with do not speak of the same paths: 1 missing, 0 unknown.",
+            "Missing (only in the plan):",
+            "  x",
+            "Make both from the same model, for example with plan(model).",
+        ],
+    ),
+    (
+        "fingerprint",
+        lambda: Fingerprint.from_json("{}"),
+        [
+            "'fingerprint' cannot be read: its format is None, not 'frostline.fingerprint'.",
+            "Write it with fingerprint.to_json().",
+        ],
+    ),
+    (
+        "fingerprint with a path twice",
+        lambda: Fingerprint((("a", "0"), ("a", "1"))),
+        ["'fingerprint' cannot be read: a path comes twice.", "Give each path once."],
+    ),
+]
+
+
+@pytest.mark.parametrize(("act", "lines"), [row[1:] for row in TEXTS], ids=[row[0] for row in TEXTS])
+def test_the_whole_text(act: Callable[[], object], lines: list[str]) -> None:
+    with pytest.raises(FrostlineError) as caught:
+        act()
+    assert str(caught.value) == "\n".join(lines)
+
+
+@pytest.mark.parametrize("act", [row[1] for row in TEXTS], ids=[row[0] for row in TEXTS])
+def test_an_error_survives_pickling(act: Callable[[], object]) -> None:
+    with pytest.raises(FrostlineError) as caught:
+        act()
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (type(again), str(again), vars(again)) == (type(caught.value), str(caught.value), vars(caught.value))
+
+
+def test_the_text_of_a_mode() -> None:
+    assert str(ModeError("evil")) == "\n".join(
+        [
+            "mode='evil' is none of the 2 modes.",
+            "There are:",
+            '  mode="eval"    what is frozen computes as in evaluation',
+            '  mode="follow"  what is frozen follows train() and eval(), but still moves nothing',
+            'Pass mode="eval", or leave it out.',
+        ]
+    )
+
+
+def test_the_text_of_a_bad_file() -> None:
+    error = FileFormatError("model.bin", "it is 3 bytes long", "Save it again.")
+    assert str(error) == "\n".join(["'model.bin' cannot be read: it is 3 bytes long.", "Save it again."])
+
+
+BUILTINS = {
+    "CheckError": RuntimeError,
+    "CountError": ValueError,
+    "FileFormatError": ValueError,
+    "ModeError": ValueError,
+    "MovedError": RuntimeError,
+    "NoMatchError": LookupError,
+    "PinnedError": ValueError,
+    "PlanError": ValueError,
+    "PlanMismatchError": ValueError,
+    "SelectorError": ValueError,
+    "TiedError": ValueError,
+    "UnsupportedError": NotImplementedError,
+    "WrappedError": RuntimeError,
+}
+
+
+@pytest.mark.parametrize(("name", "builtin"), BUILTINS.items())
+def test_an_error_is_also_a_builtin(name: str, builtin: type[Exception]) -> None:
+    error = getattr(frostline, name)
+    assert issubclass(error, FrostlineError)
+    assert issubclass(error, builtin)
+
+
+def test_the_tree_of_errors_is_complete() -> None:
+    names = {name for name in frostline.__all__ if name.endswith("Error")}
+    assert names == {"FrostlineError", *BUILTINS}
+    tree = frostline._core.errors.__doc__
+    assert tree is not None
+    assert [name for name in sorted(names) if f" {name}" not in tree] == []
+
+
+def test_an_error_carries_its_data() -> None:
+    with pytest.raises(frostline.NoMatchError) as caught:
+        resolve(["boddy.weight"], SMALL)
+    assert (caught.value.selector, caught.value.count) == ("'boddy.weight'", 6)
+    assert caught.value.closest == ("body.weight", "norm.weight")
+    with pytest.raises(frostline.CountError) as counted:
+        resolve([everything], TIED, expect=1)
+    assert (counted.value.expected, counted.value.found) == (1, 4)
