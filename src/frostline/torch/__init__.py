@@ -19,7 +19,7 @@ from frostline.torch._freezing import trainable as trainable
 from frostline.torch._frozen import Frozen as Frozen
 from frostline.torch._frozen import frozen_call as frozen_call
 from frostline.torch._guard import guard as guard
-#from frostline.torch._report import report as report
+from frostline.torch._report import report as report
 
 __all__ = [
     "Frozen",

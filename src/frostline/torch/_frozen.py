@@ -63,13 +63,13 @@ class Frozen(nn.Module):
         inner = layer._view.layer if isinstance(layer, Frozen) else layer
         View(inner, self, mode)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Computes the layer with constant parameters."""
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # Here and not in forward, because hooks of the layer compute weights (spectral_norm) too.
         view = self._view
-        if not torch.compiler.is_compiling() and not getattr(self, "_is_replica", False):
+        if not getattr(self, "_is_replica", False):
             view.refresh()
         with view.constants():
-            return _still.call_still(self, view.own_forward or super().forward, args, kwargs)
+            return _still.call_still(self, super().__call__, args, kwargs)
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - as nn.Module.train
         """Follows the mode with ``mode="follow"``; otherwise a frozen use stays in eval mode."""

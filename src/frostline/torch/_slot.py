@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,6 +10,10 @@ import torch
 from torch import nn
 
 from frostline.torch._alias import HOOKS, alias
+
+
+Constants = Mapping[int, tuple[torch.Tensor, torch.Tensor]]
+"""The ``id`` of a tensor -> the tensor itself, which keeps the ``id`` its own, and its constant."""
 
 
 class Slot:
@@ -53,7 +57,7 @@ class Slot:
 
     def current(self, held: torch.Tensor) -> torch.Tensor:
         """The values that a call must compute with, where the view holds `held`."""
-        if torch.compiler.is_exporting() or held is not self.constant:
+        if held is not self.constant:
             return held
         now: torch.Tensor = self.layer[self.name]
         return now
@@ -72,17 +76,26 @@ class Slot:
 class LoosePlace:
     """A plain attribute that may hold tensors: a cache of biases, a list of parameters."""
 
-    __slots__ = ("layer", "name", "view")
+    __slots__ = ("known", "layer", "name", "view")
 
-    def __init__(self, layer: dict[str, Any], view: dict[str, Any], name: str) -> None:
+    def __init__(self, layer: nn.Module, view: nn.Module, name: str) -> None:
         self.layer = layer
         self.view = view
         self.name = name
+        self.known: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def follow(self, constants: Mapping[int, torch.Tensor | None]) -> None:
-        """Sets the view's attribute to what the layer's holds now, as constants."""
-        if self.name in self.layer:
-            self.view[self.name] = _as_constants(self.layer[self.name], constants)
+    def follow(self, constants: Constants) -> None:
+        """Sets the view's attribute to what the layer's holds now, as constants.
+
+        Args:
+            constants: the ``id`` of each registered tensor -> the tensor, and the view's constant.
+        """
+        if self.name in vars(self.layer):
+            now = vars(self.layer)[self.name]
+            # A tensor that was met before keeps its constant: making one inside a trace would
+            # leave a tensor of the trace behind.
+            self.known = {id(t): (t, c) for t, c in _pairs(now, {**self.known, **constants})}
+            setattr(self.view, self.name, as_constants(now, self.known))
 
 
 def slots_of(original: nn.Module, copied: nn.Module) -> Iterator[Slot]:
@@ -99,7 +112,7 @@ def loose_places(original: nn.Module, copied: nn.Module) -> Iterator[LoosePlace]
     registries = {"_parameters", "_buffers", "_modules", *HOOKS}
     for name, value in vars(original).items():
         if name not in registries and not name.endswith("_hooks") and _may_hold_tensors(value):
-            yield LoosePlace(vars(original), vars(copied), name)
+            yield LoosePlace(original, copied, name)
 
 
 def _may_hold_tensors(value: Any) -> bool:
@@ -110,14 +123,25 @@ def _may_hold_tensors(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
-def _as_constants(value: Any, constants: Mapping[int, torch.Tensor | None]) -> Any:
+def as_constants(value: Any, constants: Constants) -> Any:
+    """The value with a constant in place of each tensor, in containers too."""
     if isinstance(value, torch.Tensor):
-        constant = constants.get(id(value))
-        return value.detach() if constant is None else constant
-    if isinstance(value, dict):
-        made = copy.copy(value)
-        made.update({k: _as_constants(v, constants) for k, v in value.items()})
-        return made
+        known = constants.get(id(value))
+        return value.detach() if known is None else known[1]
+    if type(value) in (dict, OrderedDict):
+        return type(value)((k, as_constants(v, constants)) for k, v in value.items())
     if type(value) in (list, tuple):
-        return type(value)(_as_constants(v, constants) for v in value)
+        return type(value)(as_constants(v, constants) for v in value)
     return value
+
+
+def _pairs(value: Any, known: Constants) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    if isinstance(value, torch.Tensor):
+        met, constant = known.get(id(value), (None, None))
+        yield value, constant if met is value and constant is not None else value.detach()
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _pairs(inner, known)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _pairs(inner, known)

@@ -11,7 +11,7 @@ from torch import nn
 
 from frostline.torch import _hold, _still
 from frostline.torch._alias import aliased_state
-from frostline.torch._slot import LoosePlace, Slot, loose_places, slots_of
+from frostline.torch._slot import LoosePlace, Slot, as_constants, loose_places, slots_of
 
 
 class View:
@@ -50,7 +50,6 @@ class View:
     def _settle(self, *, training: bool) -> None:
         for _, module in self.pairs:
             _hold.forget(module)
-        self.own_forward = self.top.__dict__.pop("forward", None)
         type(self.layer).train(self.top, training and self.mode == "follow")
         for _, module in self.pairs:
             if module is not self.top and _still.needs_care(module, self.mode):
@@ -58,14 +57,20 @@ class View:
         self.top.register_load_state_dict_post_hook(_give_to_layer)
 
     def refresh(self) -> None:
-        """Sees to it that the next call computes with what the layer holds now."""
+        """Sees to it that the next call computes with what the layer holds now.
+
+        A compiled call reads the layer's tensors by itself: see `constants`.
+        """
+        if torch.compiler.is_compiling():
+            return
         if not self._is_whole():
             self.build(training=self.top.training)
         for slot in self._stale():
             slot.follow()
-        constants = {id(slot.seen): slot.constant for slot in self.slots} if self.loose else {}
-        for place in self.loose:
-            place.follow(constants)
+        if self.loose:
+            constants = {id(slot.seen): (slot.seen, slot.constant) for slot in self.slots}
+            for place in self.loose:
+                place.follow(constants)
         self._hold_still()
 
     def _is_whole(self) -> bool:
@@ -92,12 +97,6 @@ class View:
                 if module.training:
                     module.training = False
 
-    def _to_swap(self) -> list[tuple[Slot, torch.Tensor]]:
-        held = [(slot, slot.view[slot.name]) for slot in self.slots]
-        if not torch.compiler.is_compiling():
-            held = [(slot, tensor) for slot, tensor in held if tensor is not slot.constant]
-        return [(slot, tensor) for slot, tensor in held if tensor is not None]
-
     @contextmanager
     def constants(self) -> Iterator[None]:
         """Within this context no tensor of the view can receive a gradient.
@@ -105,14 +104,26 @@ class View:
         In eager mode this is so anyway, and nothing is swapped. ``torch.func`` puts tensors of
         its own in place of ours, and a compiled call must read the layer's tensors each time.
         """
-        swapped = self._to_swap()
-        for slot, tensor in swapped:
-            slot.view[slot.name] = slot.current(tensor).detach()
+        slots, loose = self._to_swap()
+        held = [slot.view[slot.name] for slot in slots]
+        attributes = [getattr(place.view, place.name) for place in loose]
+        for slot in slots:
+            slot.view[slot.name] = slot.current(slot.view[slot.name]).detach()
+        for place in loose:
+            setattr(place.view, place.name, as_constants(getattr(place.view, place.name), {}))
         try:
             yield
         finally:
-            for slot, tensor in swapped:
+            for slot, tensor in zip(slots, held, strict=True):
                 slot.view[slot.name] = tensor
+            for place, attribute in zip(loose, attributes, strict=True):
+                setattr(place.view, place.name, attribute)
+
+    def _to_swap(self) -> tuple[list[Slot], list[LoosePlace]]:
+        held = [slot for slot in self.slots if slot.view[slot.name] is not None]
+        if torch.compiler.is_exporting() or not torch.compiler.is_compiling():
+            return [slot for slot in held if slot.view[slot.name] is not slot.constant], []
+        return held, [place for place in self.loose if place.name in vars(place.view)]
 
 
 def _give_to_layer(top: nn.Module, _: Any) -> None:
