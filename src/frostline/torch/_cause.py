@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from frostline.torch._frozen import Frozen
+from frostline.torch._hold import is_held
 
 
 class Seen(Protocol):
@@ -31,23 +32,26 @@ def likely_cause(
             "Write in place under torch.no_grad(), or replace it outside of the guarded block.",
         )
     if kind == "buffer":
-        return _statistics(path, model)
+        return _statistics(path, model) or _write(path, tensor, before)
     trained = _trained_elsewhere(path, tensor, model)
     return trained or _optimizer(path, tensor) or _write(path, tensor, before)
 
 
-def _statistics(path: str, model: nn.Module) -> tuple[str, str]:
+def _statistics(path: str, model: nn.Module) -> tuple[str, str] | None:
     owner = path.rpartition(".")[0]
     module = model.get_submodule(owner)
-    name = type(module).__name__
+    if is_held(module):
+        return None
+    name, fix = type(module).__name__, f"freeze(model, {owner!r})"
     if module.training:
         return (
-            f"statistics: {name} {owner!r} is in training mode, and updates them when it is called",
-            f"freeze(model, {owner!r}) holds it in evaluation mode through every train().",
+            f"statistics: {name} {owner!r} is in training mode and updates them in each call",
+            f"{fix} holds it in evaluation mode through every train().",
         )
     return (
-        f"statistics or state: {name} {owner!r}, in evaluation mode, writes its buffers",
-        f"freeze(model, {owner!r}) makes every call of it leave its buffers as they were.",
+        f"statistics or state: {name} {owner!r} was called in training mode, or writes its buffers "
+        "in evaluation mode too",
+        f"{fix} holds its mode, and keeps its calls from writing.",
     )
 
 

@@ -84,6 +84,11 @@ def _tidy(module: nn.Module, ledger: Ledger, local: str) -> None:
         del module.__dict__[ATTRIBUTE]
 
 
+def forget(module: nn.Module) -> None:
+    """Drops all claims on a module's parameters, in place, and leaves their flags as they are."""
+    module.__dict__.pop(ATTRIBUTE, None)
+
+
 def latest(module: nn.Module, local: str) -> Claim | None:
     """The claim that holds for a parameter, if there is one."""
     ledger = module.__dict__.get(ATTRIBUTE)

@@ -61,8 +61,7 @@ def release(module: nn.Module) -> None:
 
 
 def forget(module: nn.Module) -> None:
-    """Takes a hold's traces off a module in place, and leaves its mode as it is."""
-    module.__dict__.pop("_frostline", None)
+    """Takes a hold off a module in place, and leaves its mode as it is."""
     present = module.__dict__.pop(ATTRIBUTE, None)
     if present is not None:
         _still.remove(module)

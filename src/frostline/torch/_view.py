@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from frostline.torch import _hold, _still
+from frostline.torch import _claims, _hold, _still
 from frostline.torch._alias import aliased_state
 from frostline.torch._slot import LoosePlace, Slot, as_constants, loose_places, slots_of
 
@@ -50,6 +50,7 @@ class View:
     def _settle(self, *, training: bool) -> None:
         for _, module in self.pairs:
             _hold.forget(module)
+            _claims.forget(module)
         type(self.layer).train(self.top, training and self.mode == "follow")
         for _, module in self.pairs:
             if module is not self.top and _still.needs_care(module, self.mode):
