@@ -83,6 +83,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
             "Closest paths:",
             "  body.weight",
             "  norm.weight",
+            "  body.bias",
             EMPTY_FIX,
         ],
     ),
