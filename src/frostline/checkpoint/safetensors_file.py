@@ -1,0 +1,123 @@
+"""safetensors files, from the header alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, final
+
+from safetensors import SafetensorError, safe_open
+
+from frostline._core.errors import FileFormatError
+from frostline.checkpoint.stored import CHUNK, Checkpoint, StoredTensor, begins, check_regular, unreadable
+
+# Where the format's code is not PyTorch's name in capitals.
+_DTYPES = {
+    "BF16": "bfloat16",
+    "C64": "complex64",
+    "F16": "float16",
+    "F32": "float32",
+    "F64": "float64",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "I16": "int16",
+    "I32": "int32",
+    "I64": "int64",
+    "I8": "int8",
+    "U16": "uint16",
+    "U32": "uint32",
+    "U64": "uint64",
+    "U8": "uint8",
+}
+_FIX = 'Write the file again: safetensors.torch.save_file(model.state_dict(), "model.safetensors")'
+
+
+@final
+class SafetensorsFile(Checkpoint):
+    """A safetensors file; tensors are in the order of their names, as the format keeps no other.
+
+    Example:
+        >>> import tempfile
+        >>> from safetensors import serialize
+        >>> file = Path(tempfile.mkdtemp()) / "model.safetensors"
+        >>> values = {"dtype": "uint8", "shape": [3], "data": b"abc"}
+        >>> file.write_bytes(serialize({"head.codes": values})) > 0
+        True
+        >>> opened = SafetensorsFile(file)
+        >>> opened.tensors["head.codes"].dtype, list(opened.chunks("head.codes"))
+        ('uint8', [b'abc'])
+    """
+
+    def __init__(self, file: Path) -> None:
+        check_regular(file)
+        try:
+            _validate(file)
+            start, header = _read_header(file)
+        except FileFormatError:
+            raise
+        except (OSError, ValueError) as error:
+            raise unreadable(file, error) from None
+        self._spans = {path: (start + begin, start + end) for path, (begin, end) in _offsets(header)}
+        super().__init__(file, sorted(map(_stored, header.items()), key=_natural))
+
+    def chunks(self, path: str) -> Iterator[bytes]:
+        """The bytes of one tensor, `CHUNK` at a time."""
+        begin, end = self._spans[path]
+        with self.file.open("rb") as stream:
+            stream.seek(begin)
+            for at in range(begin, end, CHUNK):
+                chunk = stream.read(min(CHUNK, end - at))
+                if len(chunk) < min(CHUNK, end - at):
+                    raise FileFormatError(str(self.file), "it became shorter while it was read", _FIX)
+                yield chunk
+
+
+def _validate(file: Path) -> None:
+    try:
+        safe_open(file, framework="np")
+    except SafetensorError as error:
+        problem = str(error).removeprefix("Error while deserializing header: ")
+        raise FileFormatError(str(file), f"{problem}.\n{begins(file)}", _FIX) from None
+    except ModuleNotFoundError:
+        # NumPy is looked for after the header was checked, and we ask for no array.
+        pass
+
+
+def _read_header(file: Path) -> tuple[int, dict[str, Any]]:
+    """Where the data starts, and the entries of a header that is known to be valid."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        entries = dict(pairs)
+        if len(entries) < len(pairs):
+            # The library takes the last of them; another reader may take the first.
+            twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+            raise FileFormatError(str(file), f"its header names {ascii(twice)} twice", _FIX)
+        return entries
+
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header: dict[str, Any] = json.loads(stream.read(length), object_pairs_hook=once)
+    header.pop("__metadata__", None)
+    return 8 + length, header
+
+
+def _offsets(header: dict[str, Any]) -> Iterator[tuple[str, tuple[int, int]]]:
+    for path, entry in header.items():
+        yield path, tuple(entry["data_offsets"])
+
+
+def _stored(item: tuple[str, dict[str, Any]]) -> StoredTensor:
+    path, entry = item
+    begin, end = entry["data_offsets"]
+    dtype = _DTYPES.get(entry["dtype"], entry["dtype"].lower())
+    return StoredTensor(path, tuple(entry["shape"]), dtype, end - begin)
+
+
+def _natural(tensor: StoredTensor) -> list[tuple[bool, int, str]]:
+    """Layer 10 comes after layer 9."""
+    keys = tensor.path.split(".")
+    # Compared by length first, for a number may be longer than Python converts.
+    return [(not key.isdecimal(), len(key) if key.isdecimal() else 0, key) for key in keys]

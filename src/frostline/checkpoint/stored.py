@@ -1,0 +1,113 @@
+"""What a checkpoint file holds, as data: names, shapes and dtypes; the bytes come on request, a piece at a time."""
+
+from __future__ import annotations
+
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import final
+
+from frostline._core.errors import FileFormatError
+
+CHUNK = 1 << 20
+MOST_KEYS = 100
+MOST_LETTERS = 1000
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """One tensor of a file.
+
+    Attributes:
+        path: its dotted name.
+        shape: its shape.
+        dtype: "float32", "bfloat16", "int64", ...
+        nbytes: how many bytes it takes.
+        storage: equal for two names of one tensor, where a file can say so.
+
+    Example:
+        >>> weight = StoredTensor("head.weight", (10, 4), "float32", 160)
+        >>> weight.size, str(weight)
+        (40, 'float32[10, 4]')
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+    storage: Hashable = None
+
+    @property
+    def size(self) -> int:
+        """How many elements it has."""
+        return prod(self.shape)
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+    def to_dict(self) -> dict[str, object]:
+        """What it is, for JSON."""
+        return {"dtype": self.dtype, "shape": list(self.shape)}
+
+
+class Checkpoint(ABC):
+    """A file of named tensors.
+
+    Attributes:
+        file: where it is.
+        tensors: what it holds, by path.
+    """
+
+    def __init__(self, file: Path, tensors: Iterable[StoredTensor]) -> None:
+        self.file = file
+        self.tensors = {tensor.path: tensor for tensor in tensors}
+        for path in self.tensors:
+            _check_name(file, path)
+
+    @abstractmethod
+    def chunks(self, path: str) -> Iterator[bytes]:
+        """The bytes of one tensor in row-major order, `CHUNK` at a time."""
+
+
+def check_regular(file: Path) -> None:
+    """See that `file` is an ordinary file: opening a pipe would wait, opening a device may do anything.
+
+    Raises:
+        FileFormatError: it is missing, or something else.
+    """
+    try:
+        mode = file.stat().st_mode
+    except (OSError, ValueError) as error:
+        raise unreadable(file, error) from None
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise FileFormatError(str(file), f"it is {kind}, not a file", f"Give a file: ls {file.parent}")
+
+
+def unreadable(file: Path, error: Exception) -> FileFormatError:
+    """The error for a file that the system does not hand out."""
+    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return FileFormatError(str(file), words[:1].lower() + words[1:], "Check the name and the permissions: ls -l FILE")
+
+
+def begins(file: Path) -> str:
+    """What is there instead of a checkpoint, in a few words."""
+    with file.open("rb") as stream:
+        return f"It has {file.stat().st_size} bytes and begins with {stream.read(12)!r}"
+
+
+def _check_name(file: Path, path: str) -> None:
+    # Names end up in a terminal and in patterns; no model makes such ones, but a hostile file may.
+    if not path.isprintable() or "" in path.split("."):
+        problem = "has unprintable letters" if path else "is empty"
+        problem = "has an empty part" if path and path.isprintable() else problem
+    elif len(path) > MOST_LETTERS or path.count(".") >= MOST_KEYS:
+        problem = f"has {len(path)} letters and {path.count('.') + 1} parts"
+    else:
+        return
+    shown = ascii(path) if len(path) <= 60 else f"{ascii(path[:60])}..."
+    raise FileFormatError(str(file), f"the tensor name {shown} {problem}", "Write the file again from its model.")

@@ -1,0 +1,196 @@
+"""The command line: ``frostline demo``, ``frostline tree``, ``frostline diff``."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console, RenderableType
+
+from frostline._core.errors import FileFormatError, FrostlineError, NoMatchError
+from frostline._core.plan import Plan
+from frostline._core.report import report
+from frostline._core.resolve import resolve
+from frostline.checkpoint.comparison import Comparison
+from frostline.checkpoint.inventory import Guess
+from frostline.checkpoint.safetensors_file import SafetensorsFile
+from frostline.checkpoint.stored import Checkpoint
+
+BAD_INPUT = 2
+# What a shell reports for a program whose reader went away: 128 + SIGPIPE.
+READER_GONE = 141
+_TORCH_SUFFIXES = {".pt", ".pth"}
+
+app = typer.Typer(
+    help="Hold part of a neural network still while the rest learns.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+File = Annotated[str, typer.Argument(metavar="FILE", help="A .safetensors, .pt or .pth file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+@app.command()
+def demo(
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page about the run.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture of the run.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a real model with a frozen part on scanned digits, in under a minute."""
+    try:
+        from frostline import demo as digits
+    except ModuleNotFoundError as error:
+        _fail(_missing("The demo", error))
+    for file in (html, plot):
+        _check_writable(file)
+    digits.run(html=html, plot=plot, as_json=as_json, console=Console(stderr=as_json))
+
+
+@app.command()
+def tree(
+    file: File,
+    patterns: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PATTERN]...", help="What to freeze, as in freeze(model, ...). None: nothing."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what patterns would freeze in a checkpoint, from its header alone.
+
+    Quote patterns, or the shell expands them: frostline tree model.safetensors '**' '!head'
+    """
+    checkpoint = _opened(file)
+    guess = Guess.of(checkpoint.tensors.values())
+    frozen = resolve(patterns, guess.inventory) if patterns else frozenset()
+    plan = Plan(frozen=frozen, trainable=guess.inventory.paths - frozen)
+    shown = report(guess.inventory, plan, held=guess.held(frozen))
+    if as_json:
+        _print_json(
+            {
+                "file": file,
+                "patterns": patterns or [],
+                "frozen": sorted(plan.frozen),
+                "trainable": sorted(plan.trainable),
+                "not_parameters": list(guess.buffers),
+                "report": shown.to_dict(),
+            }
+        )
+        return
+    _print(shown, _caveat(guess))
+
+
+@app.command()
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="A .safetensors, .pt or .pth file.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another one, of either kind.")],
+    frozen: Annotated[
+        list[str] | None,
+        typer.Option("--frozen", metavar="PATTERN", help="What was meant to stay; may be given several times."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the tensors that are not bitwise the same in two checkpoints.
+
+    Exit code 0: nothing differs that was meant to stay. 1: something does (without --frozen: anything). 2: bad input.
+    """
+    comparison = Comparison.of(_opened(a), _opened(b), frozen or [])
+    if as_json:
+        _print_json({"a": a, "b": b, **comparison.to_dict()})
+    else:
+        _write(f"{comparison}\n")
+    raise typer.Exit(0 if comparison.is_fine else 1)
+
+
+def main() -> None:
+    """Run the command line; what is wrong with the input is said in words, and ends with exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name in a file may have letters that the terminal has not.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        app()
+    except FrostlineError as error:
+        _fail(_in_words(error))
+
+
+def _opened(name: str) -> Checkpoint:
+    file = Path(name)
+    if file.suffix in _TORCH_SUFFIXES:
+        try:
+            from frostline.integrations.torch_file import TorchFile
+        except ModuleNotFoundError as error:
+            _fail(_missing(repr(name), error))
+        return TorchFile(file)
+    return SafetensorsFile(file)
+
+
+def _caveat(guess: Guess) -> str:
+    return (
+        f"A file does not say what is a parameter. Taken for buffers: {len(guess.buffers)} "
+        "(integers, 8 bits and less, running statistics)."
+    )
+
+
+def _in_words(error: FrostlineError) -> str:
+    if isinstance(error, NoMatchError):
+        # The fix of the library is an argument that no command has.
+        *said, _ = error.lines()
+        return "\n".join([*said, "Fix the pattern, and quote it, or the shell expands it: '**.bias'"])
+    return str(error)
+
+
+def _missing(what: str, error: ModuleNotFoundError) -> str:
+    return "\n".join(
+        [
+            f"{what} needs {error.name}, which is not installed.",
+            "Install it:",
+            "  pip install 'frostline[torch,demo,plot]'" if what == "The demo" else "  pip install 'frostline[torch]'",
+        ]
+    )
+
+
+def _check_writable(file: Path | None) -> None:
+    if file is not None and (file.is_dir() or not file.parent.is_dir()):
+        problem = "it is a folder" if file.is_dir() else f"there is no folder {str(file.parent)!r}"
+        raise FileFormatError(str(file), problem, f"Make the folder: mkdir -p {file.parent}")
+
+
+def _print(*shown: RenderableType) -> None:
+    # A terminal folds what is too wide; a file or a pipe gets whole lines.
+    is_terminal, text = sys.stdout.isatty(), io.StringIO()
+    width = None if is_terminal else 10_000
+    console = Console(file=text, force_terminal=is_terminal, width=width, highlight=False, markup=False, emoji=False)
+    console.print(*shown, sep="\n")
+    _write(text.getvalue())
+
+
+def _print_json(data: object) -> None:
+    _write(json.dumps(data, indent=2) + "\n")
+
+
+def _write(text: str) -> None:
+    try:
+        # By lines: without a buffer (python -u) a write that a reader cuts short raises nothing, the next one does.
+        sys.stdout.writelines(text.splitlines(keepends=True))
+        sys.stdout.flush()
+    except OSError as error:
+        # Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            sys.exit(READER_GONE)
+        _fail(f"The output cannot be written: {error.strerror}.")
+
+
+def _fail(text: str) -> NoReturn:
+    print(text, file=sys.stderr)  # noqa: T201  the output of a command
+    sys.exit(BAD_INPUT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One third party per file; each is imported only by whom asks for it."""
