@@ -66,10 +66,12 @@ class Node:
     def at(self, index: int | slice) -> list[Node]:
         """The children that ``self[index]`` names; none if it is out of range."""
         positions = self.positions
-        span = range(max(positions, default=-1) + 1)
+        length = max(positions, default=-1) + 1
         if isinstance(index, slice):
-            return [positions[i] for i in span[index] if i in positions]
-        position = index if index >= 0 else len(span) + index
+            # Asked of each child, and not of each number: a key may be as large as it likes.
+            chosen = range(length)[index]
+            return [node for position, node in positions.items() if position in chosen]
+        position = index if index >= 0 else length + index
         return [positions[position]] if position in positions else []
 
 
