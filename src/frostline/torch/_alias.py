@@ -63,9 +63,7 @@ def _inside(value: Any) -> list[Any]:
     return list(getattr(value, "__dict__", {}).values())
 
 
-def aliased_state(
-    module: nn.Module, stand_in: nn.Module
-) -> tuple[dict[str, Any], list[tuple[nn.Module, nn.Module]]]:
+def aliased_state(module: nn.Module, stand_in: nn.Module) -> tuple[dict[str, Any], list[tuple[nn.Module, nn.Module]]]:
     """The attributes of `module`, copied in structure, with an alias in place of each tensor.
 
     Args:
@@ -92,15 +90,14 @@ def aliased_state(
         raise UnsupportedError(
             f"Frozen({type(module).__name__})",
             f"cannot copy the structure of this layer: {error}.",
-            "Move the attribute that cannot be copied out of the layer, "
-            "or freeze the layer itself: freeze(layer).",
+            "Move the attribute that cannot be copied out of the layer, or freeze the layer itself: freeze(layer).",
         ) from error
     modules = [m for m in found if isinstance(m, nn.Module)]
     return state, [(m, memo[id(m)]) for m in modules if id(m) in memo]
 
 
 def _materialised(tensor: torch.Tensor, module: nn.Module) -> torch.Tensor:
-    if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+    if isinstance(tensor, nn.parameter.UninitializedParameter | nn.parameter.UninitializedBuffer):
         raise UnsupportedError(
             f"Frozen({type(module).__name__})",
             "has a lazy parameter that has no shape yet.",
@@ -114,7 +111,5 @@ def _shareable_hooks(module: nn.Module, inside: set[int]) -> Iterator[dict[int, 
     # hook that is bound to a module inside must be bound to the counterpart, so it is copied.
     for name in HOOKS:
         hooks = module.__dict__.get(name)
-        if hooks is not None and not any(
-            id(getattr(hook, "__self__", None)) in inside for hook in hooks.values()
-        ):
+        if hooks is not None and not any(id(getattr(hook, "__self__", None)) in inside for hook in hooks.values()):
             yield hooks

@@ -21,14 +21,11 @@ class Seen(Protocol):
     def version(self) -> int: ...
 
 
-def likely_cause(
-    path: str, kind: str, tensor: torch.Tensor, before: Seen, model: nn.Module
-) -> tuple[str, str]:
+def likely_cause(path: str, kind: str, tensor: torch.Tensor, before: Seen, model: nn.Module) -> tuple[str, str]:
     """The likely cause of a movement, and the fix as code."""
     if tensor.data_ptr() != before.address:
         return (
-            "its storage was replaced (by an assignment, .data = ..., .to(...) or "
-            "load_state_dict(assign=True))",
+            "its storage was replaced (by an assignment, .data = ..., .to(...) or load_state_dict(assign=True))",
             "Write in place under torch.no_grad(), or replace it outside of the guarded block.",
         )
     if kind == "buffer":
@@ -55,13 +52,10 @@ def _statistics(path: str, model: nn.Module) -> tuple[str, str] | None:
     )
 
 
-def _trained_elsewhere(
-    path: str, tensor: torch.Tensor, model: nn.Module
-) -> tuple[str, str] | None:
+def _trained_elsewhere(path: str, tensor: torch.Tensor, model: nn.Module) -> tuple[str, str] | None:
     for module in model.modules():
         if isinstance(module, Frozen) and any(
-            slot.constant is tensor and slot.seen is not None and slot.seen.requires_grad
-            for slot in module._view.slots
+            slot.constant is tensor and slot.seen is not None and slot.seen.requires_grad for slot in module._view.slots
         ):
             return (
                 f"training elsewhere: {path!r} is a frozen use, and the layer itself is trainable",

@@ -10,12 +10,13 @@ from torch import nn
 from frostline._core.errors import ModeError, PinnedError
 from frostline._core.plan import Change, Plan
 from frostline.torch._claims import Claim, Site, add, latest, withdraw, withdraw_owner
-from frostline.torch._frozen import Frozen, Mode
 from frostline.torch._hold import is_held
 from frostline.torch._selection import Choice, select, written
 from frostline.torch._survey import Survey, survey
+from frostline.torch._view import Mode
 from frostline.torch._whole import settle
 from frostline.torch._wrapped import refuse_wrapped
+
 
 class Handle:
     """Undoes just one freezing or thawing, in any order with others; also a context manager.

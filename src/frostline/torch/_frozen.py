@@ -5,16 +5,14 @@ from __future__ import annotations
 import copy
 import functools
 import types
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import nn
 
 from frostline._core.errors import ModeError, UnsupportedError
 from frostline.torch import _still
-from frostline.torch._view import View
-
-Mode = Literal["eval", "follow"]
+from frostline.torch._view import Mode, View
 
 
 class Frozen(nn.Module):
@@ -52,16 +50,14 @@ class Frozen(nn.Module):
 
     _view: View
 
-    def __new__(cls, layer: nn.Module, mode: Mode = "eval") -> Self:
+    def __new__(cls, layer: nn.Module, mode: Mode = "eval") -> Frozen:
+        """Makes an instance of the layer's class and of this one."""
         _validate(layer, mode)
-        if isinstance(layer, Frozen):
-            layer = layer._view.layer
-        made: Self = object.__new__(_frozen_class(type(layer)))  # type: ignore[arg-type]
+        made: Frozen = object.__new__(_frozen_class(type(_layer_of(layer))))
         return made
 
     def __init__(self, layer: nn.Module, mode: Mode = "eval") -> None:
-        inner = layer._view.layer if isinstance(layer, Frozen) else layer
-        View(inner, self, mode)
+        View(_layer_of(layer), self, mode)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         # Here and not in forward, because hooks of the layer compute weights (spectral_norm) too.
@@ -146,9 +142,12 @@ class _Use:
 def _frozen_class(layer_class: type[nn.Module]) -> type[Frozen]:
     """The class of frozen uses of layers of one class, as FSDP2 and parametrizations do it."""
     body = {"__module__": __name__, "__doc__": Frozen.__doc__}
-    return types.new_class(
-        f"Frozen{layer_class.__name__}", (Frozen, layer_class), exec_body=lambda ns: ns.update(body)
-    )
+    return types.new_class(f"Frozen{layer_class.__name__}", (Frozen, layer_class), exec_body=lambda ns: ns.update(body))
+
+
+def _layer_of(layer: nn.Module) -> nn.Module:
+    """The layer itself: a frozen use of a frozen use is a frozen use of the layer."""
+    return layer._view.layer if isinstance(layer, Frozen) else layer
 
 
 def _validate(layer: object, mode: str) -> None:

@@ -41,8 +41,7 @@ class Guard:
     def __init__(self, model: nn.Module, *, copy: bool) -> None:
         self._model = unwrapped(model)
         self._witnesses = {
-            path: Witness.of(tensor, kind, keep=copy)
-            for path, (tensor, kind) in _watched(survey(model)).items()
+            path: Witness.of(tensor, kind, keep=copy) for path, (tensor, kind) in _watched(survey(model)).items()
         }
 
     @property

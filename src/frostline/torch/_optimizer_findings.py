@@ -72,8 +72,7 @@ def leftover_state(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Fi
         yield Finding(
             "leftover-state",
             tuple(path for path, _ in held),
-            f"They are frozen and {sum(size for _, size in held):,} bytes of optimizer state are "
-            "kept for them.",
+            f"They are frozen and {sum(size for _, size in held):,} bytes of optimizer state are kept for them.",
             "It takes memory, and old moments act again when they are thawed.",
             "optimizer.state.pop(parameter), if they stay frozen.",
         )

@@ -15,9 +15,7 @@ from frostline.torch._survey import Survey
 Choice = str | Selector | nn.Module | torch.Tensor
 
 
-def select(
-    choices: Sequence[Choice], survey: Survey, *, expect: int | None, allow_empty: bool
-) -> frozenset[str]:
+def select(choices: Sequence[Choice], survey: Survey, *, expect: int | None, allow_empty: bool) -> frozenset[str]:
     """The paths of the model that the choices name.
 
     Raises:
@@ -50,9 +48,7 @@ def _selector(choice: Choice, survey: Survey) -> str | Selector:
 
 def written(choices: Sequence[Choice]) -> str:
     """The choices as their author wrote them, as far as that can be told."""
-    return ", ".join(
-        _label(c) if isinstance(c, nn.Module | torch.Tensor) else repr(c) for c in choices
-    )
+    return ", ".join(_label(c) if isinstance(c, nn.Module | torch.Tensor) else repr(c) for c in choices)
 
 
 def _label(choice: nn.Module | torch.Tensor) -> str:

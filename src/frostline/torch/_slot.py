@@ -11,7 +11,6 @@ from torch import nn
 
 from frostline.torch._alias import HOOKS, alias
 
-
 Constants = Mapping[int, tuple[torch.Tensor, torch.Tensor]]
 """The ``id`` of a tensor -> the tensor itself, which keeps the ``id`` its own, and its constant."""
 
@@ -38,7 +37,7 @@ class Slot:
     @property
     def is_current(self) -> bool:
         """Whether the view still sees the layer's values."""
-        now = self.layer.get(self.name)
+        now: torch.Tensor | None = self.layer.get(self.name)
         if now is None or now is not self.seen:
             return now is self.seen
         return now.data_ptr() == self.address and now.dtype is self.dtype

@@ -74,9 +74,7 @@ def needs_care(module: nn.Module, mode: str) -> bool:
     return follows or writes_when_called(module) or isinstance(module, nn.RNNBase)
 
 
-def call_still(
-    module: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
+def call_still(module: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """``forward(*args, **kwargs)``, with the module's buffers and modes as they were before."""
     if not module.training and runs_on_cudnn(module) and torch.is_grad_enabled():
         with differentiable(module):  # type: ignore[arg-type]

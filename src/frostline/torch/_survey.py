@@ -105,13 +105,8 @@ def _places(modules: dict[str, nn.Module]) -> dict[int, list[str]]:
     return places
 
 
-def _sites(
-    places: dict[int, list[str]], modules: dict[str, nn.Module]
-) -> dict[str, tuple[Site, ...]]:
-    return {
-        names[0]: tuple(dict.fromkeys((modules[_owner(n)], _local(n)) for n in names))
-        for names in places.values()
-    }
+def _sites(places: dict[int, list[str]], modules: dict[str, nn.Module]) -> dict[str, tuple[Site, ...]]:
+    return {names[0]: tuple(dict.fromkeys((modules[_owner(n)], _local(n)) for n in names)) for names in places.values()}
 
 
 def _stateful_sites(modules: dict[str, nn.Module]) -> dict[str, tuple[Site, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -12,6 +12,8 @@ from torch import nn
 from frostline.torch import _claims, _hold, _still
 from frostline.torch._alias import aliased_state
 from frostline.torch._slot import LoosePlace, Slot, as_constants, loose_places, slots_of
+
+Mode = Literal["eval", "follow"]
 
 
 class View:
@@ -30,7 +32,7 @@ class View:
     again during backward finds what the call found.
     """
 
-    def __init__(self, layer: nn.Module, top: nn.Module, mode: str) -> None:
+    def __init__(self, layer: nn.Module, top: nn.Module, mode: Mode) -> None:
         self.layer = layer
         self.top = top
         self.mode = mode
@@ -69,7 +71,8 @@ class View:
         for slot in self._stale():
             slot.follow()
         if self.loose:
-            constants = {id(slot.seen): (slot.seen, slot.constant) for slot in self.slots}
+            pairs = [(s.seen, s.constant) for s in self.slots]
+            constants = {id(t): (t, c) for t, c in pairs if t is not None and c is not None}
             for place in self.loose:
                 place.follow(constants)
         self._hold_still()

@@ -1,0 +1,95 @@
+"""The front ends under test: a few verbs, one class each. They may copy and be slow."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+Numbers = Mapping[str, bytes]
+"""Path -> the raw bytes of a tensor."""
+
+
+class Bench(Protocol):
+    """What a front end must be able to do to take part in the suite.
+
+    The standard net is three linear layers, 4 -> 3 -> 3 -> 2, with the names ``path(i, part)``,
+    and numbers written out from a formula, the same in each framework. Models are opaque.
+    """
+
+    name: str
+
+    def layers(self) -> list[Any]:
+        """The three linear layers of the standard net, new ones."""
+
+    def chain(self, *layers: Any) -> Any:
+        """A model that applies the layers one after the other."""
+
+    def frozen(self, layer: Any) -> Any:
+        """A frozen use of a layer."""
+
+    def with_statistics(self) -> Any:
+        """A chain of: linear, batch norm with running statistics, dropout, linear."""
+
+    def tied(self) -> Any:
+        """A chain of two linear layers 3 -> 3 that share one weight."""
+
+    def path(self, position: int, part: str) -> str:
+        """The name that this framework gives to a parameter of a chain."""
+
+    def freeze(self, model: Any, *selectors: Any, **options: Any) -> Any:
+        """The model with more of it frozen; perhaps the same object."""
+
+    def thaw(self, model: Any, *selectors: Any, **options: Any) -> Any:
+        """The model with less of it frozen; perhaps the same object."""
+
+    def plan(self, model: Any) -> Any:
+        """What is frozen."""
+
+    def follow(self, model: Any, plan: Any) -> Any:
+        """The model, frozen as the plan says."""
+
+    def trainable(self, model: Any) -> set[str]:
+        """The paths that an optimizer should get."""
+
+    def values(self, model: Any) -> Numbers:
+        """Every parameter and buffer of the model."""
+
+    def output(self, model: Any) -> bytes:
+        """What the model computes for the standard batch."""
+
+    def input_gradient(self, model: Any) -> bytes:
+        """The gradient of the sum of the output for the standard batch."""
+
+    def gradient(self, terms: Sequence[tuple[float, Any]], of: Any) -> Mapping[str, list[float]]:
+        """The gradient of the weighted sum of models over one model's trainable parameters.
+
+        Only entries that exist: a parameter without a gradient has none.
+        """
+
+    def gradient_of_layer(self, terms: Sequence[tuple[float, Any]], layer: Any) -> list[Any]:
+        """The same gradient, asked for explicitly of a layer's own parameters, ``None`` if absent."""
+
+    def train(self, model: Any, *, steps: int, momentum_from: int = 0) -> Any:
+        """Trains with the optimizer that betrays: AdamW over everything, decay, old momentum."""
+
+    def write(self, layer: Any, factor: float) -> Any:
+        """Multiplies a layer's parameters by a factor behind everybody's back."""
+
+    def guarded(self, model: Any, act: Any) -> Any:
+        """Does ``act()`` inside a guard of the model."""
+
+
+def required() -> list[str]:
+    """The benches that must be there: a missing framework is a failure and never a skip."""
+    return os.environ.get("FROSTLINE_BENCHES", "torch").split()
+
+
+def bench_of(name: str) -> Bench:
+    """The bench of that name; raises where its framework is missing."""
+    if importlib.util.find_spec(name) is None:
+        raise ModuleNotFoundError(f"FROSTLINE_BENCHES asks for {name!r}, which is not installed")
+    module = importlib.import_module(f"conformance.bench_{name}")
+    bench: Bench = module.bench
+    return bench
