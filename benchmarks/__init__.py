@@ -1,0 +1,1 @@
+"""What freezing costs, as ratios to freezing by hand: ``python -m benchmarks``."""

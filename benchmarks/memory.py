@@ -1,0 +1,72 @@
+"""Bytes: what a step saves for backward, and what it takes at its peak. Both are counted, not sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.ways import WAYS, Trainee, made
+
+
+def saved_bytes(trained: Trainee) -> int:
+    """Bytes of the distinct storages that a forward pass saves, those of the model's own tensors left out."""
+    own = [*trained.model.parameters(), *trained.model.buffers()]
+    known = {t.untyped_storage().data_ptr() for t in own}
+    kept: dict[int, torch.UntypedStorage] = {}  # kept alive, so that no address comes twice
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        trained.loss()
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+@dataclass
+class Ledger:
+    """What PyTorch's allocator gave out in a stretch of code.
+
+    Attributes:
+        peak: the most bytes that were held at a time, beyond those held before.
+        held: the bytes that are still held at the end.
+    """
+
+    peak: int = 0
+    held: int = 0
+
+
+@contextmanager
+def allocations() -> Iterator[Ledger]:
+    """Counts every allocation of the CPU allocator, by the profiler's events."""
+    ledger = Ledger()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        yield ledger
+    assert seen.profiler is not None
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        ledger.held += event.nbytes()
+        ledger.peak = max(ledger.peak, ledger.held)
+
+
+def peak_of(run: Callable[[], object]) -> int:
+    """The most bytes held at a time while `run` runs."""
+    with allocations() as ledger:
+        run()
+    return ledger.peak
+
+
+def freezing_bytes(name: str, way: str) -> Ledger:
+    """What freezing takes by itself."""
+    model, _ = made(name)
+    with allocations() as ledger:
+        kept = WAYS[way](model)
+    del kept
+    return ledger

@@ -1,0 +1,109 @@
+"""One model, frozen in every way: time of a training step as ratios, bytes saved, peak memory.
+
+Run as ``python -m benchmarks.steps MODEL ROUNDS [compiled]`` in a process of its own; writes JSON.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from dataclasses import asdict, dataclass
+from time import process_time
+
+import torch
+
+from benchmarks.memory import freezing_bytes, peak_of, saved_bytes
+from benchmarks.ratios import Ratio
+from benchmarks.ways import WAYS, Trainee, trainee
+
+BASE = "by hand"
+LIMIT, LONG_STEP_MS = 1.03, 10.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """What was measured of one model.
+
+    Attributes:
+        step_ms: median of a step that is frozen by hand.
+        times: way -> its time over the time by hand.
+        saved: way -> bytes saved for backward.
+        peak: way -> bytes at the peak of freezing and a step.
+    """
+
+    model: str
+    compiled: bool
+    rounds: int
+    step_ms: float
+    times: dict[str, Ratio]
+    saved: dict[str, int]
+    peak: dict[str, int]
+
+    def misses(self) -> list[str]:
+        """The targets that are missed, in words."""
+        found = []
+        for way in ("Frozen", "freeze"):
+            if self.step_ms > LONG_STEP_MS and self.times[way].median > LIMIT:
+                found.append(f"{way}: {self.times[way].median:.3f} x the time")
+            if self.saved[way] != self.saved[BASE]:
+                found.append(f"{way}: {self.saved[way] - self.saved[BASE]:+,} bytes saved")
+            if self.peak[way] > self.peak[BASE]:
+                found.append(f"{way}: {self.peak[way] - self.peak[BASE]:+,} bytes at the peak")
+        return found
+
+
+def interleaved(trained: dict[str, Trainee], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each step, way by way within each round; every round begins with another way."""
+    seconds: dict[str, list[float]] = {way: [] for way in trained}
+    order = list(trained)
+    gc.collect()
+    gc.disable()
+    for _ in range(rounds):
+        for way in order:
+            start = process_time()
+            trained[way].step()
+            seconds[way].append(process_time() - start)
+        order = order[1:] + order[:1]
+    gc.enable()
+    return seconds
+
+
+def same_numbers(trained: dict[str, Trainee]) -> None:
+    """All ways must compute the same, or their times compare different things."""
+    losses = {way: t.losses for way, t in trained.items()}
+    if any(values != losses[BASE] for values in losses.values()):
+        raise RuntimeError(f"the ways do not compute the same: {losses}")
+
+
+def peaks(name: str, trained: dict[str, Trainee]) -> dict[str, int]:
+    """Bytes at the peak of freezing and of a step after it."""
+    found = {}
+    for way, trainee_ in trained.items():
+        freezing = freezing_bytes(name, way)
+        found[way] = max(freezing.peak, freezing.held + peak_of(trainee_.step))
+    return found
+
+
+def measure(name: str, rounds: int, *, compiled: bool) -> Case:
+    """Measures one model."""
+    trained = {way: trainee(name, way, compiled=compiled) for way in WAYS}
+    for one in trained.values():
+        for _ in range(3):
+            one.step()
+    same_numbers(trained)
+    seconds = interleaved(trained, rounds)
+    return Case(
+        model=name,
+        compiled=compiled,
+        rounds=rounds,
+        step_ms=1000 * sorted(seconds[BASE])[rounds // 2],
+        times={way: Ratio.of(seconds[way], seconds[BASE]) for way in WAYS if way != BASE},
+        saved={way: saved_bytes(one) for way, one in trained.items()},
+        peak=peaks(name, trained),
+    )
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    print(json.dumps(asdict(measure(sys.argv[1], int(sys.argv[2]), compiled=sys.argv[3:] == ["compiled"]))))
