@@ -4,6 +4,7 @@ import pytest
 
 from core.models import MODEL
 from frostline import NoMatchError, UnsupportedError, glob
+from frostline._core.inventory import Inventory, Param
 from frostline._core.pattern import parse, spell
 from frostline._core.resolve import resolve
 
@@ -168,3 +169,10 @@ def test_a_key_that_does_not_print_is_quoted() -> None:
 def test_deep_paths_need_no_recursion() -> None:
     path = ".".join(["a"] * 5000)
     assert len(parse(path)) == 5000
+
+
+def test_a_key_may_be_longer_than_any_number() -> None:
+    names = tuple(Param(f"l.{key}.w", (1,), "float32", 4) for key in ("0", "9" * 999, "9" * 5000))
+    assert resolve(["l[0]"], Inventory(names)) == {"l.0.w"}
+    assert resolve(["l[0]"], Inventory(names[:2])) == {"l.0.w"}
+    assert resolve(["l[-1]"], Inventory(names[:2])) == {names[1].path}

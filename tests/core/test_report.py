@@ -135,6 +135,11 @@ def test_only_equal_neighbours_are_folded(inventory: Inventory, frozen: set[str]
     assert lines_of(inventory, frozen) == lines
 
 
+def test_a_key_may_be_longer_than_any_number() -> None:
+    keys = ["9" * 999, "1" + "0" * 999, "9" * 5000]
+    assert lines_of(stack(*(f"l.{key}.w" for key in keys)), set()) == ["model", "l", *keys]
+
+
 def test_a_shape_or_a_use_that_differs_is_not_folded() -> None:
     one, other = param("l.0.w", 2, 2), param("l.1.w", 4)
     assert lines_of(Inventory((one, other)), set()) == ["model", "l", "0", "1"]

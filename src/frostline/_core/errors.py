@@ -21,152 +21,32 @@ as code. The arguments of an error are its data, so that it survives pickling; i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+from frostline._core.failure import FrostlineError, counted, listed
+from frostline._core.selector_errors import CountError, NoMatchError, SelectorError, TiedError, UnsupportedError
 
 if TYPE_CHECKING:
     from frostline._core.findings import Finding
     from frostline._core.movement import Movement
 
-
-def _listed(paths: Sequence[str], limit: int) -> list[str]:
-    rest = len(paths) - limit
-    return [f"  {path}" for path in paths[:limit]] + ([f"  ... and {rest} more"] if rest > 0 else [])
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-class FrostlineError(Exception):
-    """What all errors of frostline have in common: the arguments are the lines of the text, or the data behind it."""
-
-    def __str__(self) -> str:
-        return "\n".join(self.lines())
-
-    def lines(self) -> Iterable[str]:
-        """The lines of the text."""
-        return [str(part) for part in self.args]
-
-
-class SelectorError(FrostlineError, ValueError):
-    """A selector that cannot be read.
-
-    Attributes:
-        selector: the selector as its author wrote it.
-        problem: what is wrong with it.
-        fix: what to write instead.
-    """
-
-    def __init__(self, selector: str, problem: str, fix: str) -> None:
-        super().__init__(selector, problem, fix)
-        self.selector, self.problem, self.fix = selector, problem, fix
-
-    def lines(self) -> Iterable[str]:
-        """The lines of the text."""
-        return [f"{self.selector} {self.problem}", self.fix]
-
-
-class NoMatchError(FrostlineError, LookupError):
-    """A selector, or one leaf of an expression, that matches nothing.
-
-    Attributes:
-        selector: the leaf as its author wrote it.
-        count: how many parameters there are.
-        closest: what there is instead, best first.
-        note: why nothing matches, where that is known.
-        heading: what `closest` lists.
-    """
-
-    def __init__(
-        self,
-        selector: str,
-        count: int,
-        closest: tuple[str, ...] = (),
-        note: str = "",
-        heading: str = "Closest paths",
-    ) -> None:
-        super().__init__(selector, count, closest, note, heading)
-        self.selector, self.count, self.closest = selector, count, closest
-        self.note, self.heading = note, heading
-
-    def lines(self) -> Iterable[str]:
-        """The lines of the text."""
-        yield f"{self.selector} matches none of the {_count(self.count, 'parameter')}."
-        if self.note:
-            yield self.note
-        if self.closest:
-            yield f"{self.heading}:"
-            yield from _listed(self.closest, 10)
-        yield "Fix the pattern, or pass allow_empty=True if matching nothing is what you want."
-
-
-class CountError(FrostlineError, ValueError):
-    """Another number of parameters than `expect` says.
-
-    Attributes:
-        selectors: the selectors as their author wrote them.
-        expected: the number that was expected.
-        paths: the parameters that are selected, in model order.
-    """
-
-    def __init__(self, selectors: str, expected: int, paths: tuple[str, ...]) -> None:
-        super().__init__(selectors, expected, paths)
-        self.selectors, self.expected, self.paths = selectors, expected, paths
-
-    @property
-    def found(self) -> int:
-        """How many parameters are selected."""
-        return len(self.paths)
-
-    def lines(self) -> Iterable[str]:
-        """The lines of the text."""
-        yield f"({self.selectors}) selects {_count(self.found, 'parameter')}, but expect={self.expected}."
-        if self.paths:
-            yield "Selected:"
-            yield from _listed(self.paths, 5)
-        yield f"Fix the selectors, or pass expect={self.found} if that is what you want."
-
-
-class TiedError(FrostlineError, ValueError):
-    """One tensor with two names, of which one is chosen and the other refused.
-
-    Attributes:
-        names: the chosen name and the refused one.
-        selectors: the selector that chose, and the one that refused.
-    """
-
-    def __init__(self, names: tuple[str, str], selectors: tuple[str, str]) -> None:
-        super().__init__(names, selectors)
-        self.names, self.selectors = names, selectors
-
-    def lines(self) -> Iterable[str]:
-        """The lines of the text."""
-        chosen, refused = self.names
-        return [
-            f"{chosen!r} and {refused!r} are two names of one tensor, and it cannot be both frozen and trainable.",
-            f"  {chosen!r} is chosen by {self.selectors[0]}",
-            f"  {refused!r} is refused by {self.selectors[1]}",
-            f"Choose both names, or refuse both: add {'!' + chosen!r} as the last selector to leave the tensor out.",
-        ]
-
-
-class UnsupportedError(FrostlineError, NotImplementedError):
-    """What frostline cannot do, said instead of doing something else.
-
-    Attributes:
-        expression: what was asked for.
-        reason: why it cannot be done.
-        fix: what can be done instead.
-    """
-
-    def __init__(self, expression: str, reason: str, fix: str) -> None:
-        super().__init__(expression, reason, fix)
-        self.expression, self.reason, self.fix = expression, reason, fix
-
-    def lines(self) -> Iterable[str]:
-        """The lines of the text."""
-        return [f"{self.expression} {self.reason}", self.fix]
+__all__ = [
+    "CheckError",
+    "CountError",
+    "FileFormatError",
+    "FrostlineError",
+    "ModeError",
+    "MovedError",
+    "NoMatchError",
+    "PinnedError",
+    "PlanError",
+    "PlanMismatchError",
+    "SelectorError",
+    "TiedError",
+    "UnsupportedError",
+    "WrappedError",
+]
 
 
 class PlanError(FrostlineError, ValueError):
@@ -204,10 +84,10 @@ class PlanMismatchError(PlanError):
         yield self.problem
         if self.missing:
             yield "Missing (only in the plan):"
-            yield from _listed(self.missing, 5)
+            yield from listed(self.missing, 5)
         if self.unknown:
             yield "Unknown (not in the plan):"
-            yield from _listed(self.unknown, 5)
+            yield from listed(self.unknown, 5)
         yield self.fix
 
 
@@ -247,9 +127,9 @@ class PinnedError(FrostlineError, ValueError):
 
     def lines(self) -> Iterable[str]:
         """The lines of the text."""
-        yield f"{self.selectors} names {_count(len(self.paths), 'parameter')}, all inside a frozen use, Frozen(layer)."
+        yield f"{self.selectors} names {counted(len(self.paths), 'parameter')}, all inside a frozen use, Frozen(layer)."
         yield "They are:"
-        yield from _listed(self.paths, 5)
+        yield from listed(self.paths, 5)
         yield "Build the model with layer in place of Frozen(layer), or train the layer where it is used as it is."
 
 
@@ -311,7 +191,7 @@ class CheckError(FrostlineError, RuntimeError):
 
     def lines(self) -> Iterable[str]:
         """The lines of the text."""
-        yield f"{_count(len(self.findings), 'finding')}."
+        yield f"{counted(len(self.findings), 'finding')}."
         yield from map(str, self.findings)
 
 

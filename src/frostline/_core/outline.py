@@ -9,6 +9,7 @@ from typing import final
 
 from frostline._core.account import Amounts, Entry
 from frostline._core.pattern import spell
+from frostline._core.tree import is_position
 
 
 @final
@@ -106,8 +107,7 @@ def _groups(children: list[int], entries: Sequence[Entry]) -> list[list[int]]:
     def run(place: tuple[int, int]) -> object:
         position, at = place
         key = entries[at].keys[-1]
-        is_number = key.isascii() and key.isdecimal()
-        return (int(key) - position, entries[at].likeness) if is_number else key
+        return (int(key) - position, entries[at].likeness) if is_position(key) else key
 
     return [[at for _, at in group] for _, group in groupby(enumerate(children), key=run)]
 

@@ -36,6 +36,7 @@ def report(
 
     Example:
         >>> from frostline._core.inventory import Param
+        >>> from frostline._core.report import report
         >>> body, head = Param("body.weight", (2, 3), "float32", 4), Param("head.weight", (2,), "float32", 4)
         >>> print(report(Inventory((body, head)), Plan(frozenset({"body.weight"}), frozenset({"head.weight"}))))
                  params  frozen  memory  state

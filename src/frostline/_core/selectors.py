@@ -193,12 +193,18 @@ class at(Selector):
 @final
 @dataclass(frozen=True, slots=True, repr=False)
 class _Everything(Selector):
+    """The whole model: a value, not a call.
+
+    Example:
+        >>> everything - glob("head")
+        everything - glob('head')
+    """
+
     def __repr__(self) -> str:
         return "everything"
 
 
 everything: Selector = _Everything()
-"""The whole model."""
 
 
 @final

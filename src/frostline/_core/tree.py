@@ -75,6 +75,12 @@ class Node:
         return [positions[position]] if position in positions else []
 
 
+def is_position(key: str) -> bool:
+    """Whether a key is a number as a list writes it."""
+    # More digits than that are no list, and more than some thousand are more than int() reads.
+    return key.isascii() and key.isdecimal() and len(key) < 1000 and (key == "0" or not key.startswith("0"))
+
+
 def _child(parent: Node, key: str) -> Node:
     child = parent.children.get(key)
     if child is None:
@@ -83,15 +89,11 @@ def _child(parent: Node, key: str) -> Node:
 
 
 def _positions(children: list[Node]) -> dict[int, Node]:
-    if not all(_is_number(child.key) for child in children):
+    if not all(is_position(child.key) for child in children):
         children = [child for child in children if child.param is None] or children
-    if all(_is_number(child.key) for child in children):
+    if all(is_position(child.key) for child in children):
         return {int(child.key): child for child in children}
     return dict(enumerate(children))
-
-
-def _is_number(key: str) -> bool:
-    return key.isascii() and key.isdecimal() and (key == "0" or not key.startswith("0"))
 
 
 @final
