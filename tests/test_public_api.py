@@ -24,6 +24,7 @@ PUBLIC: dict[str, list[str]] = {
         "TiedError",
         "UnsupportedError",
         "WrappedError",
+        "__version__",
         "everything",
         "glob",
         "of_type",

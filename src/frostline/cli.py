@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console, RenderableType
 
-from frostline._core.errors import FileFormatError, FrostlineError, NoMatchError
+from frostline._core.errors import FrostlineError, NoMatchError
 from frostline._core.plan import Plan
 from frostline._core.report import report
 from frostline._core.resolve import resolve
@@ -44,13 +44,14 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Train a real model with a frozen part on scanned digits, in under a minute."""
-    try:
-        from frostline import demo as digits
-    except ModuleNotFoundError as error:
-        _fail(_missing("The demo", error))
     for file in (html, plot):
         _check_writable(file)
-    digits.run(html=html, plot=plot, as_json=as_json, console=Console(stderr=as_json))
+    try:
+        from frostline import demo as digits
+
+        digits.run(html=html, plot=plot, as_json=as_json, console=Console(stderr=as_json))
+    except ModuleNotFoundError as error:
+        _fail(_missing("The demo", "torch,demo,plot", error))
 
 
 @app.command()
@@ -125,7 +126,7 @@ def _opened(name: str) -> Checkpoint:
         try:
             from frostline.integrations.torch_file import TorchFile
         except ModuleNotFoundError as error:
-            _fail(_missing(repr(name), error))
+            _fail(_missing(repr(name), "torch", error))
         return TorchFile(file)
     return SafetensorsFile(file)
 
@@ -145,20 +146,23 @@ def _in_words(error: FrostlineError) -> str:
     return str(error)
 
 
-def _missing(what: str, error: ModuleNotFoundError) -> str:
-    return "\n".join(
-        [
-            f"{what} needs {error.name}, which is not installed.",
-            "Install it:",
-            "  pip install 'frostline[torch,demo,plot]'" if what == "The demo" else "  pip install 'frostline[torch]'",
-        ]
-    )
+def _missing(what: str, extras: str, error: ModuleNotFoundError) -> str:
+    lines = [
+        f"{what} needs {error.name}, which is not installed.",
+        "Install it:",
+        f"  pip install 'frostline[{extras}]'",
+    ]
+    return "\n".join(lines)
 
 
 def _check_writable(file: Path | None) -> None:
-    if file is not None and (file.is_dir() or not file.parent.is_dir()):
-        problem = "it is a folder" if file.is_dir() else f"there is no folder {str(file.parent)!r}"
-        raise FileFormatError(str(file), problem, f"Make the folder: mkdir -p {file.parent}")
+    if file is not None and file.is_dir():
+        _fail(f"{str(file)!r} cannot be written: it is a folder.\nName a file in it: {file / 'demo'}")
+    if file is not None and not file.parent.is_dir():
+        parent = file.parent
+        _fail(
+            f"{str(file)!r} cannot be written: there is no folder {str(parent)!r}.\nMake the folder: mkdir -p {parent}"
+        )
 
 
 def _print(*shown: RenderableType) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from cli.made_files import Made, floats, safetensors_bytes
 
+from cli.made_files import Made, floats, safetensors_bytes
 from frostline.cli import main
 
 

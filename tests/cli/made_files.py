@@ -5,7 +5,7 @@ import struct
 from random import Random
 from typing import Any
 
-# path: (dtype, shape, bytes)
+# What a path holds: dtype, shape, bytes.
 Made = dict[str, tuple[str, list[int], bytes]]
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cli.made_files import Made, mutated, safetensors_bytes, with_length
 
+from cli.made_files import Made, mutated, safetensors_bytes, with_length
 from frostline.checkpoint import safetensors_file
 
 Run = Callable[..., tuple[int, str, str]]
@@ -163,7 +163,9 @@ def test_a_pattern_that_matches_nothing(run: Run, file: Path) -> None:
     assert err.startswith("'truk.*' matches none of the 6 parameters.\n")
 
 
-@pytest.mark.parametrize("pattern", ["", "a[", "{a", "trunk..0", "a.b]", "head.weight[:2]", "!", "[']", "!head", "\x1b"])
+@pytest.mark.parametrize(
+    "pattern", ["", "a[", "{a", "trunk..0", "a.b]", "head.weight[:2]", "!", "[']", "!head", "\x1b"]
+)
 def test_a_pattern_that_cannot_be_used(run: Run, file: Path, pattern: str) -> None:
     for arguments in (["tree", file, pattern], ["diff", file, file, "--frozen", pattern]):
         code, out, err = run(*arguments)

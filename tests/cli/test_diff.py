@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from cli.made_files import Made, floats, safetensors_bytes
 
 Run = Callable[..., tuple[int, str, str]]

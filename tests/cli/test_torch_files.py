@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from cli.made_files import mutated
 from safetensors.torch import save_file
 from torch import nn
+
+from cli.made_files import mutated
 
 Run = Callable[..., tuple[int, str, str]]
 FIX = 'Write the file again: torch.save(model.state_dict(), "model.pt")'

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from cli.made_files import Made, floats, safetensors_bytes
 
 Run = Callable[..., tuple[int, str, str]]
-CAVEAT = "A file does not say what is a parameter. Taken for buffers: 2 (integers, 8 bits and less, running statistics)."
+CAVEAT = (
+    "A file does not say what is a parameter. Taken for buffers: 2 (integers, 8 bits and less, running statistics)."
+)
 
 
 def lines(text: str) -> list[str]:
@@ -111,9 +114,7 @@ def test_integers_quantised_tensors_and_statistics_are_no_parameters(
 
 
 @pytest.mark.parametrize("name", ["a[red]b[/]", ":smile:", "größe", "a/b/~/c", "a b", "[", "x" * 900, "0", "1" * 900])
-def test_odd_names_are_shown_as_they_are(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_odd_names_are_shown_as_they_are(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     made: Made = {f"{name}.w": ("F32", [1], floats(1)), "z.w": ("F32", [1], floats(1))}
     Path("a.safetensors").write_bytes(safetensors_bytes(made))

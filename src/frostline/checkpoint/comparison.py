@@ -33,7 +33,7 @@ class Difference:
 
     @property
     def kind(self) -> str:
-        """"only in A", "only in B", "dtype", "shape" or "values"."""
+        """One of "only in A", "only in B", "dtype", "shape" and "values"."""
         if self.a is None or self.b is None:
             return "only in B" if self.a is None else "only in A"
         if self.a.dtype != self.b.dtype:
@@ -81,7 +81,7 @@ class Comparison:
         """
         tensors = {**b.tensors, **a.tensors}
         frozen = meant_to_stay(tensors.values(), patterns)
-        found = (_difference(path, a, b, path in frozen) for path in dict.fromkeys([*a.tensors, *b.tensors]))
+        found = (_difference(path, a, b, is_frozen=path in frozen) for path in dict.fromkeys([*a.tensors, *b.tensors]))
         return cls(len(tensors), tuple(each for each in found if each is not None), tuple(patterns))
 
     @property
@@ -132,7 +132,7 @@ def meant_to_stay(tensors: Iterable[StoredTensor], patterns: Sequence[str]) -> f
     return named | Guess.of(tensors).held_buffers(named)
 
 
-def _difference(path: str, a: Checkpoint, b: Checkpoint, is_frozen: bool) -> Difference | None:
+def _difference(path: str, a: Checkpoint, b: Checkpoint, *, is_frozen: bool) -> Difference | None:
     left, right = a.tensors.get(path), b.tensors.get(path)
     first = None
     if left is not None and right is not None and (left.dtype, left.shape) == (right.dtype, right.shape):

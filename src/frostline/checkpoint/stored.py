@@ -109,5 +109,5 @@ def _check_name(file: Path, path: str) -> None:
         problem = f"has {len(path)} letters and {path.count('.') + 1} parts"
     else:
         return
-    shown = ascii(path) if len(path) <= 60 else f"{ascii(path[:60])}..."
+    shown = ascii(path) if len(path) <= 60 else f"{path[:60]!a}..."
     raise FileFormatError(str(file), f"the tensor name {shown} {problem}", "Write the file again from its model.")

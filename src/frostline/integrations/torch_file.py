@@ -39,7 +39,9 @@ class TorchFile(Checkpoint):
 
     def chunks(self, path: str) -> Iterator[bytes]:
         """The bytes of one tensor, `CHUNK` at a time."""
-        flat = self._values[path].resolve_conj().resolve_neg().reshape(-1).view(torch.uint8)
+        value = self._values[path].resolve_conj().resolve_neg().contiguous()
+        # A single element may keep any stride and still be contiguous.
+        flat = value.as_strided((value.numel(),), (1,)).view(torch.uint8)
         for begin in range(0, len(flat), CHUNK):
             yield flat[begin : begin + CHUNK].numpy().tobytes()
 
@@ -74,7 +76,7 @@ def _plain(file: Path, path: str, value: torch.Tensor) -> torch.Tensor:
     is_dense = value.layout == torch.strided and not value.is_quantized and not value.is_meta
     # A tensor that repeats its storage claims any size for a few bytes.
     if not is_dense or value.untyped_storage().nbytes() < value.numel() * value.element_size():
-        raise FileFormatError(str(file), f"its tensor {ascii(path)} is sparse, quantised or repeated", _FIX)
+        raise FileFormatError(str(file), f"its tensor {path!a} is sparse, quantised or repeated", _FIX)
     return value.detach()
 
 
