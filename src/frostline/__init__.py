@@ -45,3 +45,9 @@ __all__ = [
     "regex",
     "where",
 ]
+
+# A traceback shows where an error can be imported from, not where it happens to be written.
+for _name in __all__:
+    if _name.endswith("Error"):
+        globals()[_name].__module__ = __name__
+del _name

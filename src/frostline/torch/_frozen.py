@@ -53,7 +53,7 @@ class Frozen(nn.Module):
     def __new__(cls, layer: nn.Module, mode: Mode = "eval") -> Frozen:
         """Makes an instance of the layer's class and of this one."""
         _validate(layer, mode)
-        made: Frozen = object.__new__(_frozen_class(type(_layer_of(layer))))
+        made: Frozen = object.__new__(_frozen_class(type(_layer_of(layer))))  # type: ignore[arg-type]
         return made
 
     def __init__(self, layer: nn.Module, mode: Mode = "eval") -> None:

@@ -26,12 +26,32 @@ def _is_stock(module: nn.Module) -> bool:
 
 @contextmanager
 def still(module: nn.Module) -> Iterator[None]:
-    """Within this context, writes to the module's own buffers go to copies that are thrown away.
+    """Whatever the module's own buffers are on exit, they are again what they were on entry.
 
-    The buffers are swapped, not restored: nothing is ever written to them, so their version
-    counters stand still too. (Batch norm moves its statistics without counting a version, so a
-    later comparison of counters would see nothing.)
+    The call works on the buffers themselves, and not on copies, so that what autograd saves of
+    them takes no memory. Kernels that update statistics do not count a version, so those are
+    restored in any case, through ``.data``: that counts none either, and a graph that saved the
+    buffer earlier stays valid.
     """
+    if _is_traced():
+        with _swapped(module):
+            yield
+        return
+    buffers = {name: b for name, b in module._buffers.items() if b is not None}
+    copies = {name: (b.clone(), b._version) for name, b in buffers.items()}
+    try:
+        yield
+    finally:
+        module._buffers.update(buffers)
+        for name, buffer in buffers.items():
+            copy, version = copies[name]
+            if buffer.is_floating_point() or buffer._version != version:
+                buffer.data.copy_(copy)
+
+
+@contextmanager
+def _swapped(module: nn.Module) -> Iterator[None]:
+    """The same where calls are traced, and a write to a copy costs nothing: none is written to."""
     originals = dict(module._buffers)
     for name, buffer in originals.items():
         if buffer is not None:
@@ -40,6 +60,10 @@ def still(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         module._buffers.update(originals)
+
+
+def _is_traced() -> bool:
+    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 @contextmanager
