@@ -45,6 +45,18 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         ],
     ),
     (
+        "close to what has no parameters",
+        lambda: resolve(["acts"], SMALL),
+        [
+            "'acts' matches none of the 6 parameters.",
+            "The first paths:",
+            "  embed.table",
+            "  body.weight",
+            "  body.bias",
+            EMPTY_FIX,
+        ],
+    ),
+    (
         "index out of range",
         lambda: resolve(["layers[11].weight"], MODEL),
         [

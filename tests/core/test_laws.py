@@ -70,6 +70,7 @@ def test_de_morgan(one: Selector, other: Selector) -> None:
 @given(selectors, selectors)
 def test_minus_is_and_not(one: Selector, other: Selector) -> None:
     assert effect(one - other) == effect(one & ~other)
+    assert effect(~(one - other)) == effect(~one | other)
 
 
 @given(selectors, selectors, selectors)

@@ -65,6 +65,7 @@ NAMED: list[tuple[str, set[str]]] = [
     ("stem[2:]", {"stem.out.weight"}),
     # Of the model itself too.
     ("[0]", {"embed.weight"}),
+    ("[4]", TABLE),
     ("['scale']", {"scale"}),
     # Keys as Python writes them.
     ("table['mlp/~/linear']", {"table.mlp/~/linear.w"}),

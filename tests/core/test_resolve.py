@@ -77,6 +77,11 @@ def test_any_name_selects_a_tied_parameter(selector: str | Selector) -> None:
     assert resolve([selector], TIED, expect=1) == {"embed.weight"}
 
 
+@pytest.mark.parametrize("selector", [at("embed.weight"), at("head.weight"), of_type(Norm)])
+def test_a_tensor_and_a_type_are_all_names_of_a_tied_parameter(selector: Selector) -> None:
+    assert resolve([~selector], TIED) == {"body.weight", "body.bias", "head.bias"}
+
+
 def test_what_is_not_mentioned_is_not_refused() -> None:
     assert resolve([glob("embed") & glob("**.weight"), "body"], TIED, expect=3) == {
         "embed.weight",
