@@ -17,7 +17,7 @@ help:
 	@echo "make clean   remove the environment and the caches"
 
 demo: $(READY)
-	$(RUN) -m frostline.cli demo
+	$(VENV)/bin/frostline demo
 
 test: lint
 	$(RUN) -m pytest

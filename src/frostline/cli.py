@@ -59,7 +59,7 @@ def tree(
     file: File,
     patterns: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PATTERN]...", help="What to freeze, as in freeze(model, ...). None: nothing."),
+        typer.Argument(metavar="PATTERN", help="What to freeze, as in freeze(model, ...). None: nothing."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

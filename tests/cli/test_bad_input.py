@@ -188,12 +188,12 @@ def frostline(*arguments: object, shell: str = "", **settings: str) -> subproces
 
 
 def test_a_reader_that_goes_away(tmp_path: Path) -> None:
-    made: Made = {f"layer.{i}.weight": ("U8", [1], b"a") for i in range(20_000)}
+    made: Made = {f"layer.{i}.weight": ("U8", [1], b"a") for i in range(4_000)}
     (tmp_path / "a.safetensors").write_bytes(safetensors_bytes(made))
-    made = {f"layer.{i}.weight": ("U8", [1], b"b") for i in range(20_000)}
+    made = {f"layer.{i}.weight": ("U8", [1], b"b") for i in range(4_000)}
     (tmp_path / "b.safetensors").write_bytes(safetensors_bytes(made))
     result = frostline("diff", tmp_path / "a.safetensors", tmp_path / "b.safetensors", shell="| head -n 1")
-    assert (result.returncode, result.stdout, result.stderr) == (141, "20000 of 20000 tensors differ.\n", "")
+    assert (result.returncode, result.stdout, result.stderr) == (141, "4000 of 4000 tensors differ.\n", "")
 
 
 def test_a_full_disk(file: Path) -> None:
