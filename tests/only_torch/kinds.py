@@ -68,12 +68,17 @@ class Kind:
         """
         plain = self.layer()
         if like is not None:
-            plain.to(next(like.parameters()).dtype).load_state_dict(like.state_dict(), strict=True)
+            plain = plain.double() if is_double(like) else plain
+            plain.load_state_dict(like.state_dict(), strict=True)
         return plain.requires_grad_(False).eval()
 
-    def input(self, seed: int = 5) -> Tensor:
+    def input(self, seed: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
         """A batch that requires a gradient."""
-        return torch.randn(self.shape, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+        return torch.randn(self.shape, generator=torch.Generator().manual_seed(seed)).to(dtype).requires_grad_()
+
+
+def is_double(layer: nn.Module) -> bool:
+    return any(p.dtype == torch.float64 for p in layer.parameters())
 
 
 def loss(y: Tensor) -> Tensor:
@@ -135,6 +140,14 @@ KINDS = [
 
 def each_kind(*, without: tuple[str, ...] = ()) -> pytest.MarkDecorator:
     """Runs a test for every kind but those that PyTorch itself cannot do it with."""
-    chosen = [kind for kind in KINDS if kind.name not in without]
-    assert len(chosen) == len(KINDS) - len(without)
-    return pytest.mark.parametrize("kind", chosen, ids=lambda kind: kind.name)
+    return some_kinds(*(kind.name for kind in KINDS if kind not in _named(without)))
+
+
+def some_kinds(*names: str) -> pytest.MarkDecorator:
+    """Runs a test for some kinds."""
+    return pytest.mark.parametrize("kind", _named(names), ids=lambda kind: kind.name)
+
+
+def _named(names: tuple[str, ...]) -> list[Kind]:
+    by_name = {kind.name: kind for kind in KINDS}
+    return [by_name[name] for name in names]
