@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 from torch.nn.utils.parametrize import remove_parametrizations
 
@@ -256,6 +257,23 @@ def test_parameters_are_swapped_on_conversion(monkeypatch: pytest.MonkeyPatch) -
     assert [p.requires_grad for p in layer.parameters()] == [True] * 4
     assert [p.requires_grad for p in use.parameters()] == [False] * 4
     check_same(layer, use)
+
+
+class Uncounted(nn.BatchNorm1d):
+    """Moves its statistics as many re-implementations do, without counting the batches."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, self.running_mean, self.running_var, None, None, self.training)
+
+
+def test_statistics_that_nobody_counts() -> None:
+    """The kernel of batch norm writes them without counting a version."""
+    layer = Uncounted(2)
+    use = ft.Frozen(layer)
+    x = torch.tensor([[1.0, 5.0], [3.0, 9.0]])
+    use(x)
+    layer(x)
+    assert bits(use(x)) == bits(layer.eval()(x))
 
 
 def test_layer_gets_shared_memory() -> None:
