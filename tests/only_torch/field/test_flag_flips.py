@@ -46,8 +46,7 @@ def test_f51_a_sweep_that_thaws_what_was_frozen_in_place_is_caught() -> None:
     model = _net()
     ft.freeze(model, "trunk[0]")
     with pytest.raises(MovedError) as caught, ft.guard(model):
-        model.requires_grad_(True)
-        train(model, _x(), steps=1)
+        train(model.requires_grad_(True), _x(), steps=1)
     assert {(m.path, m.cause) for m in caught.value.moved} == {
         (path, "it was thawed: requires_grad is True now, and an optimizer moved it")
         for path in ("trunk.0.weight", "trunk.0.bias")

@@ -168,7 +168,8 @@ def test_f22_by_hand_it_moves(kind: str, way: str, gradient: str) -> None:
         loss.backward()
         return loss
 
-    optimizer.step(closure)
+    # Without the hooks of step, one of which keeps LBFGS to what is trainable once anything was frozen.
+    type(optimizer).step.__wrapped__(optimizer, closure)
     assert moved(before, model.trunk) >= {"0.weight", "1.weight", "3.weight"}
 
 
@@ -250,7 +251,7 @@ def test_f25_thawing_what_the_optimizer_never_got_is_found() -> None:
     optimizer.add_param_group({"params": [ft.trainable(model)[path] for path in finding.paths]})
     assert ft.check(model, optimizer) == []
     optimizer.step()
-    assert moved(before, model.trunk) == set(finding.paths)
+    assert {f"trunk.{name}" for name in moved(before, model.trunk)} == set(finding.paths)
 
 
 def test_f26_thawing_needs_no_new_group_where_the_optimizer_has_all() -> None:
