@@ -1,0 +1,109 @@
+"""The demo in words: its set-up, and its story in one sentence, put together from the numbers, whatever they are."""
+
+from __future__ import annotations
+
+import re
+
+from frostline.demo.budget import Budget
+from frostline.demo.outcome import Outcome, Spread
+
+
+def setting(budget: Budget) -> str:
+    """The set-up, as a paragraph."""
+    return (
+        "1,797 scans of handwritten digits (scikit-learn, 8 × 8 pixels). A small convolutional network with batch norm "
+        f"learns 0 to 4. Then it gets a new head and learns 5 to 9 from {budget.labelled} labelled scans of each, in "
+        "three ways with the same scans, batches and steps: with its trunk frozen, with everything trained on (full "
+        f"fine-tuning), and as a new network from scratch. {budget.runs} runs, each with other scans and another "
+        f"network; {budget.steps} steps of {budget.batch} scans; AdamW with weight decay and a learning rate of "
+        f"{budget.lr}, in every way and everywhere, handed all parameters, the frozen ones too."
+    )
+
+
+def story(outcome: Outcome) -> str:
+    """What the frozen trunk gains and loses against the other two ways."""
+    frozen, full, scratch = outcome.scores
+    sentence = (
+        f"From {5 * outcome.budget.labelled} labelled scans of 5 to 9 the network with the frozen trunk reads "
+        f"{frozen.accuracy} of the unseen ones, {compared(frozen.accuracy, full.accuracy, scratch.accuracy)}; "
+        f"a step takes {times(frozen.step_seconds, full.step_seconds)} the time of a fine-tuning step, "
+        f"{times(frozen.optimizer_bytes, full.optimizer_bytes)} its optimizer state and "
+        f"{times(frozen.saved_bytes, full.saved_bytes)} its memory for the backward pass; "
+        f"and on 0 to 4 its trunk {memory(frozen.kept, outcome.before)}, "
+        f"where the fine-tuned one {memory(full.kept, outcome.before)}."
+    )
+    # A number stays on one line with its unit and its spread.
+    return re.sub(r" (?=[±×%])|(?<=±) ", "\u00a0", sentence)
+
+
+def compared(frozen: Spread, full: Spread, scratch: Spread) -> str:
+    """How the frozen trunk does against the other two."""
+    with_full, with_scratch = against(frozen, full), against(frozen, scratch)
+    again = "" if with_full == with_scratch else f"{with_scratch} "
+    return f"{with_full} full fine-tuning ({full}) and {again}training from scratch ({scratch})"
+
+
+def proof(outcome: Outcome) -> str:
+    """What the guard proved."""
+    parameters = sum(1 for path in outcome.watched if path.rpartition(".")[2] in ("weight", "bias"))
+    steps = outcome.budget.runs * outcome.budget.steps
+    return (
+        f"{len(outcome.watched)} of {len(outcome.watched)} frozen tensors are bitwise what they were: {parameters} "
+        f"parameters and {len(outcome.watched) - parameters} buffers of batch norm, after {steps:,} steps of AdamW "
+        f"with weight decay and {outcome.budget.runs * (len(outcome.budget.looks) + 1)} calls of train()."
+    )
+
+
+def by_hand(outcome: Outcome) -> str:
+    """What became of the trunk that was frozen by hand."""
+    hand = outcome.by_hand
+    return (
+        f"The same routine after trunk.requires_grad_(False) alone: {outcome.budget.steps} steps move "
+        f"{len(hand.moved)} tensors. With the old head back on, {hand.changed} of {outcome.unseen_old} unseen scans of "
+        f"0 to 4 get other scores than before ({100 * hand.before:.1f} % right before, {100 * hand.after:.1f} % now)."
+    )
+
+
+def excerpt(message: str) -> str:
+    """The first thing that the guard has to say, and how much there is besides."""
+    first, rest = message.splitlines()[:4], message.splitlines()[4:]
+    return "\n".join([*first, *([f"... and {len(rest)} lines more of this kind"] if rest else [])])
+
+
+def against(one: Spread, other: Spread) -> str:
+    """How one way compares with another: a difference counts when every run agrees on it.
+
+    Example:
+        >>> against(Spread((0.9, 0.8)), Spread((0.8, 0.7)))
+        'ahead of'
+        >>> against(Spread((0.9, 0.8)), Spread((0.8, 0.9)))
+        'level with'
+    """
+    differences = [mine - theirs for mine, theirs in zip(one.values, other.values, strict=True)]
+    if all(difference > 0 for difference in differences):
+        return "ahead of"
+    return "behind" if all(difference < 0 for difference in differences) else "level with"
+
+
+def times(part: float, whole: float) -> str:
+    """A ratio for people.
+
+    Example:
+        >>> times(1, 2), times(3, 2), times(1, 400)
+        ('0.50 ×', '1.50 ×', '0.0025 ×')
+    """
+    ratio = part / whole
+    return f"{ratio:.2f} ×" if ratio >= 0.1 else f"{ratio:.2g} ×"
+
+
+def memory(after: Spread, before: Spread) -> str:
+    """What became of what was known.
+
+    Example:
+        >>> memory(Spread((0.9,)), Spread((0.99,)))
+        'fell from 99.0 % to 90.0 %'
+    """
+    if after == before:
+        return f"still reads {100 * after.mean:.1f} %, as before"
+    verb = "fell" if after.mean < before.mean else "rose" if after.mean > before.mean else "changed"
+    return f"{verb} from {100 * before.mean:.1f} % to {100 * after.mean:.1f} %"
