@@ -173,6 +173,37 @@ def test_f22_by_hand_it_moves(kind: str, way: str, gradient: str) -> None:
     assert moved(before, model.trunk) >= {"0.weight", "1.weight", "3.weight"}
 
 
+def _lbfgs_step(model: nn.Module, optimizer: optim.Optimizer) -> None:
+    x = torch.ones(3, 4, requires_grad=True)
+
+    def closure() -> torch.Tensor:
+        loss = (model(x) - 1).square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+
+
+def test_f22_lbfgs_moves_nothing_where_everything_is_frozen() -> None:
+    """DetNAS#3, with LBFGS, whose history points into all it once trained, and only an input to learn."""
+    model, optimizer = _warm("lbfgs", "plain", "zero")
+    ft.freeze(model)
+    before = contents(model)
+    _lbfgs_step(model, optimizer)
+    assert moved(before, model) == set()
+
+
+def test_f22_lbfgs_moves_again_what_was_thawed() -> None:
+    """DetNAS#3, with LBFGS: what was left out of its steps comes back with the thaw."""
+    model, optimizer = _warm("lbfgs", "plain", "zero")
+    handle = ft.freeze(model, "trunk")
+    _lbfgs_step(model, optimizer)
+    handle.undo()
+    before = contents(model)
+    _lbfgs_step(model.eval(), optimizer)
+    assert moved(before, model) == {name for name, _ in model.named_parameters()}
+
+
 def test_f22_the_first_step_from_nothing_moves_nothing_frozen() -> None:
     """curated-transformers PR#69: frozen before the first step, with decay, there is no .grad at all."""
     model = _net()

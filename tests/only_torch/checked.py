@@ -1,0 +1,314 @@
+"""What provokes each kind of finding, with its whole text; and models of which there is nothing to say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn, optim
+
+import frostline.torch as ft
+
+Optimizers = optim.Optimizer | list[optim.Optimizer] | None
+
+
+def net() -> nn.Module:
+    model = nn.Sequential()
+    model.add_module("trunk", nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.1)))
+    model.add_module("head", nn.Linear(4, 2))
+    return model
+
+
+def stepped(model: nn.Module) -> optim.Optimizer:
+    optimizer = optim.AdamW(model.parameters())
+    model(torch.linspace(-1, 1, 12).reshape(3, 4)).square().sum().backward()
+    optimizer.step()
+    return optimizer
+
+
+def clean(model: nn.Module) -> Optimizers:
+    ft.freeze(model, "trunk")
+    return stepped(model)
+
+
+def clean_with_everything_trainable(model: nn.Module) -> Optimizers:
+    return stepped(model)
+
+
+def clean_with_two(model: nn.Module) -> Optimizers:
+    return [optim.AdamW(model.trunk.parameters()), optim.SGD(model.head.parameters(), 0.1)]
+
+
+def clean_with_what_is_trainable(model: nn.Module) -> Optimizers:
+    ft.freeze(model, "trunk")
+    return optim.AdamW(ft.trainable(model).values())
+
+
+def clean_use(model: nn.Module) -> Optimizers:
+    model.trunk = ft.Frozen(model.trunk)
+    model.train()
+    return stepped(model)
+
+
+def clean_in_part(model: nn.Module) -> Optimizers:
+    ft.freeze(model, "trunk[0]")
+    return optim.AdamW(model.parameters())
+
+
+def clean_tied(model: nn.Module) -> Optimizers:
+    model.add_module("again", nn.Linear(4, 2))
+    model.again.weight = model.head.weight
+    return optim.AdamW(model.parameters())
+
+
+def clean_follow(model: nn.Module) -> Optimizers:
+    ft.freeze(model, "trunk", mode="follow")
+    model.train()
+    return optim.AdamW(model.parameters())
+
+
+CLEAN = [
+    clean,
+    clean_with_everything_trainable,
+    clean_with_two,
+    clean_with_what_is_trainable,
+    clean_use,
+    clean_in_part,
+    clean_tied,
+    clean_follow,
+]
+
+
+def nothing_trainable(model: nn.Module) -> Optimizers:
+    ft.freeze(model)
+    return None
+
+
+def partly_frozen_norm(model: nn.Module) -> Optimizers:
+    ft.freeze(model, "trunk[1].weight")
+    return None
+
+
+def norm_frozen_by_hand(model: nn.Module) -> Optimizers:
+    model.trunk.requires_grad_(False).eval()
+    return None
+
+
+def plain_norm_frozen_by_hand(model: nn.Module) -> Optimizers:
+    model.trunk[1] = nn.InstanceNorm1d(4, track_running_stats=True)
+    model.trunk.requires_grad_(False)
+    return None
+
+
+def spectral_norm_frozen_by_hand(model: nn.Module) -> Optimizers:
+    model.trunk = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4)).requires_grad_(False)
+    return None
+
+
+def mode_by_hand(model: nn.Module) -> Optimizers:
+    ft.freeze(model, "trunk")
+    model.trunk[2].training = True
+    return None
+
+
+def stale_gradient(model: nn.Module) -> Optimizers:
+    ft.freeze(model, "trunk")
+    model.trunk[0].bias.grad = torch.zeros(4)
+    return None
+
+
+def attribute_of_the_model(model: nn.Module) -> Optimizers:
+    model.requires_grad = False
+    return None
+
+
+def attribute_of_modules(model: nn.Module) -> Optimizers:
+    for module in model.modules():
+        if module is not model:
+            module.requires_grad = False
+    return None
+
+
+def misspelt(model: nn.Module) -> Optimizers:
+    model.head.weight.require_grad = False
+    return None
+
+
+def unowned(model: nn.Module) -> Optimizers:
+    return optim.AdamW(model.trunk.parameters())
+
+
+def one_unowned(model: nn.Module) -> Optimizers:
+    return optim.AdamW([p for p in model.parameters() if p is not model.head.bias])
+
+
+def many_unowned(model: nn.Module) -> Optimizers:
+    return optim.AdamW([model.trunk[0].weight])
+
+
+def owned_twice(model: nn.Module) -> Optimizers:
+    return [optim.AdamW(model.parameters()), optim.AdamW(model.head.parameters())]
+
+
+def owned_in_two_groups(model: nn.Module) -> Optimizers:
+    optimizer = optim.AdamW(model.parameters())
+    optimizer.param_groups.append({**optimizer.param_groups[0], "params": [model.head.bias]})
+    return optimizer
+
+
+def foreign(model: nn.Module) -> Optimizers:
+    optimizer = optim.AdamW(model.parameters())
+    model.head = nn.Linear(4, 2).requires_grad_(False)
+    return optimizer
+
+
+def many_foreign(model: nn.Module) -> Optimizers:
+    return optim.AdamW([*model.parameters(), *(nn.Parameter(torch.ones(size)) for size in range(1, 6))])
+
+
+def idle(model: nn.Module) -> Optimizers:
+    ft.freeze(model, "trunk")
+    return [optim.SGD(model.trunk.parameters(), 0.1), optim.AdamW(model.head.parameters())]
+
+
+def leftover(model: nn.Module) -> Optimizers:
+    optimizer = stepped(model)
+    ft.freeze(model, "trunk[0]")
+    return optimizer
+
+
+STATISTICS = "  Its running statistics move whenever it is called in training mode."
+NORM = [
+    "moving-statistics: trunk.1",
+    "  BatchNorm1d is frozen in part or by hand, and is not held.",
+    STATISTICS,
+    "  Fix: freeze(model, 'trunk.1') freezes it whole.",
+]
+ATTRIBUTE = [
+    "  requires_grad was set on a module, where it is an attribute like any other.",
+    "  It freezes nothing.",
+    "  Fix: freeze(model, ...) with its path; del module.requires_grad.",
+]
+UNOWNED = [
+    "  They get gradients and never move.",
+    '  Fix: optimizer.add_param_group({"params": [...]}) with these parameters, or freeze them.',
+]
+TWICE = [
+    "  The same parameter is in two parameter groups or two optimizers.",
+    "  It is moved twice a step.",
+    "  Fix: keep it in one: torch.optim.AdamW(trainable(model).values()).",
+]
+FOREIGN = [
+    "  A module was replaced after the optimizer was made, so what replaced it never moves.",
+    "  Fix: make the optimizer after the last change of the model.",
+]
+
+FOUND: list[tuple[Callable[[nn.Module], Optimizers], list[str]]] = [
+    (
+        nothing_trainable,
+        [
+            "nothing-trainable",
+            "  All 6 parameters are frozen.",
+            "  Training moves nothing; backward() raises unless an input requires a gradient.",
+            '  Fix: thaw(model, "head"), with the part that is to learn.',
+        ],
+    ),
+    (partly_frozen_norm, NORM),
+    (norm_frozen_by_hand, NORM),
+    (
+        plain_norm_frozen_by_hand,
+        [
+            "moving-statistics: trunk.1",
+            "  InstanceNorm1d is frozen in part or by hand, and is not held.",
+            STATISTICS,
+            "  Fix: freeze(model, 'trunk.1') freezes it whole.",
+        ],
+    ),
+    (
+        spectral_norm_frozen_by_hand,
+        [
+            "moving-statistics: trunk.parametrizations.weight.0",
+            "  _SpectralNorm is frozen in part or by hand, and is not held.",
+            STATISTICS,
+            "  Fix: freeze(model, 'trunk.parametrizations.weight.0') freezes it whole.",
+        ],
+    ),
+    (
+        mode_by_hand,
+        [
+            "mode-by-hand: trunk.2",
+            "  Dropout is frozen, but its training flag was set to True.",
+            "  Dropout is active in it and statistics move.",
+            "  Fix: do not write .training on 'trunk.2'; call model.train().",
+        ],
+    ),
+    (
+        stale_gradient,
+        [
+            "stale-gradient: trunk.0.bias",
+            "  They are frozen and still have a gradient.",
+            "  Optimizers look at .grad and never at requires_grad: the next step moves them.",
+            "  Fix: freeze(model, ...) drops it; by hand: parameter.grad = None.",
+        ],
+    ),
+    (attribute_of_the_model, ["plain-attribute: (the model itself)", *ATTRIBUTE]),
+    (attribute_of_modules, ["plain-attribute: trunk, trunk.0, trunk.1, trunk.2 and 1 more", *ATTRIBUTE]),
+    (
+        misspelt,
+        [
+            "plain-attribute: head.weight",
+            "  A misspelt requires_grad was set on a parameter.",
+            "  It freezes nothing.",
+            "  Fix: freeze(model, ...) with its path.",
+        ],
+    ),
+    (
+        unowned,
+        [
+            "unowned: head.weight, head.bias",
+            "  2 trainable parameters are in no optimizer that was given.",
+            *UNOWNED,
+        ],
+    ),
+    (
+        one_unowned,
+        ["unowned: head.bias", "  1 trainable parameter is in no optimizer that was given.", *UNOWNED],
+    ),
+    (
+        many_unowned,
+        [
+            "unowned: trunk.0.bias, trunk.1.weight, trunk.1.bias, head.weight and 1 more",
+            "  5 trainable parameters are in no optimizer that was given.",
+            *UNOWNED,
+        ],
+    ),
+    (owned_twice, ["owned-twice: head.weight, head.bias", *TWICE]),
+    (owned_in_two_groups, ["owned-twice: head.bias", *TWICE]),
+    (foreign, ["foreign", "  2 parameters of the optimizer are not in the model: (2, 4), (2,).", *FOREIGN]),
+    (
+        many_foreign,
+        [
+            "foreign",
+            "  5 parameters of the optimizer are not in the model: (1,), (2,), (3,), (4,) and 1 more.",
+            *FOREIGN,
+        ],
+    ),
+    (
+        idle,
+        [
+            "idle-optimizer",
+            "  All parameters of SGD are frozen.",
+            "  Its steps do nothing, and GradScaler.step raises for lack of inf checks.",
+            "  Fix: leave its step out, or thaw what it is for.",
+        ],
+    ),
+    (
+        leftover,
+        [
+            "leftover-state: trunk.0.weight, trunk.0.bias",
+            "  They are frozen and 160 bytes of optimizer state are kept for them.",
+            "  It takes memory, and old moments act again when they are thawed.",
+            "  Fix: optimizer.state.pop(parameter), if they stay frozen.",
+        ],
+    ),
+]

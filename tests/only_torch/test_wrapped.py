@@ -1,0 +1,115 @@
+"""Changes around a data-parallel wrapper are refused, or found: whole texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+import torch.distributed
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+import frostline.torch as ft
+from frostline import WrappedError
+from only_torch.field.evidence import state
+
+
+def _net() -> nn.Module:
+    model = nn.Sequential()
+    model.add_module("trunk", nn.Linear(2, 2))
+    model.add_module("use", ft.Frozen(nn.Linear(2, 2)))
+    model.add_module("head", nn.Linear(2, 2))
+    return model
+
+
+@pytest.fixture
+def group() -> Iterator[None]:
+    """A process group of this process alone."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+WRAPPED: list[tuple[str, Callable[[nn.Module], object]]] = [
+    ("freeze", lambda model: ft.freeze(model, "head")),
+    ("thaw", lambda model: ft.thaw(model, "trunk")),
+    ("follow", lambda model: ft.follow(model, ft.plan(model).freeze({"head.weight"}))),
+]
+
+
+@pytest.mark.usefixtures("group")
+@pytest.mark.parametrize(("name", "change"), WRAPPED, ids=[name for name, _ in WRAPPED])
+def test_whole_text_around_a_data_parallel_model(name: str, change: Callable[[nn.Module], object]) -> None:
+    """The last part of L12, around the model: F59 says what happens otherwise."""
+    model = _net()
+    ft.freeze(model, "trunk")
+    wrapped = DistributedDataParallel(model)
+    before = state(wrapped)
+    with pytest.raises(WrappedError) as caught:
+        change(wrapped)
+    assert str(caught.value).split("\n") == [
+        "the model is wrapped in DistributedDataParallel, which noted what is trainable when it was made.",
+        "It would wait for the gradients of what is frozen now, and not average those of what is thawed now.",
+        "Freeze first, then wrap: freeze(model, ...); model = DistributedDataParallel(model).",
+    ]
+    assert state(wrapped) == before
+
+
+@pytest.mark.usefixtures("group")
+def test_whole_text_with_a_data_parallel_part() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), DistributedDataParallel(nn.Linear(2, 2)))
+    with pytest.raises(WrappedError) as caught:
+        ft.freeze(model, "0")
+    assert (caught.value.wrapper, caught.value.path) == ("DistributedDataParallel", "1")
+    assert str(caught.value).split("\n")[0] == (
+        "'1' is wrapped in DistributedDataParallel, which noted what is trainable when it was made."
+    )
+
+
+@pytest.mark.usefixtures("group")
+def test_what_changes_nothing_is_allowed_around_a_wrapper() -> None:
+    """The negative control: freezing again what is frozen is no change, and reading never is."""
+    model = _net()
+    ft.freeze(model, "trunk")
+    wrapped = DistributedDataParallel(model)
+    ft.freeze(wrapped, "trunk")
+    assert not ft.follow(wrapped, ft.plan(wrapped))
+    assert set(ft.trainable(wrapped)) == {"head.weight", "head.bias"}
+
+
+@pytest.mark.usefixtures("group")
+def test_frozen_behind_the_back_of_a_wrapper() -> None:
+    """F59, one direction: freezing by hand after the wrap."""
+    model = DistributedDataParallel(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)))
+    assert ft.check(model) == []
+    model.module[0].requires_grad_(False)
+    assert str(ft.check(model)).split("\n") == [
+        "wrapped-then-frozen: 0.weight, 0.bias",
+        "  DistributedDataParallel was made while they were trainable.",
+        "  It waits for gradients that never come: the next step raises or hangs.",
+        "  Fix: freeze and thaw first, then wrap: DistributedDataParallel(model).",
+    ]
+
+
+@pytest.mark.usefixtures("group")
+def test_thawed_behind_the_back_of_a_wrapper() -> None:
+    """F59, the other direction."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    ft.freeze(model, "0")
+    model = DistributedDataParallel(model)
+    assert ft.check(model) == []
+    model.module.requires_grad_(True)
+    assert str(ft.check(model)).split("\n") == [
+        "wrapped-then-thawed: 0.weight, 0.bias",
+        "  DistributedDataParallel was made while they were frozen.",
+        "  Their gradients are not averaged: the ranks drift apart without a word.",
+        "  Fix: freeze and thaw first, then wrap: DistributedDataParallel(model).",
+    ]
+
+
+@pytest.mark.usefixtures("group")
+def test_a_wrapped_part_is_seen() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), DistributedDataParallel(nn.Linear(2, 2)))
+    model[1].module.bias.requires_grad_(False)
+    assert [(f.kind, f.paths) for f in ft.check(model)] == [("wrapped-then-frozen", ("1.module.bias",))]
