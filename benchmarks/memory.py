@@ -16,18 +16,22 @@ from benchmarks.ways import WAYS, Trainee, made
 def saved_bytes(trained: Trainee) -> int:
     """Bytes of the distinct storages that a forward pass saves, those of the model's own tensors left out."""
     own = [*trained.model.parameters(), *trained.model.buffers()]
-    known = {t.untyped_storage().data_ptr() for t in own}
+    known = {_start(t) for t in own}
     kept: dict[int, torch.UntypedStorage] = {}  # kept alive, so that no address comes twice
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = storage
+        if _start(tensor) not in known:
+            kept[_start(tensor)] = tensor.untyped_storage()
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         trained.loss()
     return sum(storage.nbytes() for storage in kept.values())
+
+
+def _start(tensor: torch.Tensor) -> int:
+    # Of its storage. storage.data_ptr() would make a lazy copy a real one.
+    return torch._C._data_address(tensor)
 
 
 @dataclass

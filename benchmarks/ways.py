@@ -36,7 +36,6 @@ def frozen_in_place(model: nn.Sequential) -> Params:
 
 WAYS: dict[str, Callable[[nn.Sequential], Params]] = {
     "by hand": by_hand,
-    "by hand again": by_hand,
     "Frozen": frozen_use,
     "freeze": frozen_in_place,
 }
