@@ -11,16 +11,8 @@ import torch
 from torch import nn
 
 from frostline._core.errors import UnsupportedError
+from frostline.torch._hooks import copied_hooks
 
-HOOKS = (
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-)
 _OPAQUE = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, str, bytes)
 
 
@@ -63,27 +55,27 @@ def _inside(value: Any) -> list[Any]:
     return list(getattr(value, "__dict__", {}).values())
 
 
-def aliased_state(module: nn.Module, stand_in: nn.Module) -> tuple[dict[str, Any], list[tuple[nn.Module, nn.Module]]]:
-    """The attributes of `module`, copied in structure, with an alias in place of each tensor.
+def copy_structure(module: nn.Module, stand_in: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
+    """Gives `stand_in` the attributes of `module`, with an alias in place of each tensor.
 
     Args:
         module: what to copy; nothing in it is changed.
-        stand_in: what takes the place of `module` where something inside refers to it.
+        stand_in: an instance without attributes; takes the place of `module` inside, too.
 
     Returns:
-        The copied attributes, and each module of the original with its counterpart.
+        Each module of the original with its counterpart.
 
     Raises:
         UnsupportedError: a parameter has no shape yet, or an attribute cannot be copied.
     """
     memo: dict[int, Any] = {id(module): stand_in}
     found = list(reachable(module))
-    inside = {id(m) for m in found if isinstance(m, nn.Module)}
     for item in found:
+        _refuse_compiled(item, module)
         if isinstance(item, torch.Tensor):
             memo[id(item)] = alias(_materialised(item, module))
         else:
-            memo.update({id(d): d for d in _shareable_hooks(item, inside)})
+            memo.update(copied_hooks(item))
     try:
         state = copy.deepcopy(vars(module), memo)
     except (TypeError, RuntimeError) as error:
@@ -92,8 +84,21 @@ def aliased_state(module: nn.Module, stand_in: nn.Module) -> tuple[dict[str, Any
             f"cannot copy the structure of this layer: {error}.",
             "Move the attribute that cannot be copied out of the layer, or freeze the layer itself: freeze(layer).",
         ) from error
-    modules = [m for m in found if isinstance(m, nn.Module)]
-    return state, [(m, memo[id(m)]) for m in modules if id(m) in memo]
+    stand_in.__dict__.update(state)
+    pairs = [(m, memo[id(m)]) for m in found if isinstance(m, nn.Module) and id(m) in memo]
+    for _, copied in pairs:
+        _rebind_functions(copied, memo)
+    return pairs
+
+
+def _refuse_compiled(item: object, module: nn.Module) -> None:
+    # What is compiled calls the original through a function of its own.
+    if isinstance(item, torch._dynamo.OptimizedModule):
+        raise UnsupportedError(
+            f"Frozen({type(module).__name__})",
+            "is compiled, and compiled code calls the layer itself.",
+            "Compile what contains the frozen use: torch.compile(model).",
+        )
 
 
 def _materialised(tensor: torch.Tensor, module: nn.Module) -> torch.Tensor:
@@ -106,10 +111,24 @@ def _materialised(tensor: torch.Tensor, module: nn.Module) -> torch.Tensor:
     return tensor
 
 
-def _shareable_hooks(module: nn.Module, inside: set[int]) -> Iterator[dict[int, Any]]:
-    # Sharing the dict lets a hook that is added to the layer later fire in its frozen uses too. A
-    # hook that is bound to a module inside must be bound to the counterpart, so it is copied.
-    for name in HOOKS:
-        hooks = module.__dict__.get(name)
-        if hooks is not None and not any(id(getattr(hook, "__self__", None)) in inside for hook in hooks.values()):
-            yield hooks
+def _rebind_functions(module: nn.Module, memo: dict[int, Any]) -> None:
+    # deepcopy takes a function as it is, so a lambda made in __init__ would lead to the original.
+    for name, value in vars(module).items():
+        if isinstance(value, types.FunctionType) and value.__closure__:
+            vars(module)[name] = _rebound(value, value.__closure__, memo)
+
+
+def _rebound(
+    function: types.FunctionType, closure: tuple[types.CellType, ...], memo: dict[int, Any]
+) -> types.FunctionType:
+    contents = [memo.get(id(cell.cell_contents), cell.cell_contents) for cell in closure]
+    made = types.FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        tuple(map(types.CellType, contents)),
+    )
+    made.__kwdefaults__ = function.__kwdefaults__
+    made.__dict__.update(vars(function))
+    return made

@@ -11,6 +11,7 @@ from frostline._core.errors import ModeError, PinnedError
 from frostline._core.plan import Change, Plan
 from frostline.torch._claims import Claim, Site, add, latest, withdraw, withdraw_owner
 from frostline.torch._hold import is_held
+from frostline.torch._lbfgs import keep_lbfgs_to_trainable
 from frostline.torch._selection import Choice, select, written
 from frostline.torch._survey import Survey, survey
 from frostline.torch._view import Mode
@@ -139,7 +140,7 @@ def thaw(
     read = survey(model)
     paths = select(selectors, read, expect=expect, allow_empty=allow_empty)
     if paths and not paths - _pinned(read):
-        raise PinnedError(f"thaw(model, {written(selectors)})", tuple(sorted(paths)))
+        raise PinnedError(f"thaw({written('model', selectors)})", tuple(sorted(paths)))
     return _claim(model, read, paths, Claim(frozen=False, mode="eval"))
 
 
@@ -244,12 +245,14 @@ def _claim(model: nn.Module, read: Survey, paths: frozenset[str], claim: Claim) 
     if after != before:
         refuse_wrapped(model)
     sites = _free_sites(read, paths)
+    keep_lbfgs_to_trainable()
     add(sites, claim)
     settle(read)
     return Handle(read.root, claim, sites, after)
 
 
 def _enact(read: Survey, plan: Plan) -> None:
+    keep_lbfgs_to_trainable()
     for path in read.inventory.paths:
         sites = _free_sites(read, [path])
         present = latest(*sites[0]) if sites else None

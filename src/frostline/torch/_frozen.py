@@ -12,6 +12,7 @@ from torch import nn
 
 from frostline._core.errors import ModeError, UnsupportedError
 from frostline.torch import _still
+from frostline.torch._lbfgs import keep_lbfgs_to_trainable
 from frostline.torch._view import Mode, View
 
 
@@ -53,17 +54,18 @@ class Frozen(nn.Module):
     def __new__(cls, layer: nn.Module, mode: Mode = "eval") -> Frozen:
         """Makes an instance of the layer's class and of this one."""
         _validate(layer, mode)
-        made: Frozen = object.__new__(_frozen_class(type(_layer_of(layer))))  # type: ignore[arg-type]
+        made: Frozen = object.__new__(_class_of_uses(type(_layer_of(layer))))  # type: ignore[arg-type]
         return made
 
     def __init__(self, layer: nn.Module, mode: Mode = "eval") -> None:
+        keep_lbfgs_to_trainable()
         View(_layer_of(layer), self, mode)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         # Here and not in forward, because hooks of the layer compute weights (spectral_norm) too.
         view = self._view
         if not getattr(self, "_is_replica", False):
-            view.refresh()
+            self._refresh()
         with view.constants():
             return _still.call_still(self, super().__call__, args, kwargs)
 
@@ -73,18 +75,24 @@ class Frozen(nn.Module):
 
     def named_modules(self, *args: Any, **kwargs: Any) -> Any:
         """As in ``nn.Module``. Every walk over a model comes through here, so it sees values."""
-        self._view.refresh()
+        self._refresh()
         return super().named_modules(*args, **kwargs)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """The state dict of the layer, under the layer's own names."""
-        self._view.refresh()
+        self._refresh()
         return super().state_dict(*args, **kwargs)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:  # noqa: FBT001, FBT002 - as nn.Module
         self._view.layer._apply(fn, recurse)
-        self._view.refresh()
+        self._refresh()
         return self
+
+    def _refresh(self) -> None:
+        layer_class = type(self._view.layer)
+        if layer_class is not type(self).__mro__[2]:  # a parametrization gives the layer a new class
+            self.__class__ = _class_of_uses(layer_class)  # type: ignore[arg-type]
+        self._view.refresh()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Frozen:
         return _restore(copy.deepcopy(self._view.layer, memo), self._view.mode, self.training)
@@ -139,8 +147,8 @@ class _Use:
 
 
 @functools.lru_cache(maxsize=256)
-def _frozen_class(layer_class: type[nn.Module]) -> type[Frozen]:
-    """The class of frozen uses of layers of one class, as FSDP2 and parametrizations do it."""
+def _class_of_uses(layer_class: type[nn.Module]) -> type[Frozen]:
+    """The class of frozen uses of layers of one class, made as FSDP2 and parametrizations do."""
     body = {"__module__": __name__, "__doc__": Frozen.__doc__}
     return types.new_class(f"Frozen{layer_class.__name__}", (Frozen, layer_class), exec_body=lambda ns: ns.update(body))
 

@@ -101,13 +101,21 @@ def guard(model: nn.Module, *, copy: bool = False) -> Iterator[Guard]:
 
 def _watched(read: Survey) -> dict[str, tuple[torch.Tensor, str]]:
     plan = plan_of(read)
-    trained = {read.parameters[p].data_ptr() for p in plan.trainable if p in read.parameters}
+    still, moving = {}, set()
+    for path, (tensor, kind) in _tensors(read).items():
+        if path in plan.frozen if kind == "parameter" else _stands_still(read, path):
+            still[path] = (tensor, kind)
+        elif not tensor.is_meta:
+            moving.add(tensor.data_ptr())
     return {
         path: (tensor, kind)
-        for path, (tensor, kind) in _tensors(read).items()
-        if (path in plan.frozen if kind == "parameter" else _stands_still(read, path))
-        and (tensor.is_meta or tensor.data_ptr() not in trained)
+        for path, (tensor, kind) in still.items()
+        if not (_is_pinned(read, path) and tensor.data_ptr() in moving)
     }
+
+
+def _is_pinned(read: Survey, path: str) -> bool:
+    return id(read.modules[path.rpartition(".")[0]]) in read.pinned
 
 
 def _tensors(read: Survey) -> dict[str, tuple[torch.Tensor, str]]:

@@ -40,8 +40,10 @@ def _reducer(wrapper: DistributedDataParallel, read: Survey) -> Iterator[Finding
     buckets = wrapper.reducer._get_zeros_like_grad_buckets()
     known = {id(parameter) for bucket in buckets for parameter in bucket.parameters()}
     trainable = plan_of(read).trainable
-    frozen = [p for p, t in read.parameters.items() if p not in trainable and id(t) in known]
-    thawed = [p for p, t in read.parameters.items() if p in trainable and id(t) not in known]
+    inside = {id(parameter) for parameter in wrapper.parameters()}
+    paths = [(path, id(tensor)) for path, tensor in read.parameters.items() if id(tensor) in inside]
+    frozen = [path for path, key in paths if path not in trainable and key in known]
+    thawed = [path for path, key in paths if path in trainable and key not in known]
     fix = "freeze and thaw first, then wrap: DistributedDataParallel(model)."
     if frozen:
         yield Finding(

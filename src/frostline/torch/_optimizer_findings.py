@@ -49,11 +49,12 @@ def foreign(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Finding]:
     known = {id(p) for module in read.modules.values() for p in module._parameters.values()}
     shapes = [tuple(p.shape) for p in _owned(optimizers) if id(p) not in known]
     if shapes:
-        listed = ", ".join(map(str, shapes[:4])) + (", ..." if len(shapes) > 4 else "")
+        rest = len(shapes) - 4
+        listed = ", ".join(map(str, shapes[:4])) + (f" and {rest} more" if rest > 0 else "")
         yield Finding(
             "foreign",
             (),
-            f"{_count(len(shapes), 'parameter')} of the optimizer not in the model: {listed}.",
+            f"{_count(len(shapes), 'parameter', 'of the optimizer')} not in the model: {listed}.",
             "A module was replaced after the optimizer was made, so what replaced it never moves.",
             "make the optimizer after the last change of the model.",
         )
@@ -104,5 +105,6 @@ def _owned(optimizers: Sequence[Optimizer]) -> list[torch.Tensor]:
     return [p for o in optimizers for group in o.param_groups for p in group["params"]]
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun} is" if number == 1 else f"{number} {noun}s are"
+def _count(number: int, noun: str, whose: str = "") -> str:
+    subject = " ".join(filter(None, (noun if number == 1 else noun + "s", whose)))
+    return f"{number} {subject} is" if number == 1 else f"{number} {subject} are"

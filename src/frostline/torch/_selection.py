@@ -46,9 +46,10 @@ def _selector(choice: Choice, survey: Survey) -> str | Selector:
     return at(*paths, label=label)
 
 
-def written(choices: Sequence[Choice]) -> str:
-    """The choices as their author wrote them, as far as that can be told."""
-    return ", ".join(_label(c) if isinstance(c, nn.Module | torch.Tensor) else repr(c) for c in choices)
+def written(first: str, choices: Sequence[Choice]) -> str:
+    """Arguments as their author wrote them, as far as that can be told."""
+    labels = (_label(c) if isinstance(c, nn.Module | torch.Tensor) else repr(c) for c in choices)
+    return ", ".join((first, *labels))
 
 
 def _label(choice: nn.Module | torch.Tensor) -> str:

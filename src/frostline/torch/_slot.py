@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
-from frostline.torch._alias import HOOKS, alias
+from frostline.torch._alias import alias
+from frostline.torch._hooks import HOOKS
 
 Constants = Mapping[int, tuple[torch.Tensor, torch.Tensor]]
 """The ``id`` of a tensor -> the tensor itself, which keeps the ``id`` its own, and its constant."""
@@ -18,13 +20,15 @@ Constants = Mapping[int, tuple[torch.Tensor, torch.Tensor]]
 class Slot:
     """A registered parameter or buffer of the layer, and its counterpart in the view."""
 
-    __slots__ = ("address", "constant", "dtype", "layer", "name", "seen", "view")
+    __slots__ = ("address", "constant", "dtype", "layer", "name", "norm", "seen", "view")
 
-    def __init__(self, layer: dict[str, Any], view: dict[str, Any], name: str) -> None:
-        self.layer = layer
-        self.view = view
+    def __init__(self, layer: nn.Module, view: nn.Module, registry: str, name: str) -> None:
+        self.layer: dict[str, Any] = getattr(layer, registry)
+        self.view: dict[str, Any] = getattr(view, registry)
         self.name = name
-        self._remember(layer[name], view[name])
+        self._remember(self.layer[name], self.view[name])
+        is_statistic = registry == "_buffers" and isinstance(layer, _NormBase)
+        self.norm = layer if is_statistic else None
 
     def _remember(self, seen: torch.Tensor | None, constant: torch.Tensor | None) -> None:
         self.seen, self.constant = seen, constant
@@ -48,18 +52,32 @@ class Slot:
         Where ``torch.func.functional_call`` or a sharding library has put a tensor of its own
         into the view, that tensor stays.
         """
-        if self.view.get(self.name) is not self.constant:
-            return
-        now = self.layer.get(self.name)
-        self._remember(now, None if now is None else alias(now))
-        self.view[self.name] = self.constant
+        if self.view.get(self.name) is self.constant:
+            now = self.layer.get(self.name)
+            self._remember(now, None if now is None else alias(now))
+            self.view[self.name] = self.constant
+
+    @property
+    def is_swapped(self) -> bool:
+        """Whether a call must compute with something else than what the view holds."""
+        held = self.view[self.name]
+        if held is None or torch.compiler.is_exporting():
+            return False
+        return held is not self.constant or self._may_move_before_backward
+
+    @property
+    def _may_move_before_backward(self) -> bool:
+        # A norm saves its statistics for backward, and a training call of the layer in between
+        # would change them there. As its kernels count no version, the input's gradient would be
+        # wrong without a word.
+        return self.norm is not None and self.norm.training and torch.is_grad_enabled()
 
     def current(self, held: torch.Tensor) -> torch.Tensor:
         """The values that a call must compute with, where the view holds `held`."""
         if held is not self.constant:
             return held
         now: torch.Tensor = self.layer[self.name]
-        return now
+        return now.clone() if self._may_move_before_backward else now
 
     def give(self) -> None:
         """Hands the layer what somebody assigned to the view, as if the two were one module."""
@@ -99,11 +117,9 @@ class LoosePlace:
 
 def slots_of(original: nn.Module, copied: nn.Module) -> Iterator[Slot]:
     """A slot for each registered tensor of one module."""
-    for layer, view in (
-        (original._parameters, copied._parameters),
-        (original._buffers, copied._buffers),
-    ):
-        yield from (Slot(layer, view, name) for name in layer)
+    for registry in ("_parameters", "_buffers"):
+        names = getattr(original, registry)
+        yield from (Slot(original, copied, registry, name) for name in names)
 
 
 def loose_places(original: nn.Module, copied: nn.Module) -> Iterator[LoosePlace]:

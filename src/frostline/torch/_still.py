@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,12 +12,18 @@ from torch import nn
 
 
 def writes_when_called(module: nn.Module) -> bool:
-    """Whether a call may write into the module's own buffers.
+    """Whether a call may write into what the module itself holds.
 
-    PyTorch's own modules write statistics in training mode only. Of other modules nothing is
-    known: observers and codebooks write in evaluation mode too.
+    PyTorch's own modules write statistics in training mode only, and embeddings with a greatest
+    norm renormalise their weight. Of other modules nothing is known: observers and codebooks
+    write in evaluation mode too.
     """
-    return bool(module._buffers) and (module.training or not _is_stock(module))
+    has_statistics = bool(module._buffers) and (module.training or not _is_stock(module))
+    return has_statistics or _renormalises(module)
+
+
+def _renormalises(module: nn.Module) -> bool:
+    return isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None
 
 
 def _is_stock(module: nn.Module) -> bool:
@@ -26,40 +33,87 @@ def _is_stock(module: nn.Module) -> bool:
 
 @contextmanager
 def still(module: nn.Module) -> Iterator[None]:
-    """Whatever the module's own buffers are on exit, they are again what they were on entry.
+    """Whatever a call writes into what the module holds is undone.
 
-    The call works on the buffers themselves, and not on copies, so that what autograd saves of
-    them takes no memory. Kernels that update statistics do not count a version, so those are
-    restored in any case, through ``.data``: that counts none either, and a graph that saved the
-    buffer earlier stays valid.
+    The call works on the tensors themselves and not on copies, so that what autograd saves of
+    them takes no memory. What was written is restored when the outermost such context is left,
+    because a module may read what its child has just written, as fake quantisation does.
     """
-    if _is_traced():
-        with _swapped(module):
-            yield
-        return
-    buffers = {name: b for name, b in module._buffers.items() if b is not None}
-    copies = {name: (b.clone(), b._version) for name, b in buffers.items()}
+    outermost = _open.written is None
+    written = [] if _open.written is None else _open.written
+    _open.written = written
+    mine = [Kept(registry, name) for registry, name in _writable(module)]
     try:
         yield
     finally:
-        module._buffers.update(buffers)
-        for name, buffer in buffers.items():
-            copy, version = copies[name]
-            if buffer.is_floating_point() or buffer._version != version:
-                buffer.data.copy_(copy)
+        written += [kept for kept in mine if not kept.settled()]
+        if outermost:
+            _open.written = None
+            for kept in reversed(written):
+                kept.restore()
+
+
+class Kept:
+    """A tensor that a call may write, and a copy of it for as long as it takes to know."""
+
+    __slots__ = ("copy", "name", "registry", "tensor", "version")
+
+    def __init__(self, registry: dict[str, Any], name: str) -> None:
+        self.registry = registry
+        self.name = name
+        self.tensor: torch.Tensor = registry[name]
+        self.copy = self.tensor.detach().clone()
+        self.version = self.tensor._version
+
+    def settled(self) -> bool:
+        """Whether nothing is left to restore.
+
+        Kernels that update statistics count no version; nothing else in the call reads what
+        they write, so that is undone at once.
+        """
+        if self.registry.get(self.name) is not self.tensor or self.tensor._version != self.version:
+            return False
+        if self.tensor.is_floating_point():
+            self.restore()
+        return True
+
+    def restore(self) -> None:
+        """Puts the tensor and its values back.
+
+        ``.data`` counts no version, so a graph that saved the tensor earlier stays valid.
+        """
+        self.registry[self.name] = self.tensor
+        self.tensor.data.copy_(self.copy)
+
+
+class _Open(threading.local):
+    """What was written since the outermost still call of this thread began."""
+
+    written: list[Kept] | None = None
+
+
+_open = _Open()
+
+
+def _writable(module: nn.Module) -> list[tuple[dict[str, Any], str]]:
+    """Where a module holds what a call of it may write."""
+    places: list[tuple[dict[str, Any], str]] = [
+        (module._buffers, name) for name, buffer in module._buffers.items() if buffer is not None
+    ]
+    return places + [(module._parameters, "weight")] * _renormalises(module)
 
 
 @contextmanager
-def _swapped(module: nn.Module) -> Iterator[None]:
-    """The same where calls are traced, and a write to a copy costs nothing: none is written to."""
-    originals = dict(module._buffers)
-    for name, buffer in originals.items():
-        if buffer is not None:
-            module._buffers[name] = buffer.clone()
+def swapped(module: nn.Module) -> Iterator[None]:
+    """The same where calls are traced, and a copy costs nothing unless something writes to it."""
+    originals = [(registry, name, registry[name]) for registry, name in _writable(module)]
+    for registry, name, tensor in originals:
+        registry[name] = tensor.detach().clone()
     try:
         yield
     finally:
-        module._buffers.update(originals)
+        for registry, name, tensor in originals:
+            registry[name] = tensor
 
 
 def _is_traced() -> bool:
@@ -105,7 +159,7 @@ def call_still(module: nn.Module, forward: Callable[..., Any], args: tuple[Any, 
             return forward(*args, **kwargs)
     if not writes_when_called(module):
         return forward(*args, **kwargs)
-    with still(module):
+    with swapped(module) if _is_traced() else still(module):
         return forward(*args, **kwargs)
 
 

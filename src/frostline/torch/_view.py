@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from frostline.torch import _claims, _hold, _still
-from frostline.torch._alias import aliased_state
+from frostline.torch._alias import copy_structure
+from frostline.torch._hooks import hook_places
 from frostline.torch._slot import LoosePlace, Slot, as_constants, loose_places, slots_of
 
 Mode = Literal["eval", "follow"]
@@ -40,13 +41,14 @@ class View:
 
     def build(self, *, training: bool) -> None:
         """Copies the structure of the layer anew into `top`, in place."""
-        state, pairs = aliased_state(self.layer, self.top)
         self.top.__dict__.clear()
-        self.top.__dict__.update(state, _view=self)
+        pairs = copy_structure(self.layer, self.top)
+        self.top.__dict__["_view"] = self
         self.pairs = [pair for pair in pairs if "_view" not in vars(pair[0])]
         self.children = [(m._modules, name, m._modules[name]) for m, _ in pairs for name in m._modules]
         self.slots: list[Slot] = [slot for pair in self.pairs for slot in slots_of(*pair)]
         self.loose: list[LoosePlace] = [p for pair in self.pairs for p in loose_places(*pair)]
+        self.hooks = hook_places(self.pairs)
         self._settle(training=training)
 
     def _settle(self, *, training: bool) -> None:
@@ -70,6 +72,9 @@ class View:
             self.build(training=self.top.training)
         for slot in self._stale():
             slot.follow()
+        for hooks in self.hooks:
+            if not hooks.is_current:
+                hooks.follow()
         if self.loose:
             pairs = [(s.seen, s.constant) for s in self.slots]
             constants = {id(t): (t, c) for t, c in pairs if t is not None and c is not None}
@@ -124,9 +129,9 @@ class View:
                 setattr(place.view, place.name, attribute)
 
     def _to_swap(self) -> tuple[list[Slot], list[LoosePlace]]:
-        held = [slot for slot in self.slots if slot.view[slot.name] is not None]
         if torch.compiler.is_exporting() or not torch.compiler.is_compiling():
-            return [slot for slot in held if slot.view[slot.name] is not slot.constant], []
+            return [slot for slot in self.slots if slot.is_swapped], []
+        held = [slot for slot in self.slots if slot.view[slot.name] is not None]
         return held, [place for place in self.loose if place.name in vars(place.view)]
 
 
