@@ -11,7 +11,7 @@ from typing import final
 class Budget:
     """The set-up of the demo.
 
-    The learning rate is one at which the scores of all three ways have levelled off when the steps are over.
+    The learning rate is one at which the scores of all three ways have all but levelled off when the steps are over.
 
     Attributes:
         runs: how often all is done, each time with another seed, other labelled scans and another network.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,13 +39,7 @@ def run(*, html: Path | None, plot: Path | None, as_json: bool, console: Console
         DestinationError: a file cannot be written; raised before the training.
         ModuleNotFoundError: matplotlib is not installed, and a page or a picture is asked for; before it, too.
     """
-    if html is not None:
-        destination.writable(html)
-    if plot is not None:
-        destination.picture(plot)
-    if html is not None or plot is not None:
-        # Here, because nothing else needs matplotlib; now, because it may be missing.
-        from frostline.demo import page, picture
+    makers = _makers(html, plot)
     if not as_json:
         console.print(Text(setting(budget)))
     with progress(budget, console) as tick:
@@ -54,10 +48,24 @@ def run(*, html: Path | None, plot: Path | None, as_json: bool, console: Console
         sys.stdout.write(json.dumps(outcome.to_dict(), indent=2) + "\n")
     else:
         console.print(shown(outcome))
+    for file, made in makers.items():
+        destination.write(file, made(outcome))
+        if not as_json:
+            console.print(Text(f"Wrote {file}"), soft_wrap=True)
+
+
+def _makers(html: Path | None, plot: Path | None) -> dict[Path, Callable[[Outcome], bytes]]:
+    makers: dict[Path, Callable[[Outcome], bytes]] = {}
+    # Imported here, because nothing else needs matplotlib, and now, because it may be missing.
     if html is not None:
-        destination.write(html, page.page(outcome).encode())
+        from frostline.demo.page import page
+
+        makers[destination.writable(html)] = lambda outcome: page(outcome).encode()
     if plot is not None:
-        destination.write(plot, picture.picture(outcome, plot.suffix))
+        from frostline.demo.picture import picture
+
+        makers[destination.picture(plot)] = lambda outcome: picture(outcome, plot.suffix)
+    return makers
 
 
 def perform(budget: Budget, tick: Tick) -> Outcome:

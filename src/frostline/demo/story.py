@@ -45,12 +45,12 @@ def compared(frozen: Spread, full: Spread, scratch: Spread) -> str:
 
 def proof(outcome: Outcome) -> str:
     """What the guard proved."""
-    parameters = sum(1 for path in outcome.watched if path.rpartition(".")[2] in ("weight", "bias"))
-    steps = outcome.budget.runs * outcome.budget.steps
+    budget, watched = outcome.budget, outcome.watched
+    parameters = sum(path.endswith((".weight", ".bias")) for path in watched)
     return (
-        f"{len(outcome.watched)} of {len(outcome.watched)} frozen tensors are bitwise what they were: {parameters} "
-        f"parameters and {len(outcome.watched) - parameters} buffers of batch norm, after {steps:,} steps of AdamW "
-        f"with weight decay and {outcome.budget.runs * (len(outcome.budget.looks) + 1)} calls of train()."
+        f"In each of {budget.runs} runs all {len(watched)} frozen tensors are bitwise what they were, {parameters} "
+        f"parameters and {len(watched) - parameters} buffers of batch norm, after {budget.steps} steps of AdamW with "
+        f"weight decay and {len(budget.looks) + 1} calls of train()."
     )
 
 

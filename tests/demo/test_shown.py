@@ -1,0 +1,129 @@
+"""What people see: the terminal, the page, the picture."""
+
+import io
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from xml.etree import ElementTree
+
+import pytest
+from rich.console import Console
+
+from frostline.demo import page, picture
+from frostline.demo.outcome import Outcome
+from frostline.demo.story import by_hand, proof, story
+from frostline.demo.terminal import shown
+
+EMPTY = {"meta", "br", "link", "img", "hr", "input"}
+
+
+def on_terminal(outcome: Outcome, width: int) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(shown(outcome))
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_terminal_shows_every_part_and_cuts_nothing(outcome: Outcome, width: int) -> None:
+    text = on_terminal(outcome, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    for way in ("frozen trunk", "full fine-tuning", "from scratch"):
+        assert len(re.findall(rf"^ ?{way} +\d", text, re.MULTILINE)) == 1
+    words = " ".join(text.replace("\u00a0", " ").split())
+    for said in (story(outcome), proof(outcome), by_hand(outcome), "645 of 14,773 params are trainable", "MovedError"):
+        assert said.replace("\u00a0", " ") in words
+
+
+def test_a_terminal_that_is_too_narrow_is_seen(outcome: Outcome) -> None:
+    """The negative control of what is cut."""
+    assert "…" in on_terminal(outcome, 60)
+
+
+class Tags(HTMLParser):
+    """Notes what a page is made of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in EMPTY:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def tags_of(text: str) -> Tags:
+    tags = Tags()
+    tags.feed(text)
+    assert tags.open == []
+    return tags
+
+
+def test_a_page_fetches_nothing_and_runs_nothing(outcome: Outcome) -> None:
+    text = page.page(outcome)
+    tags = tags_of(text)
+    names = [tag for tag, _ in tags.seen]
+    assert names.count("svg") == 3
+    assert not {"script", "link", "iframe", "object"} & set(names)
+    addresses = [
+        attributes[key] for _, attributes in tags.seen for key in ("src", "href", "xlink:href") if key in attributes
+    ]
+    assert addresses
+    assert [address for address in addresses if not str(address).startswith(("#", "data:"))] == []
+    spaces = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert set(re.findall(r"https?://[^\"'\s<]+", text)) <= spaces
+    assert "@import" not in text
+    assert re.findall(r"url\((?!#)", text) == []
+
+
+def test_a_page_has_day_and_night_and_no_colour_of_neither(outcome: Outcome) -> None:
+    text = page.page(outcome)
+    assert "prefers-color-scheme: dark" in text
+    day, night = (set(re.findall(r"--(\w+):", part)) for part in text.split("prefers-color-scheme: dark", 1))
+    assert set(re.findall(r"var\(--(\w+)\)", text)) <= day
+    assert night == day
+    assert [color for color in page.VARIABLES if color in text] == []
+
+
+def test_a_page_says_everything_and_every_reference_leads_somewhere(outcome: Outcome) -> None:
+    text = page.page(outcome)
+    assert re.findall(r"\$\w+", text) == []
+    for said in (story(outcome), str(outcome.report), "9 of 18 frozen tensors moved.", "14,773", "1,024 of 1,024"):
+        assert said in text
+    ids = {attributes["id"] for _, attributes in tags_of(text).seen if "id" in attributes}
+    assert set(re.findall(r"url\(#([^)]+)\)|href=\"#([^\"]+)\"", text))
+    assert {a or b for a, b in re.findall(r"url\(#([^)]+)\)|href=\"#([^\"]+)\"", text)} <= ids
+
+
+def test_the_same_numbers_make_the_same_files(outcome: Outcome) -> None:
+    assert page.page(outcome) == page.page(outcome)
+    for suffix in (".png", ".svg", ".pdf"):
+        assert picture.picture(outcome, suffix) == picture.picture(outcome, suffix)
+
+
+def test_a_picture_is_what_its_suffix_says(outcome: Outcome) -> None:
+    png = picture.picture(outcome, ".PNG")
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    assert (int.from_bytes(png[16:20]), int.from_bytes(png[20:24])) == (1920, 1536)
+    assert picture.picture(outcome, ".pdf")[:5] == b"%PDF-"
+    root = ElementTree.fromstring(picture.picture(outcome, ".svg"))
+    texts = {"".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"time a step", "optimizer state", "saved for backward", "parameters trained", "14,773", "645"} <= texts
+
+
+def test_labels_of_curves_that_end_together_do_not_touch(outcome: Outcome) -> None:
+    figure = picture.sheet(outcome)
+    axes = next(axes for axes in figure.axes if axes.get_xlabel() == "steps")
+    figure.draw_without_rendering()
+    boxes = sorted((text.get_window_extent() for text in axes.texts), key=lambda box: box.y0)
+    assert len(boxes) == 3
+    assert all(lower.y1 <= upper.y0 for lower, upper in pairwise(boxes))
+    assert all(box.x1 <= figure.bbox.x1 for box in boxes)
