@@ -30,15 +30,18 @@ def settle(survey: Survey) -> None:
 def held_modes(survey: Survey) -> dict[nn.Module, str]:
     """The modules to hold, each with the mode in which its owners want it."""
     parents = _parents(survey)
-    modes: dict[nn.Module, str] = {}
-    for module in dict.fromkeys(survey.modules.values()):  # parents come before children
-        own = _own_mode(module)
-        containers = [modes.get(parent) for parent in parents[module]]
-        if own is not None:
-            modes[module] = own
-        elif containers and None not in containers and not _has_parameters(module):
-            modes[module] = "eval" if "eval" in containers else "follow"
-    return modes
+    modes: dict[nn.Module, str | None] = {}
+
+    def mode_of(module: nn.Module) -> str | None:
+        if module not in modes:
+            own = _own_mode(module)
+            goes_along = own is None and parents[module] and not _has_parameters(module)
+            containers = [mode_of(parent) for parent in parents[module]] if goes_along else [own]
+            modes[module] = None if None in containers else "eval" if "eval" in containers else "follow"
+        return modes[module]
+
+    found = {module: mode_of(module) for module in survey.modules.values()}
+    return {module: mode for module, mode in found.items() if mode is not None}
 
 
 def _own_mode(module: nn.Module) -> str | None:
