@@ -68,9 +68,10 @@ BATCHED = ("linear", "group_norm", "spectral_norm", "weight_norm", "tied", "list
 @some_kinds(*BATCHED)
 def test_vmap_over_the_input(kind: Kind) -> None:
     layer = kind.layer()
-    use, x = ft.Frozen(layer), torch.stack([kind.input(seed).detach() for seed in range(3)])
+    use, plain = ft.Frozen(layer), kind.constant()
+    x = torch.stack([kind.input(seed).detach() for seed in range(3)])
     out = vmap(lambda x: kind.call(use, x))(x)
-    expected = vmap(lambda x, plain=kind.constant(): kind.call(plain, x))(x)
+    expected = vmap(lambda x: kind.call(plain, x))(x)
     assert bits(out) == bits(expected)
 
 

@@ -62,9 +62,7 @@ def test_frozen_call_computes_what_a_frozen_use_computes(kind: Kind) -> None:
 @each_kind()
 def test_frozen_call_computes_the_same_each_time(kind: Kind) -> None:
     layer = kind.layer()
-    outs = [
-        kind.call(lambda *args, **kwargs: ft.frozen_call(layer, *args, **kwargs), kind.input()) for _ in range(2)
-    ]
+    outs = [kind.call(lambda *args, **kwargs: ft.frozen_call(layer, *args, **kwargs), kind.input()) for _ in range(2)]
     assert bits(outs[0]) == bits(outs[1])
 
 

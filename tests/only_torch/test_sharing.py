@@ -181,7 +181,7 @@ def test_pickle_of_both_shares_among_the_copies(kind: Kind) -> None:
 
 @each_kind(without=PICKLED)
 def test_saved_module_shares_when_loaded(kind: Kind) -> None:
-    layer, use, model = both(kind)
+    _, use, model = both(kind)
     kind.call(use, kind.input())
     file = io.BytesIO()
     torch.save(model, file)
