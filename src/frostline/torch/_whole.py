@@ -15,7 +15,7 @@ def settle(survey: Survey) -> None:
     """Holds every module that is frozen whole and releases every other one, in place.
 
     A module is frozen when every parameter below it is, and there is one, and a claim says so; a
-    module without parameters goes with the modules that contain it, if all of them are held.
+    module with nothing to train goes with the modules that contain it, if all of them are held.
     """
     modes = held_modes(survey)
     for module in dict.fromkeys(survey.modules.values()):
@@ -35,7 +35,7 @@ def held_modes(survey: Survey) -> dict[nn.Module, str]:
     def mode_of(module: nn.Module) -> str | None:
         if module not in modes:
             own = _own_mode(module)
-            goes_along = own is None and parents[module] and not _has_parameters(module)
+            goes_along = own is None and parents[module] and not _has_trainable(module)
             containers = [mode_of(parent) for parent in parents[module]] if goes_along else [own]
             modes[module] = None if None in containers else "eval" if "eval" in containers else "follow"
         return modes[module]
@@ -66,8 +66,8 @@ def _agreed(claims: list[Claim]) -> str | None:
     return "eval" if "eval" in modes else "follow"
 
 
-def _has_parameters(module: nn.Module) -> bool:
-    return any(is_trained(p) for p in module.parameters())
+def _has_trainable(module: nn.Module) -> bool:
+    return any(is_trained(p) and p.requires_grad for p in module.parameters())
 
 
 def _parents(survey: Survey) -> dict[nn.Module, list[nn.Module]]:
