@@ -1,6 +1,9 @@
 """One quick demo for all tests: two runs of six steps."""
 
+from collections.abc import Iterator
+
 import pytest
+import torch
 
 from frostline.demo import perform
 from frostline.demo.budget import Budget
@@ -17,3 +20,12 @@ def budget() -> Budget:
 @pytest.fixture(scope="session")
 def outcome() -> Outcome:
     return perform(QUICK, lambda stage: None)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other are slow where other work runs beside the tests."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
