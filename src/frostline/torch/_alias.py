@@ -12,6 +12,7 @@ from torch import nn
 
 from frostline._core.errors import UnsupportedError
 from frostline.torch._hooks import copied_hooks
+from frostline.torch._wrapped import is_compiled
 
 _OPAQUE = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, str, bytes)
 
@@ -93,7 +94,7 @@ def copy_structure(module: nn.Module, stand_in: nn.Module) -> list[tuple[nn.Modu
 
 def _refuse_compiled(item: object, module: nn.Module) -> None:
     # What is compiled calls the original through a function of its own.
-    if isinstance(item, torch._dynamo.OptimizedModule):
+    if isinstance(item, nn.Module) and is_compiled(item):
         raise UnsupportedError(
             f"Frozen({type(module).__name__})",
             "is compiled, and compiled code calls the layer itself.",

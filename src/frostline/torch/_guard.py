@@ -15,7 +15,8 @@ from frostline.torch._bytes import bytes_of
 from frostline.torch._cause import likely_cause
 from frostline.torch._freezing import plan_of
 from frostline.torch._hold import is_held
-from frostline.torch._survey import Survey, is_trained, survey, unwrapped
+from frostline.torch._survey import Survey, is_trained, survey
+from frostline.torch._wrapped import unwrapped
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from frostline._core.errors import UnsupportedError
 from frostline._core.inventory import Inventory, Module, Param
 from frostline.torch._claims import OWN_BUFFERS, Site
 from frostline.torch._frozen import Frozen
+from frostline.torch._wrapped import unwrapped
 
 
 @dataclass(frozen=True)
@@ -35,17 +35,6 @@ class Survey:
     sites: dict[str, tuple[Site, ...]]
     modules: dict[str, nn.Module]
     pinned: frozenset[int]
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside ``torch.compile`` and data-parallel wrappers."""
-    while True:
-        if isinstance(model, DataParallel | DistributedDataParallel):
-            model = model.module
-        elif isinstance(model, torch._dynamo.OptimizedModule):
-            model = model._orig_mod
-        else:
-            return model
 
 
 def survey(model: nn.Module) -> Survey:

@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 from torch import nn
-from torch.distributed.fsdp import FullyShardedDataParallel
-from torch.nn.parallel import DistributedDataParallel
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from frostline._core.errors import WrappedError
+
+
+def _is_instance(module: nn.Module, home: str, name: str) -> bool:
+    # Importing these takes seconds; a model that is an instance has imported them already.
+    loaded = sys.modules.get(home)
+    return loaded is not None and isinstance(module, getattr(loaded, name))
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether the module is what ``torch.compile(module)`` returns."""
+    return _is_instance(module, "torch._dynamo.eval_frame", "OptimizedModule")
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside ``torch.compile`` and data-parallel wrappers."""
+    while True:
+        if isinstance(model, DataParallel | DistributedDataParallel):
+            model = model.module
+        elif is_compiled(model):
+            model = model._orig_mod
+        else:
+            return model
 
 
 def wrappers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -17,7 +39,8 @@ def wrappers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     ``fully_shard`` (FSDP2) is none of them: it reads the flags at each step.
     """
     for path, module in model.named_modules():
-        if isinstance(module, DistributedDataParallel | FullyShardedDataParallel):
+        sharded = _is_instance(module, "torch.distributed.fsdp", "FullyShardedDataParallel")
+        if sharded or isinstance(module, DistributedDataParallel):
             yield path, module
 
 
