@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import frostline.torch as ft
+from frostline import UnsupportedError
 from only_torch.bits import bits, contents, moved, without_gradient
 from only_torch.kinds import Kind, each_kind, loss
 
@@ -132,13 +133,12 @@ def test_a_sweep_over_flags_does_not_thaw_compiled_code() -> None:
     assert without_gradient([*layer.parameters(), *model[1].parameters()])
 
 
-def test_compiled_layer_can_be_frozen() -> None:
-    layer = nn.Linear(2, 2)
-    use = ft.Frozen(torch.compile(layer, backend="aot_eager"))
-    x = torch.ones(1, 2, requires_grad=True)
-    use(x).sum().backward()
-    assert bits(x.grad) == bits(layer.weight.sum(0, keepdim=True))
-    assert without_gradient(layer.parameters())
+@pytest.mark.parametrize("inside", [False, True])
+def test_compiled_layer_is_refused(inside: bool) -> None:
+    """Compiled code calls the layer that it was made for, with its trainable parameters."""
+    layer: nn.Module = torch.compile(nn.Linear(2, 2), backend="aot_eager")
+    with pytest.raises(UnsupportedError, match="is compiled"):
+        ft.Frozen(nn.Sequential(layer) if inside else layer)
 
 
 def test_frozen_in_place_before_compiling() -> None:
