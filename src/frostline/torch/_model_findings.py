@@ -31,33 +31,43 @@ def nothing_trainable(model: nn.Module, read: Survey) -> Iterator[Finding]:
 
 def wrapped(model: nn.Module, read: Survey) -> Iterator[Finding]:
     """A data-parallel wrapper was made when other parameters were trainable than now."""
-    for _, wrapper in wrappers(model):
-        if isinstance(wrapper, DistributedDataParallel):
-            yield from _reducer(wrapper, read)
-
-
-def _reducer(wrapper: DistributedDataParallel, read: Survey) -> Iterator[Finding]:
-    buckets = wrapper.reducer._get_zeros_like_grad_buckets()
-    known = {id(parameter) for bucket in buckets for parameter in bucket.parameters()}
     trainable = plan_of(read).trainable
-    inside = {id(parameter) for parameter in wrapper.parameters()}
-    paths = [(path, id(tensor)) for path, tensor in read.parameters.items() if id(tensor) in inside]
-    frozen = [path for path, key in paths if path not in trainable and key in known]
-    thawed = [path for path, key in paths if path in trainable and key not in known]
-    fix = "freeze and thaw first, then wrap: DistributedDataParallel(model)."
+    for _, wrapper in wrappers(model):
+        inside, known = _inside(wrapper), _noted_as_trainable(wrapper)
+        paths = [(path, id(tensor)) for path, tensor in read.parameters.items() if id(tensor) in inside]
+        frozen = [path for path, key in paths if path not in trainable and key in known]
+        thawed = [path for path, key in paths if path in trainable and key not in known]
+        yield from _changed_since(type(wrapper).__name__, tuple(frozen), tuple(thawed))
+
+
+def _inside(wrapper: nn.Module) -> set[int]:
+    return {id(parameter) for parameter in wrapper.parameters()}
+
+
+def _noted_as_trainable(wrapper: nn.Module) -> set[int]:
+    """The ``id`` of each parameter for which the wrapper made room for gradients."""
+    if isinstance(wrapper, DistributedDataParallel):
+        buckets = wrapper.reducer._get_zeros_like_grad_buckets()
+        return {id(parameter) for bucket in buckets for parameter in bucket.parameters()}
+    flat = None if wrapper._handle is None else wrapper._handle.flat_param
+    return {id(p) for p in flat._params or ()} if flat is not None and flat.requires_grad else set()
+
+
+def _changed_since(name: str, frozen: tuple[str, ...], thawed: tuple[str, ...]) -> Iterator[Finding]:
+    fix = f"freeze and thaw first, then wrap: {name}(model)."
     if frozen:
         yield Finding(
             "wrapped-then-frozen",
-            tuple(frozen),
-            "DistributedDataParallel was made while they were trainable.",
-            "It waits for gradients that never come: the next step raises or hangs.",
+            frozen,
+            f"{name} was made while they were trainable.",
+            "It waits for gradients that never come, or keeps memory for them.",
             fix,
         )
     if thawed:
         yield Finding(
             "wrapped-then-thawed",
-            tuple(thawed),
-            "DistributedDataParallel was made while they were frozen.",
+            thawed,
+            f"{name} was made while they were frozen.",
             "Their gradients are not averaged: the ranks drift apart without a word.",
             fix,
         )
