@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
+import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -169,6 +171,23 @@ class TestL10Reversible:
         for there, back in itertools.permutations(plans, 2):
             model = bench.follow(bench.follow(model, there), back)
             assert bench.plan(model) == back
+
+
+class TestL11Composes:
+    """With copies, here; with what is a framework's own, in ``test_composition.py`` of its folder."""
+
+    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+    def test_a_copy_is_as_frozen_as_the_original(self, bench: Bench, copied: Callable[[Any], Any]) -> None:
+        l1, l2, l3 = bench.layers()
+        model = bench.freeze(bench.chain(l1, bench.frozen(l2), l3), "[0]")
+
+        other = copied(model)
+
+        assert bench.plan(other) == bench.plan(model)
+        assert bench.output(other) == bench.output(model)
+        before = bench.values(other)
+        assert moved(bench, bench.train(other, steps=2), before) == {bench.path(2, "weight"), bench.path(2, "bias")}
+        assert bench.values(model) == before
 
 
 class TestL12Loud:
