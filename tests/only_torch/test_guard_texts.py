@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 from collections.abc import Callable
 
@@ -234,6 +235,24 @@ def test_whole_text_of_many_that_moved() -> None:
     assert (lines[0], lines[-1]) == ("8 of 8 frozen tensors moved.", "... and 3 more")
     assert len(lines) == 1 + 5 * 3 + 1
     assert len(caught.value.moved) == 8
+
+
+def test_explaining_looks_for_optimizers_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A walk over all objects takes a tenth of a second, so one for each tensor would take minutes."""
+    model, walks, objects = nn.Sequential(*(nn.Linear(1, 1) for _ in range(4))), [], gc.get_objects
+
+    def walk() -> list[object]:
+        walks.append(1)
+        return objects()
+
+    monkeypatch.setattr(gc, "get_objects", walk)
+    model.requires_grad_(False)
+    with pytest.raises(MovedError) as caught, ft.guard(model):
+        torch._foreach_add_(list(model.parameters()), 1)
+    assert (len(caught.value.moved), len(walks)) == (8, 1)
+    with ft.guard(model):
+        pass
+    assert len(walks) == 1
 
 
 def test_moved_errors_survive_pickling() -> None:

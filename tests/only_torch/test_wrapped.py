@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.distributed
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
 from torch.nn.parallel import DistributedDataParallel
 
 import frostline.torch as ft
@@ -87,7 +88,7 @@ def test_frozen_behind_the_back_of_a_wrapper() -> None:
     assert str(ft.check(model)).split("\n") == [
         "wrapped-then-frozen: 0.weight, 0.bias",
         "  DistributedDataParallel was made while they were trainable.",
-        "  It waits for gradients that never come: the next step raises or hangs.",
+        "  It waits for gradients that never come, or keeps memory for them.",
         "  Fix: freeze and thaw first, then wrap: DistributedDataParallel(model).",
     ]
 
@@ -113,3 +114,35 @@ def test_a_wrapped_part_is_seen() -> None:
     model = nn.Sequential(nn.Linear(2, 2), DistributedDataParallel(nn.Linear(2, 2)))
     model[1].module.bias.requires_grad_(False)
     assert [(f.kind, f.paths) for f in ft.check(model)] == [("wrapped-then-frozen", ("1.module.bias",))]
+
+
+def _sharded() -> nn.Module:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    how = {"sharding_strategy": ShardingStrategy.NO_SHARD, "device_id": torch.device("cpu")}
+    return FullyShardedDataParallel(model, use_orig_params=True, **how)
+
+
+@pytest.mark.usefixtures("group")
+def test_whole_text_around_a_sharded_model() -> None:
+    model = _sharded()
+    with pytest.raises(WrappedError) as caught:
+        ft.freeze(model, "0")
+    assert str(caught.value).split("\n") == [
+        "the model is wrapped in FullyShardedDataParallel, which noted what is trainable when it was made.",
+        "It would wait for the gradients of what is frozen now, and not average those of what is thawed now.",
+        "Freeze first, then wrap: freeze(model, ...); model = FullyShardedDataParallel(model).",
+    ]
+    assert len(ft.trainable(model)) == 4
+
+
+@pytest.mark.usefixtures("group")
+def test_frozen_behind_the_back_of_a_sharded_model() -> None:
+    model = _sharded()
+    assert ft.check(model) == []
+    model.module[0].requires_grad_(False)
+    assert str(ft.check(model)).split("\n") == [
+        "wrapped-then-frozen: 0.weight, 0.bias",
+        "  FullyShardedDataParallel was made while they were trainable.",
+        "  It waits for gradients that never come, or keeps memory for them.",
+        "  Fix: freeze and thaw first, then wrap: FullyShardedDataParallel(model).",
+    ]

@@ -206,6 +206,18 @@ def test_f46_every_name_of_a_tied_tensor_names_it(name: str) -> None:
     assert set(ft.frozen(model)) == {"embed.weight"}
 
 
+@pytest.mark.parametrize("name", ["first", "second", "second.weight"])
+def test_f46_every_name_of_a_shared_module_names_it(name: str) -> None:
+    """The same for a module that is registered twice: named_modules() lists it once, too."""
+    layer = nn.Linear(2, 2, bias=False)
+    model = _named(first=layer, second=layer, head=nn.Linear(2, 2))
+    assert [path for path, _ in model.named_modules() if path.startswith("second")] == []
+    ft.freeze(model, name, expect=1)
+    assert set(ft.trainable(model)) == {"head.weight", "head.bias"}
+    with pytest.raises(TiedError):
+        ft.freeze(model, "**", "!second")
+
+
 def test_f47_one_layer_of_two_that_share_a_weight() -> None:
     """LBANN PR#268: throw if of two layers with one weight only one is frozen; per use it can be."""
     model = _tied()

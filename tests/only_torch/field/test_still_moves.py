@@ -84,6 +84,19 @@ def test_f02_the_mode_asked_for_comes_back_with_the_thaw() -> None:
     assert all(module.training for module in model.modules())
 
 
+@pytest.mark.parametrize("when", ["before", "while frozen"])
+def test_f02_what_was_put_in_evaluation_mode_comes_back_in_it(when: str) -> None:
+    """Lightning#18951: each module's own mode has to be remembered, not one for all."""
+    model = _norm_net()
+    if when == "before":
+        model.backbone[1].eval()
+    handle = ft.freeze(model, "backbone")
+    if when == "while frozen":
+        model.backbone[1].eval()
+    handle.undo()
+    assert [path for path, module in model.named_modules() if not module.training] == ["backbone.1"]
+
+
 def test_f03_a_trainer_that_calls_train_in_every_step() -> None:
     """transformers#24479: Trainer.training_step calls model.train(), so frozen norms move."""
     model = _norm_net()
