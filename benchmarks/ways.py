@@ -72,9 +72,18 @@ def made(name: str) -> tuple[nn.Sequential, torch.Tensor]:
     return model.train(), batch
 
 
-def trainee(name: str, way: str, *, compiled: bool) -> Trainee:
-    """A model, frozen in one way."""
+def share(source: nn.Module, target: nn.Module) -> None:
+    """Lets `target` hold the bytes of `source`: where memory lies can make a step 10 % slower or faster."""
+    for tensors in ("parameters", "buffers"):
+        for mine, theirs in zip(getattr(target, tensors)(), getattr(source, tensors)(), strict=True):
+            mine.data = theirs.data
+
+
+def trainee(name: str, way: str, *, compiled: bool, like: Trainee | None = None) -> Trainee:
+    """A model, frozen in one way; its frozen part shares the bytes of `like`'s."""
     model, batch = made(name)
+    if like is not None:
+        share(like.model.middle, model.middle)
     trained = list(WAYS[way](model))
     call = torch.compile(model) if compiled else model
     return Trainee(model, batch, call, torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.1))
