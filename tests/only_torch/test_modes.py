@@ -134,6 +134,25 @@ def test_two_modes_from_two_owners() -> None:
     assert training(model.train()) == {"", "0", "1"}
 
 
+def test_two_modes_for_two_parameters_of_one_module() -> None:
+    model = nn.Linear(4, 4)
+    ft.freeze(model, "weight", mode="follow")
+    strict = ft.freeze(model, "bias")
+    assert training(model.train()) == set()
+    strict.undo()
+    ft.freeze(model, "bias", mode="follow")
+    assert training(model.train()) == {""}
+
+
+def test_train_sets_no_flag_in_a_frozen_use() -> None:
+    """Looked at directly: a walk over the modules would put it right."""
+    use = ft.Frozen(nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(0.5)))
+    nn.Sequential(use).train()
+    use.train()
+    children = vars(use)["_modules"]
+    assert (use.training, children["0"].training, children["1"].training) == (False, False, False)
+
+
 def test_a_wrong_mode_is_refused_before_anything_is_changed() -> None:
     model = nn.Linear(2, 2)
     with pytest.raises(ModeError):
@@ -166,7 +185,7 @@ class Backbone(nn.Module):
 def test_train_of_their_own_goes_on_working() -> None:
     model = nn.Sequential(Backbone(), nn.Linear(4, 1)).train()
     handle = ft.freeze(model, "[0].body")
-    assert training(model.train()) == {"", "0", "1"}
+    assert training(model.train()) == {"", "1"}  # all of the backbone is frozen, by the two of them
     handle.undo()
     assert training(model.train()) == {"", "0", "0.body", "0.body.0", "0.body.1", "1"}
     assert sorted(ft.frozen(model)) == ["0.stem.0.bias", "0.stem.0.weight", "0.stem.1.bias", "0.stem.1.weight"]
