@@ -67,7 +67,7 @@ class Frozen(nn.Module):
         if not getattr(self, "_is_replica", False):
             self._refresh()
         with view.constants():
-            return _still.call_still(self, super().__call__, args, kwargs)
+            return _still.call_still(self, super().__call__, view.trusted, args, kwargs)
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - as nn.Module.train
         """Follows the mode with ``mode="follow"``; otherwise a frozen use stays in eval mode."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from frostline.torch import _still
+from frostline.torch import _forward, _still
 
 ATTRIBUTE = "_frostline_hold"
 
@@ -47,7 +47,7 @@ def hold(module: nn.Module, mode: str) -> None:
         module.__dict__["train"] = module.__dict__[ATTRIBUTE]
         module.training = False
     if _still.needs_care(module, mode):
-        _still.install(module)
+        _forward.install(module)
 
 
 def release(module: nn.Module) -> None:
@@ -64,7 +64,7 @@ def forget(module: nn.Module) -> None:
     """Takes a hold off a module in place, and leaves its mode as it is."""
     present = module.__dict__.pop(ATTRIBUTE, None)
     if present is not None:
-        _still.remove(module)
+        _forward.remove(module)
         if module.__dict__.get("train") is present:
             del module.__dict__["train"]
 

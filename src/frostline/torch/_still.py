@@ -10,6 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from frostline._core.errors import MovedError
+from frostline.torch._kept import LARGE, Held, Kept, late_write
+
+Trusted = set[str]
+"""Names of large buffers that calls have left alone."""
+
 
 def writes_when_called(module: nn.Module) -> bool:
     """Whether a call may write into what the module itself holds.
@@ -18,7 +24,7 @@ def writes_when_called(module: nn.Module) -> bool:
     norm renormalise their weight. Of other modules nothing is known: observers and codebooks
     write in evaluation mode too.
     """
-    has_statistics = bool(module._buffers) and (module.training or not _is_stock(module))
+    has_statistics = bool(module._buffers) and (module.training or not _is_stock(type(module)))
     return has_statistics or _renormalises(module)
 
 
@@ -26,64 +32,46 @@ def _renormalises(module: nn.Module) -> bool:
     return isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None
 
 
-def _is_stock(module: nn.Module) -> bool:
-    classes = [c for c in type(module).__mro__ if issubclass(c, nn.Module)]
+def _is_stock(module_class: type[nn.Module]) -> bool:
+    classes = [c for c in module_class.__mro__ if issubclass(c, nn.Module)]
     return all(c.__module__.startswith(("torch.nn.", "frostline.torch.")) for c in classes)
 
 
 @contextmanager
-def still(module: nn.Module) -> Iterator[None]:
+def still(module: nn.Module, trusted: Trusted) -> Iterator[None]:
     """Whatever a call writes into what the module holds is undone.
 
     The call works on the tensors themselves and not on copies, so that what autograd saves of
     them takes no memory. What was written is restored when the outermost such context is left,
     because a module may read what its child has just written, as fake quantisation does.
+
+    Args:
+        module: the module that is called.
+        trusted: the module's large buffers that earlier calls left alone: a mask of a mebibyte
+            is not copied in each call, for nothing. This context adds to it.
+
+    Raises:
+        MovedError: a call has written into a trusted buffer.
     """
     outermost = _open.written is None
     written = [] if _open.written is None else _open.written
     _open.written = written
-    mine = [Kept(registry, name) for registry, name in _writable(module)]
+    mine = [Kept(registry, name) for registry, name in _writable(module) if name not in trusted]
+    held = [Held(module._buffers, name) for name in trusted if module._buffers.get(name) is not None]
     try:
         yield
     finally:
-        written += [kept for kept in mine if not kept.settled()]
+        left_alone = [kept for kept in mine if kept.settled()]
+        written += [kept for kept in mine if kept not in left_alone]
         if outermost:
             _open.written = None
             for kept in reversed(written):
                 kept.restore()
-
-
-class Kept:
-    """A tensor that a call may write, and a copy of it for as long as it takes to know."""
-
-    __slots__ = ("copy", "name", "registry", "tensor", "version")
-
-    def __init__(self, registry: dict[str, Any], name: str) -> None:
-        self.registry = registry
-        self.name = name
-        self.tensor: torch.Tensor = registry[name]
-        self.copy = self.tensor.detach().clone()
-        self.version = self.tensor._version
-
-    def settled(self) -> bool:
-        """Whether nothing is left to restore.
-
-        Kernels that update statistics count no version; nothing else in the call reads what
-        they write, so that is undone at once.
-        """
-        if self.registry.get(self.name) is not self.tensor or self.tensor._version != self.version:
-            return False
-        if self.tensor.is_floating_point():
-            self.restore()
-        return True
-
-    def restore(self) -> None:
-        """Puts the tensor and its values back.
-
-        ``.data`` counts no version, so a graph that saved the tensor earlier stays valid.
-        """
-        self.registry[self.name] = self.tensor
-        self.tensor.data.copy_(self.copy)
+    late = tuple(late_write(module, one.name) for one in held if one.put_back())
+    if late:
+        raise MovedError(late, len(module._buffers))
+    large = [k for k in left_alone if k.registry is module._buffers and k.tensor.nbytes > LARGE]
+    trusted.update(kept.name for kept in large)
 
 
 class _Open(threading.local):
@@ -152,50 +140,18 @@ def needs_care(module: nn.Module, mode: str) -> bool:
     return follows or writes_when_called(module) or isinstance(module, nn.RNNBase)
 
 
-def call_still(module: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def call_still(
+    module: nn.Module,
+    forward: Callable[..., Any],
+    trusted: Trusted,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
     """``forward(*args, **kwargs)``, with the module's buffers and modes as they were before."""
     if not module.training and runs_on_cudnn(module) and torch.is_grad_enabled():
         with differentiable(module):  # type: ignore[arg-type]
             return forward(*args, **kwargs)
     if not writes_when_called(module):
         return forward(*args, **kwargs)
-    with swapped(module) if _is_traced() else still(module):
+    with swapped(module) if _is_traced() else still(module, trusted):
         return forward(*args, **kwargs)
-
-
-class StillForward:
-    """Stands in for ``module.forward`` while the module is frozen.
-
-    It is set on the instance, so it is copied and pickled with the module, and a direct call of
-    ``module.forward`` goes through it too.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        self.earlier = module.__dict__.get("forward")
-
-    @property
-    def __wrapped__(self) -> Callable[..., Any]:
-        """The forward that this one stands for; ``inspect.signature`` reads it."""
-        return self.earlier or type(self.module).forward.__get__(self.module)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return call_still(self.module, self.__wrapped__, args, kwargs)
-
-
-def install(module: nn.Module) -> None:
-    """Makes every call of the module a still one, in place."""
-    module.__dict__["forward"] = StillForward(module)
-
-
-def remove(module: nn.Module) -> None:
-    """Gives the module its own forward back, in place.
-
-    Another library may have wrapped the forward since. Then ours stays inside that wrapper as a
-    plain pass-through, because it acts on nothing that is not frozen.
-    """
-    installed = module.__dict__.get("forward")
-    if isinstance(installed, StillForward):
-        del module.__dict__["forward"]
-        if installed.earlier is not None:
-            module.__dict__["forward"] = installed.earlier

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from frostline.torch import _claims, _hold, _still
+from frostline.torch import _claims, _forward, _hold, _still
 from frostline.torch._alias import copy_structure
 from frostline.torch._hooks import hook_places
 from frostline.torch._slot import LoosePlace, Slot, as_constants, loose_places, slots_of
@@ -37,6 +37,7 @@ class View:
         self.layer = layer
         self.top = top
         self.mode = mode
+        self.trusted: _still.Trusted = set()
         self.build(training=layer.training)
 
     def build(self, *, training: bool) -> None:
@@ -58,7 +59,7 @@ class View:
         type(self.layer).train(self.top, training and self.mode == "follow")
         for _, module in self.pairs:
             if module is not self.top and _still.needs_care(module, self.mode):
-                _still.install(module)
+                _forward.install(module)
         self.top.register_load_state_dict_post_hook(_give_to_layer)
 
     def refresh(self) -> None:

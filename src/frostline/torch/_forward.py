@@ -1,0 +1,52 @@
+"""The forward of a module while it is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from frostline.torch._still import Trusted, call_still
+
+ATTRIBUTE = "_frostline_forward"
+
+
+class StillForward:
+    """Stands in for ``module.forward`` while the module is frozen.
+
+    It is set on the instance, so it is copied and pickled with the module, and a direct call of
+    ``module.forward`` goes through it too.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.earlier = module.__dict__.get("forward")
+        self.trusted: Trusted = set()
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        """The forward that this one stands for; ``inspect.signature`` reads it."""
+        return self.earlier or type(self.module).forward.__get__(self.module)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if ATTRIBUTE not in self.module.__dict__:  # removed, and still inside somebody's wrapper
+            return self.__wrapped__(*args, **kwargs)
+        return call_still(self.module, self.__wrapped__, self.trusted, args, kwargs)
+
+
+def install(module: nn.Module) -> None:
+    """Makes every call of the module a still one, in place."""
+    module.__dict__[ATTRIBUTE] = module.__dict__["forward"] = StillForward(module)
+
+
+def remove(module: nn.Module) -> None:
+    """Gives the module its own forward back, in place.
+
+    Another library may have wrapped the forward since; inside its wrapper ours only passes on.
+    """
+    installed = module.__dict__.pop(ATTRIBUTE, None)
+    if installed is not None and module.__dict__.get("forward") is installed:
+        del module.__dict__["forward"]
+        if installed.earlier is not None:
+            module.__dict__["forward"] = installed.earlier
