@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections import defaultdict
 from typing import Any, Protocol
 
 import torch
@@ -10,6 +11,9 @@ from torch import nn
 
 from frostline.torch._frozen import Frozen
 from frostline.torch._hold import is_held
+
+Group = tuple[str, int, dict[str, Any]]
+"""The class of an optimizer, the number of one of its parameter groups, and the group."""
 
 
 class Seen(Protocol):
@@ -19,6 +23,26 @@ class Seen(Protocol):
     def address(self) -> int: ...
     @property
     def version(self) -> int: ...
+
+
+class Owners:
+    """The optimizers of this process, by what they hold.
+
+    Nobody hands an optimizer to the guard, so it looks for them among all objects: once, and only
+    when something has moved.
+    """
+
+    def __init__(self) -> None:
+        optimizers = [o for o in gc.get_objects() if issubclass(type(o), torch.optim.Optimizer)]
+        self._groups: dict[int, list[Group]] = defaultdict(list)
+        for optimizer in optimizers:
+            for number, group in enumerate(optimizer.param_groups):
+                for parameter in group["params"]:
+                    self._groups[id(parameter)].append((type(optimizer).__name__, number, group))
+
+    def of(self, tensor: torch.Tensor) -> list[Group]:
+        """The groups that hold a tensor."""
+        return self._groups.get(id(tensor), [])
 
 
 def likely_cause(path: str, kind: str, tensor: torch.Tensor, before: Seen, model: nn.Module) -> tuple[str, str]:
@@ -31,7 +55,7 @@ def likely_cause(path: str, kind: str, tensor: torch.Tensor, before: Seen, model
     if kind == "buffer":
         return _statistics(path, model) or _write(path, tensor, before)
     trained = _trained_elsewhere(path, tensor, model)
-    return trained or _optimizer(path, tensor) or _write(path, tensor, before)
+    return trained or _optimizer(path, tensor, owners) or _write(path, tensor, before)
 
 
 def _statistics(path: str, model: nn.Module) -> tuple[str, str] | None:
@@ -64,9 +88,8 @@ def _trained_elsewhere(path: str, tensor: torch.Tensor, model: nn.Module) -> tup
     return None
 
 
-def _optimizer(path: str, tensor: torch.Tensor) -> tuple[str, str] | None:
-    for optimizer, number, group in _groups_with(tensor):
-        name = type(optimizer).__name__
+def _optimizer(path: str, tensor: torch.Tensor, owners: Owners) -> tuple[str, str] | None:
+    for name, number, group in owners.of(tensor):
         decay = group.get("weight_decay") or 0
         if tensor.requires_grad:
             break
@@ -102,14 +125,3 @@ def _write(path: str, tensor: torch.Tensor, before: Seen) -> tuple[str, str]:
         "in-place write that autograd does not see (.data, NumPy, or a kernel of its own)",
         "Look for writes through .data to this parameter.",
     )
-
-
-def _groups_with(tensor: torch.Tensor) -> list[tuple[torch.optim.Optimizer, int, dict[str, Any]]]:
-    # Only when something has moved already: no optimizer was handed to the guard, so look for one.
-    optimizers = [o for o in gc.get_objects() if issubclass(type(o), torch.optim.Optimizer)]
-    return [
-        (optimizer, number, group)
-        for optimizer in optimizers
-        for number, group in enumerate(optimizer.param_groups)
-        if any(parameter is tensor for parameter in group["params"])
-    ]

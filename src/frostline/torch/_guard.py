@@ -12,7 +12,7 @@ from torch import nn
 from frostline._core.errors import MovedError
 from frostline._core.movement import Mark, Movement, changed_elements, changed_stretch
 from frostline.torch._bytes import bytes_of
-from frostline.torch._cause import likely_cause
+from frostline.torch._cause import Owners, likely_cause
 from frostline.torch._freezing import plan_of
 from frostline.torch._hold import is_held
 from frostline.torch._survey import Survey, is_trained, survey
@@ -34,6 +34,13 @@ class Witness:
         with bytes_of(tensor) as data:
             mark = Mark.of(data, keep=keep)
         return cls(kind, mark, tensor.data_ptr(), tensor._version)
+
+    def has_moved(self, present: tuple[torch.Tensor, str] | None) -> bool:
+        """Whether the tensor is gone, or is not bitwise what it was."""
+        if present is None:
+            return True
+        with bytes_of(present[0]) as data:
+            return not self.mark.same_as(Mark.of(data))
 
 
 class Guard:
@@ -57,13 +64,11 @@ class Guard:
             MovedError: a watched parameter or buffer is not bitwise what it was.
         """
         present = _tensors(survey(self._model))
-        moved = [
-            movement
-            for path, witness in self._witnesses.items()
-            if (movement := _movement(path, witness, present.get(path), self._model)) is not None
-        ]
+        moved = [path for path, witness in self._witnesses.items() if witness.has_moved(present.get(path))]
         if moved:
-            raise MovedError(tuple(moved), len(self._witnesses))
+            owners = Owners()
+            movements = (_movement(p, self._witnesses[p], present.get(p), self._model, owners) for p in moved)
+            raise MovedError(tuple(movements), len(self._witnesses))
 
 
 @contextmanager
@@ -143,8 +148,8 @@ def _all_frozen(module: nn.Module) -> bool:
 
 
 def _movement(
-    path: str, witness: Witness, present: tuple[torch.Tensor, str] | None, model: nn.Module
-) -> Movement | None:
+    path: str, witness: Witness, present: tuple[torch.Tensor, str] | None, model: nn.Module, owners: Owners
+) -> Movement:
     if present is None:
         return Movement(
             path,
@@ -153,13 +158,9 @@ def _movement(
             "the module that held it was replaced or removed",
             "Replace modules before the guarded block, and freeze the new ones.",
         )
-    tensor = present[0]
-    with bytes_of(tensor) as data:
-        now = Mark.of(data)
-        if witness.mark.same_as(now):
-            return None
-        difference = _difference(witness.mark, now, data, tensor)
-    cause, fix = likely_cause(path, witness.kind, tensor, witness, model)
+    with bytes_of(present[0]) as data:
+        difference = _difference(witness.mark, Mark.of(data), data, present[0])
+    cause, fix = likely_cause(path, witness.kind, present[0], witness, model, owners)
     return Movement(path, witness.kind, difference, cause, fix)
 
 

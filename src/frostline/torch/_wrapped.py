@@ -22,10 +22,14 @@ def is_compiled(module: nn.Module) -> bool:
     return _is_instance(module, "torch._dynamo.eval_frame", "OptimizedModule")
 
 
+def _is_sharded(module: nn.Module) -> bool:
+    return _is_instance(module, "torch.distributed.fsdp", "FullyShardedDataParallel")
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside ``torch.compile`` and data-parallel wrappers."""
     while True:
-        if isinstance(model, DataParallel | DistributedDataParallel):
+        if isinstance(model, DataParallel | DistributedDataParallel) or _is_sharded(model):
             model = model.module
         elif is_compiled(model):
             model = model._orig_mod
@@ -39,8 +43,7 @@ def wrappers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     ``fully_shard`` (FSDP2) is none of them: it reads the flags at each step.
     """
     for path, module in model.named_modules():
-        sharded = _is_instance(module, "torch.distributed.fsdp", "FullyShardedDataParallel")
-        if sharded or isinstance(module, DistributedDataParallel):
+        if isinstance(module, DistributedDataParallel) or _is_sharded(module):
             yield path, module
 
 
