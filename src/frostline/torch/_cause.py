@@ -45,7 +45,9 @@ class Owners:
         return self._groups.get(id(tensor), [])
 
 
-def likely_cause(path: str, kind: str, tensor: torch.Tensor, before: Seen, model: nn.Module) -> tuple[str, str]:
+def likely_cause(
+    path: str, kind: str, tensor: torch.Tensor, before: Seen, model: nn.Module, owners: Owners
+) -> tuple[str, str]:
     """The likely cause of a movement, and the fix as code."""
     if tensor.data_ptr() != before.address:
         return (

@@ -72,3 +72,5 @@ class Kept:
         """
         self.registry[self.name] = self.tensor
         self.tensor.data.copy_(self.copy)
+        if self.tensor.requires_grad and not self.tensor.is_leaf:  # a value that needs a gradient was written
+            self.tensor.detach_()
