@@ -45,8 +45,9 @@ def remove(module: nn.Module) -> None:
 
     Another library may have wrapped the forward since; inside its wrapper ours only passes on.
     """
-    installed = module.__dict__.pop(ATTRIBUTE, None)
-    if installed is not None and module.__dict__.get("forward") is installed:
-        del module.__dict__["forward"]
-        if installed.earlier is not None:
-            module.__dict__["forward"] = installed.earlier
+    installed: StillForward | None = module.__dict__.pop(ATTRIBUTE, None)
+    if installed is None or module.__dict__.get("forward") is not installed:
+        return
+    del module.__dict__["forward"]
+    if installed.earlier is not None:
+        module.__dict__["forward"] = installed.earlier

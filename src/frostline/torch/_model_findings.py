@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -49,7 +50,8 @@ def _noted_as_trainable(wrapper: nn.Module) -> set[int]:
     if isinstance(wrapper, DistributedDataParallel):
         buckets = wrapper.reducer._get_zeros_like_grad_buckets()
         return {id(parameter) for bucket in buckets for parameter in bucket.parameters()}
-    flat = None if wrapper._handle is None else wrapper._handle.flat_param
+    handle: Any = wrapper._handle
+    flat = None if handle is None else handle.flat_param
     return {id(p) for p in flat._params or ()} if flat is not None and flat.requires_grad else set()
 
 

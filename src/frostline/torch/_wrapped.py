@@ -30,9 +30,9 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside ``torch.compile`` and data-parallel wrappers."""
     while True:
         if isinstance(model, DataParallel | DistributedDataParallel) or _is_sharded(model):
-            model = model.module
+            model = model.module  # type: ignore[assignment]
         elif is_compiled(model):
-            model = model._orig_mod
+            model = model.get_submodule("_orig_mod")
         else:
             return model
 
