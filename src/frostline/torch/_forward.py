@@ -46,8 +46,8 @@ def remove(module: nn.Module) -> None:
     Another library may have wrapped the forward since; inside its wrapper ours only passes on.
     """
     installed: StillForward | None = module.__dict__.pop(ATTRIBUTE, None)
-    if installed is None or module.__dict__.get("forward") is not installed:
-        return
-    del module.__dict__["forward"]
-    if installed.earlier is not None:
-        module.__dict__["forward"] = installed.earlier
+    in_place = module.__dict__.get("forward") is installed
+    if installed is not None and in_place:
+        del module.__dict__["forward"]
+        if installed.earlier is not None:
+            module.__dict__["forward"] = installed.earlier
