@@ -22,7 +22,7 @@ from benchmarks.models import MODELS
 from benchmarks.steps import Case
 from benchmarks.tables import costs, once, steps
 
-ROUNDS, QUICK_ROUNDS = 45, 9
+ROUNDS, QUICK_ROUNDS = 45, 7
 # Memory is given back to nobody and asked for in big pieces, so that no step pays for another one's pages.
 QUIET = {
     "MALLOC_ARENA_MAX": "1",
@@ -31,7 +31,7 @@ QUIET = {
     "MALLOC_TRIM_THRESHOLD_": str(10**12),
     "OMP_NUM_THREADS": "1",
 }
-console = Console(width=None if sys.stdout.isatty() else 150)
+console = Console(width=None if sys.stdout.isatty() else 180)
 
 
 def case(name: str, rounds: int, *, compiled: bool) -> Case:

@@ -25,6 +25,7 @@ from benchmarks.ways import WAYS, Trainee, trainee
 BASE, AGAIN = "by hand", "by hand again"
 OURS = ("Frozen", "freeze")
 LIMIT, LONG_STEP_MS = 1.03, 10.0
+ROUNDS_OF_A_BUILD = 15
 
 
 @dataclass(frozen=True)
@@ -115,27 +116,24 @@ def ready(name: str, order: Sequence[str], *, compiled: bool) -> dict[str, Train
     return trained
 
 
-def pairs(name: str, rounds: int) -> dict[str, list[float]]:
-    """Seconds of eager steps. Where a model lies in memory can make it 10 % slower, so it is built several times."""
-    seconds: dict[str, list[float]] = defaultdict(list)
-    for start in range(len(WAYS)):
-        trained = ready(name, [*WAYS][start:] + [*WAYS][:start], compiled=False)
-        for way, more in interleaved({**trained, AGAIN: trained[BASE]}, rounds // len(WAYS)).items():
-            seconds[way] += more
-    return seconds
-
-
 def measure(name: str, rounds: int, *, compiled: bool) -> Case:
-    """Measures one model."""
-    trained = ready(name, list(WAYS), compiled=compiled)
-    seconds = interleaved({**trained, AGAIN: trained[BASE]}, rounds) if compiled else pairs(name, rounds)
+    """Measures one model.
+
+    Where a model lies in memory can make its step 10 % slower, so an eager one is built several times.
+    """
+    ways, seconds = list(WAYS), defaultdict[str, list[float]](list)
+    builds = 1 if compiled else max(1, rounds // ROUNDS_OF_A_BUILD)
+    for build in range(builds):
+        trained = ready(name, ways[build:] + ways[:build], compiled=compiled)
+        for way, more in interleaved({**trained, AGAIN: trained[BASE]}, rounds // builds).items():
+            seconds[way] += more
     return Case(
         model=name,
         compiled=compiled,
         rounds=rounds,
         step_ms=1000 * median(seconds[BASE]),
         times={way: Ratio.of(seconds[way], seconds[BASE]) for way in (AGAIN, *OURS)},
-        saved={way: saved_bytes(one) for way, one in trained.items()},
+        saved={way: saved_bytes(trained[way]) for way in ways},
         peak=peaks(name, trained),
     )
 

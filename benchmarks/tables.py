@@ -15,7 +15,7 @@ def steps(cases: Sequence[Case]) -> Table:
     """A row for each model and each kind of step."""
     table = Table(title="A training step: time over the time by hand, median \\[quartiles]; bytes beyond those by hand")
     for heading in ("model", "ms", AGAIN, *OURS, "MiB saved", "beyond", "MiB peak", "beyond"):
-        table.add_column(heading, justify="left" if heading == "model" else "right")
+        table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
     for case in cases:
         table.add_row(
             case.title,
