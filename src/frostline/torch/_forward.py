@@ -10,6 +10,7 @@ from torch import nn
 from frostline.torch._still import Trusted, call_still
 
 ATTRIBUTE = "_frostline_forward"
+REPLICATE = "_replicate_for_data_parallel"
 
 
 class StillForward:
@@ -21,7 +22,8 @@ class StillForward:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self.earlier = module.__dict__.get("forward")
+        earlier = module.__dict__.get("forward")
+        self.earlier: Callable[..., Any] | None = earlier.earlier if isinstance(earlier, StillForward) else earlier
         self.trusted: Trusted = set()
 
     @property
@@ -35,9 +37,27 @@ class StillForward:
         return call_still(self.module, self.__wrapped__, self.trusted, args, kwargs)
 
 
+class Replicate:
+    """Stands in for what ``DataParallel`` calls to copy a module to another device.
+
+    A replica gets the attributes of the original as they are, and so a forward that calls the
+    original: on the wrong device, with the wrong weights.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self) -> nn.Module:
+        replica: nn.Module = type(self.module)._replicate_for_data_parallel(self.module)
+        del replica.__dict__[REPLICATE]
+        install(replica)
+        return replica
+
+
 def install(module: nn.Module) -> None:
     """Makes every call of the module a still one, in place."""
     module.__dict__[ATTRIBUTE] = module.__dict__["forward"] = StillForward(module)
+    module.__dict__[REPLICATE] = Replicate(module)
 
 
 def remove(module: nn.Module) -> None:
@@ -46,6 +66,7 @@ def remove(module: nn.Module) -> None:
     Another library may have wrapped the forward since; inside its wrapper ours only passes on.
     """
     installed: StillForward | None = module.__dict__.pop(ATTRIBUTE, None)
+    module.__dict__.pop(REPLICATE, None)
     in_place = module.__dict__.get("forward") is installed
     if installed is not None and in_place:
         del module.__dict__["forward"]

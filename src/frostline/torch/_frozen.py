@@ -51,8 +51,10 @@ class Frozen(nn.Module):
 
     _view: View
 
-    def __new__(cls, layer: nn.Module, mode: Mode = "eval") -> Frozen:
+    def __new__(cls, layer: nn.Module | None = None, mode: Mode = "eval") -> Frozen:
         """Makes an instance of the layer's class and of this one."""
+        if layer is None:  # DataParallel makes replicas this way; Frozen() itself fails in __init__
+            return object.__new__(cls)
         _validate(layer, mode)
         made: Frozen = object.__new__(_class_of_uses(type(_layer_of(layer))))  # type: ignore[arg-type]
         return made
@@ -64,8 +66,9 @@ class Frozen(nn.Module):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         # Here and not in forward, because hooks of the layer compute weights (spectral_norm) too.
         view = self._view
-        if not getattr(self, "_is_replica", False):
-            self._refresh()
+        if getattr(self, "_is_replica", False):  # its tensors are copies that nothing else moves
+            return _still.call_still(self, super().__call__, set(), args, kwargs)
+        self._refresh()
         with view.constants():
             return _still.call_still(self, super().__call__, view.trusted, args, kwargs)
 
