@@ -38,6 +38,7 @@ def _plan_without(path: str) -> Callable[[nn.Module], Plan]:
     return lambda model: Plan(ft.plan(model).frozen - {path}, ft.plan(model).trainable | {path})
 
 
+FOREIGN = "It is no part of this model, or not any more: names say what is."
 EMPTY_FIX = "Fix the pattern, or pass allow_empty=True if matching nothing is what you want."
 MODES = [
     "There are:",
@@ -123,7 +124,7 @@ TEXTS: list[tuple[str, Callable[[nn.Module], object], list[str]]] = [
         "a number",
         lambda model: ft.freeze(model, 3),
         [
-            "3 is a int; a selector is a string, a selector value, or a module or parameter of the model.",
+            "3 is of type int; a selector is a string, a selector value, or a module or parameter of the model.",
             OBJECT_FIX,
         ],
     ),
@@ -131,7 +132,7 @@ TEXTS: list[tuple[str, Callable[[nn.Module], object], list[str]]] = [
         "a list of selectors",
         lambda model: ft.freeze(model, ["trunk", "head"]),
         [
-            "['trunk', 'head'] is a list; a selector is a string, a selector value, "
+            "['trunk', 'head'] is of type list; a selector is a string, a selector value, "
             "or a module or parameter of the model.",
             OBJECT_FIX,
         ],
@@ -140,7 +141,7 @@ TEXTS: list[tuple[str, Callable[[nn.Module], object], list[str]]] = [
         "a class in place of of_type",
         lambda model: ft.freeze(model, nn.Linear),
         [
-            "<class 'torch.nn.modules.linear.Linear'> is a type; a selector is a string, a selector value, "
+            "<class 'torch.nn.modules.linear.Linear'> is of type type; a selector is a string, a selector value, "
             "or a module or parameter of the model.",
             OBJECT_FIX,
         ],
@@ -148,17 +149,17 @@ TEXTS: list[tuple[str, Callable[[nn.Module], object], list[str]]] = [
     (
         "a module of another model",
         lambda model: ft.freeze(model, nn.Conv2d(1, 1, 1)),
-        ["<Conv2d> matches none of the 8 parameters.", EMPTY_FIX],
+        ["<Conv2d> matches none of the 8 parameters.", FOREIGN, EMPTY_FIX],
     ),
     (
         "a tensor of another model",
         lambda model: ft.thaw(model, torch.zeros(2, 3)),
-        ["<Tensor of shape (2, 3)> matches none of the 8 parameters.", EMPTY_FIX],
+        ["<Tensor of shape (2, 3)> matches none of the 8 parameters.", FOREIGN, EMPTY_FIX],
     ),
     (
         "a parameter of another model with the values of one of this",
         lambda model: ft.freeze(model, nn.Parameter(model.head.weight.detach().clone())),
-        ["<Parameter of shape (2, 2)> matches none of the 8 parameters.", EMPTY_FIX],
+        ["<Parameter of shape (2, 2)> matches none of the 8 parameters.", FOREIGN, EMPTY_FIX],
     ),
     (
         "a class that no module has",
@@ -241,7 +242,7 @@ WRONG_TYPES: list[tuple[str, Callable[[], object], list[str]]] = [
         "a frozen use of a number",
         lambda: ft.Frozen(3),
         [
-            "Frozen takes a layer, an nn.Module; this is a int.",
+            "Frozen takes a layer, an nn.Module; this is of type int.",
             "To freeze by name: frostline.torch.freeze(model, 'encoder').",
         ],
     ),
@@ -249,7 +250,7 @@ WRONG_TYPES: list[tuple[str, Callable[[], object], list[str]]] = [
         "a frozen use of a class",
         lambda: ft.Frozen(nn.Linear),
         [
-            "Frozen takes a layer, an nn.Module; this is a type.",
+            "Frozen takes a layer, an nn.Module; this is of type type.",
             "To freeze by name: frostline.torch.freeze(model, 'encoder').",
         ],
     ),
@@ -257,16 +258,20 @@ WRONG_TYPES: list[tuple[str, Callable[[], object], list[str]]] = [
         "a frozen call of a function",
         lambda: ft.frozen_call(torch.relu, torch.ones(1)),
         [
-            "Frozen takes a layer, an nn.Module; this is a builtin_function_or_method.",
+            "Frozen takes a layer, an nn.Module; this is of type builtin_function_or_method.",
             "To freeze by name: frostline.torch.freeze(model, 'encoder').",
         ],
     ),
-    ("freeze parameters", lambda: ft.freeze([], "x"), ["a model is an nn.Module; this is a list."]),
-    ("trainable of a dict", lambda: ft.trainable({}), ["a model is an nn.Module; this is a dict."]),
-    ("guard a tensor", lambda: ft.guard(torch.ones(1)).__enter__(), ["a model is an nn.Module; this is a Tensor."]),
+    ("freeze parameters", lambda: ft.freeze([], "x"), ["a model is an nn.Module; this is of type list."]),
+    ("trainable of a dict", lambda: ft.trainable({}), ["a model is an nn.Module; this is of type dict."]),
+    (
+        "guard a tensor",
+        lambda: ft.guard(torch.ones(1)).__enter__(),
+        ["a model is an nn.Module; this is of type Tensor."],
+    ),
     (
         "check with a schedule",
         lambda: ft.check(nn.Linear(1, 1), ["adam"]),
-        ["check(model, optimizer) takes a torch.optim.Optimizer or several; this is a str."],
+        ["check(model, optimizer) takes a torch.optim.Optimizer or several; this is of type str."],
     ),
 ]

@@ -174,7 +174,7 @@ def _validate(layer: object, mode: str) -> None:
         raise TypeError(
             "\n".join(
                 (
-                    f"Frozen takes a layer, an nn.Module; this is a {type(layer).__name__}.",
+                    f"Frozen takes a layer, an nn.Module; this is of type {type(layer).__name__}.",
                     "To freeze by name: frostline.torch.freeze(model, 'encoder').",
                 )
             )

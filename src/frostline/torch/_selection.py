@@ -36,13 +36,14 @@ def _selector(choice: Choice, survey: Survey) -> str | Selector:
     else:
         raise SelectorError(
             repr(choice),
-            f"is a {type(choice).__name__}; a selector is a string, a selector value, or a module "
+            f"is of type {type(choice).__name__}; a selector is a string, a selector value, or a module "
             "or parameter of the model.",
             "Pass several selectors one by one: freeze(model, *selectors).",
         )
     label = _label(choice)
     if not paths:
-        raise NoMatchError(label, len(survey.inventory.params), ())
+        note = "It is no part of this model, or not any more: names say what is."
+        raise NoMatchError(label, len(survey.inventory.params), note=note)
     return at(*paths, label=label)
 
 

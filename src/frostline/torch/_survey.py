@@ -45,7 +45,7 @@ def survey(model: nn.Module) -> Survey:
         UnsupportedError: a parameter is lazy and has no shape yet.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"a model is an nn.Module; this is a {type(model).__name__}.")
+        raise TypeError(f"a model is an nn.Module; this is of type {type(model).__name__}.")
     root = unwrapped(model)
     modules = dict(root.named_modules(remove_duplicate=False))
     pinned = frozenset(_pinned(modules.values()))
