@@ -22,7 +22,7 @@ from benchmarks.models import MODELS
 from benchmarks.steps import Case
 from benchmarks.tables import costs, once, steps
 
-ROUNDS, QUICK_ROUNDS = 45, 7
+ROUNDS, QUICK_ROUNDS = 45, 5
 # Memory is given back to nobody and asked for in big pieces, so that no step pays for another one's pages.
 QUIET = {
     "MALLOC_ARENA_MAX": "1",
