@@ -55,6 +55,7 @@ def _optimizers(given: Optimizer | Iterable[Optimizer] | None) -> Sequence[Optim
     for one in several:
         if not isinstance(one, Optimizer):
             raise TypeError(
-                f"check(model, optimizer) takes a torch.optim.Optimizer or several; this is of type {type(one).__name__}."
+                "check(model, optimizer) takes a torch.optim.Optimizer or several; "
+                f"this is of type {type(one).__name__}."
             )
     return several

@@ -10,11 +10,11 @@ from torch import nn
 from frostline._core.movement import Movement
 
 LARGE = 1 << 14
-"""Buffers of more bytes are not copied in each call once a call has left them alone."""
+"""Tensors of more bytes are not copied in each call once a call has left them alone."""
 
 
 class Held:
-    """A large buffer that calls have left alone, and of which there is no copy."""
+    """A large tensor that calls have left alone, and of which there is no copy."""
 
     __slots__ = ("name", "registry", "tensor", "version")
 
@@ -31,13 +31,14 @@ class Held:
 
 
 def late_write(module: nn.Module, name: str) -> Movement:
-    """What to say of a large buffer that a call has written into after others had not."""
+    """What to say of a large tensor that a call has written into after others had not."""
+    kind = "buffer" if name in module._buffers else "parameter"
     return Movement(
         path=name,
-        kind="buffer",
-        difference=f"It is a large buffer of a frozen {type(module).__name__}.",
+        kind=kind,
+        difference=f"It is a large {kind} of a frozen {type(module).__name__}.",
         cause="the module wrote into it in this call, and had left it alone in earlier ones",
-        fix=f"Keep what it writes in a buffer of at most {LARGE} bytes; those are restored.",
+        fix=f"Keep what it writes in a {kind} of at most {LARGE} bytes; those are restored.",
     )
 
 

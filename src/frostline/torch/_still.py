@@ -14,18 +14,31 @@ from frostline._core.errors import MovedError
 from frostline.torch._kept import LARGE, Held, Kept, late_write
 
 Trusted = set[str]
-"""Names of large buffers that calls have left alone."""
+"""Names of large tensors of a module that calls of it have left alone."""
 
 
 def writes_when_called(module: nn.Module) -> bool:
-    """Whether a call may write into what the module itself holds.
+    """Whether a call may write into what the module itself holds."""
+    return bool(_writable(module))
+
+
+def _writable(module: nn.Module) -> list[tuple[dict[str, Any], str]]:
+    """Where a module holds what a call of it may write.
 
     PyTorch's own modules write statistics in training mode only, and embeddings with a greatest
     norm renormalise their weight. Of other modules nothing is known: observers and codebooks
-    write in evaluation mode too.
+    write in evaluation mode too, and in training mode some normalise their weights.
     """
-    has_statistics = bool(module._buffers) and (module.training or not _is_stock(type(module)))
-    return has_statistics or _renormalises(module)
+    places = []
+    if module._buffers and (module.training or not _is_stock(type(module))):
+        places += _held(module._buffers)
+    if _renormalises(module) or (module._parameters and module.training and not _is_stock(type(module))):
+        places += _held(module._parameters)
+    return places
+
+
+def _held(registry: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
+    return [(registry, name) for name, tensor in registry.items() if tensor is not None]
 
 
 def _renormalises(module: nn.Module) -> bool:
@@ -47,17 +60,18 @@ def still(module: nn.Module, trusted: Trusted) -> Iterator[None]:
 
     Args:
         module: the module that is called.
-        trusted: the module's large buffers that earlier calls left alone: a mask of a mebibyte
+        trusted: the module's large tensors that earlier calls left alone: a mask of a mebibyte
             is not copied in each call, for nothing. This context adds to it.
 
     Raises:
-        MovedError: a call has written into a trusted buffer.
+        MovedError: a call has written into a trusted tensor.
     """
     outermost = _open.written is None
     written = [] if _open.written is None else _open.written
     _open.written = written
-    mine = [Kept(registry, name) for registry, name in _writable(module) if name not in trusted]
-    held = [Held(module._buffers, name) for name in trusted if module._buffers.get(name) is not None]
+    places = _writable(module)
+    mine = [Kept(registry, name) for registry, name in places if name not in trusted]
+    held = [Held(registry, name) for registry, name in places if name in trusted]
     try:
         yield
     finally:
@@ -67,11 +81,10 @@ def still(module: nn.Module, trusted: Trusted) -> Iterator[None]:
             _open.written = None
             for kept in reversed(written):
                 kept.restore()
-    late = tuple(late_write(module, one.name) for one in held if one.put_back())
+        late = tuple(late_write(module, one.name) for one in held if one.put_back())
     if late:
-        raise MovedError(late, len(module._buffers))
-    large = [k for k in left_alone if k.registry is module._buffers and k.tensor.nbytes > LARGE]
-    trusted.update(kept.name for kept in large)
+        raise MovedError(late, len(places))
+    trusted.update(kept.name for kept in left_alone if kept.tensor.nbytes > LARGE and not _renormalises(module))
 
 
 class _Open(threading.local):
@@ -81,14 +94,6 @@ class _Open(threading.local):
 
 
 _open = _Open()
-
-
-def _writable(module: nn.Module) -> list[tuple[dict[str, Any], str]]:
-    """Where a module holds what a call of it may write."""
-    places: list[tuple[dict[str, Any], str]] = [
-        (module._buffers, name) for name, buffer in module._buffers.items() if buffer is not None
-    ]
-    return places + [(module._parameters, "weight")] * _renormalises(module)
 
 
 @contextmanager
@@ -136,8 +141,8 @@ def runs_on_cudnn(module: nn.Module) -> bool:
 
 def needs_care(module: nn.Module, mode: str) -> bool:
     """Whether a frozen module must be called through :func:`call_still`, now or later."""
-    follows = mode == "follow" and bool(module._buffers)
-    return follows or writes_when_called(module) or isinstance(module, nn.RNNBase)
+    may_train = mode == "follow" and bool(module._buffers or not _is_stock(type(module)))
+    return may_train or writes_when_called(module) or isinstance(module, nn.RNNBase)
 
 
 def call_still(

@@ -1,0 +1,69 @@
+"""Layers that write into themselves when they are called stand still all the same (L7)."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import frostline.torch as ft
+from frostline import MovedError
+
+
+class Normalising(nn.Module):
+    """Writes its own weight in training mode, as the magnitude-preserving layers of EDM2 do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((2, 2), 3.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            with torch.no_grad():
+                self.weight.copy_(nn.functional.normalize(self.weight))
+        return x @ self.weight
+
+
+def test_following_undoes_what_a_layer_writes_into_its_weight() -> None:
+    x = torch.ones(1, 2)
+    written = Normalising()
+    written(x)
+    assert written.weight[0, 0].item() == 0.7071068286895752
+    layer = Normalising()
+    assert ft.Frozen(layer, mode="follow")(x)[0, 0].item() == 1.4142136573791504
+    ft.freeze(layer, mode="follow")
+    layer.train()(x)
+    assert layer.weight.flatten().tolist() == [3.0, 3.0, 3.0, 3.0]
+
+
+class Late(nn.Module):
+    """Writes a large buffer, but not before its third call."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.register_buffer("table", torch.zeros(size))
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls >= 3:
+            self.table.add_(1)
+        return x * self.scale
+
+
+def test_late_write_into_a_small_buffer_is_undone() -> None:
+    layer = Late(4096)
+    ft.freeze(layer)
+    for _ in range(4):
+        layer(torch.ones(1))
+    assert layer.table.count_nonzero() == 0
+
+
+def test_late_write_into_a_large_buffer_is_an_error() -> None:
+    for layer in (Late(4097), ft.Frozen(Late(4097))):
+        ft.freeze(layer)
+        layer(torch.ones(1))
+        layer.load_state_dict({name: value + 1 for name, value in layer.state_dict().items()})
+        layer(torch.ones(1))
+        with pytest.raises(MovedError) as caught:
+            layer(torch.ones(1))
+        assert [(m.path, m.kind) for m in caught.value.moved] == [("table", "buffer")]
