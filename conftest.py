@@ -7,9 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 
 import frostline.torch
+
+
+# A slow machine is no counter-example.
+settings.register_profile("frostline", parent=settings.default, deadline=None)
+settings.load_profile("frostline")
 
 
 @pytest.fixture(autouse=True)

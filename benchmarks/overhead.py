@@ -13,7 +13,7 @@ from torch import nn
 
 import frostline.torch as ft
 
-MANY, PAIRS = 1000, 15
+MANY, PAIRS = 1000, 7
 Way = Callable[[nn.Module], nn.Module]
 
 

@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from frostline._core.errors import UnsupportedError
-from frostline.torch._hooks import copied_hooks
+from frostline.torch._hooks import HOOKS, copied_hooks
+from frostline.torch._rebinding import Rebinding
 from frostline.torch._wrapped import is_compiled
 
+_REGISTRIES = {"_parameters", "_buffers", "_modules", *HOOKS}
 _OPAQUE = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, str, bytes)
 
 
@@ -87,8 +89,9 @@ def copy_structure(module: nn.Module, stand_in: nn.Module) -> list[tuple[nn.Modu
         ) from error
     stand_in.__dict__.update(state)
     pairs = [(m, memo[id(m)]) for m in found if isinstance(m, nn.Module) and id(m) in memo]
+    rebinding = Rebinding(memo)
     for _, copied in pairs:
-        _rebind_functions(copied, memo)
+        _rebind_functions(copied, rebinding)
     return pairs
 
 
@@ -112,24 +115,8 @@ def _materialised(tensor: torch.Tensor, module: nn.Module) -> torch.Tensor:
     return tensor
 
 
-def _rebind_functions(module: nn.Module, memo: dict[int, Any]) -> None:
-    # deepcopy takes a function as it is, so a lambda made in __init__ would lead to the original.
-    for name, value in vars(module).items():
-        if isinstance(value, types.FunctionType) and value.__closure__:
-            vars(module)[name] = _rebound(value, value.__closure__, memo)
-
-
-def _rebound(
-    function: types.FunctionType, closure: tuple[types.CellType, ...], memo: dict[int, Any]
-) -> types.FunctionType:
-    contents = [memo.get(id(cell.cell_contents), cell.cell_contents) for cell in closure]
-    made = types.FunctionType(
-        function.__code__,
-        function.__globals__,
-        function.__name__,
-        function.__defaults__,
-        tuple(map(types.CellType, contents)),
-    )
-    made.__kwdefaults__ = function.__kwdefaults__
-    made.__dict__.update(vars(function))
-    return made
+def _rebind_functions(module: nn.Module, rebinding: Rebinding) -> None:
+    module.__dict__.pop("_compiled_call_impl", None)  # module.compile() made it, and it calls the original
+    for name, value in list(vars(module).items()):
+        if name not in _REGISTRIES:
+            vars(module)[name] = rebinding.of(value)

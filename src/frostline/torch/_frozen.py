@@ -87,7 +87,8 @@ class Frozen(nn.Module):
         return super().state_dict(*args, **kwargs)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:  # noqa: FBT001, FBT002 - as nn.Module
-        self._view.layer._apply(fn, recurse)
+        # Not every layer's own _apply knows the second argument.
+        self._view.layer._apply(*(fn,) if recurse else (fn, recurse))
         self._refresh()
         return self
 
@@ -152,8 +153,18 @@ class _Use:
 @functools.lru_cache(maxsize=256)
 def _class_of_uses(layer_class: type[nn.Module]) -> type[Frozen]:
     """The class of frozen uses of layers of one class, made as FSDP2 and parametrizations do."""
-    body = {"__module__": __name__, "__doc__": Frozen.__doc__}
+    body: dict[str, Any] = {"__module__": __name__, "__doc__": Frozen.__doc__}
+    if hasattr(layer_class, "__getitem__"):
+        body["__getitem__"] = _item
     return types.new_class(f"Frozen{layer_class.__name__}", (Frozen, layer_class), exec_body=lambda ns: ns.update(body))
+
+
+def _item(use: Any, index: Any) -> nn.Module:
+    """A slice of a frozen container is a frozen use of the slice; an item is the view's own."""
+    if isinstance(index, slice):
+        return Frozen(use._view.layer[index], use._view.mode)
+    item: nn.Module = super(Frozen, use).__getitem__(index)
+    return item
 
 
 def _layer_of(layer: nn.Module) -> nn.Module:
@@ -183,4 +194,5 @@ def _validate(layer: object, mode: str) -> None:
 
 def _restore(layer: nn.Module, mode: Mode, training: bool) -> Frozen:  # noqa: FBT001 - pickle calls it
     made = Frozen(layer, mode)
-    return made.train(training)
+    made.train(training)
+    return made

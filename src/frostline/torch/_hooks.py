@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import types
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
+
+from frostline.torch._rebinding import Rebinding
 
 HOOKS = (
     "_forward_hooks",
@@ -38,14 +39,14 @@ class HookPlace:
     runs in that use alone.
     """
 
-    __slots__ = ("copied", "counterparts", "layer", "original", "taken", "view")
+    __slots__ = ("copied", "layer", "original", "rebinding", "taken", "view")
 
-    def __init__(self, original: nn.Module, copied: nn.Module, name: str, counterparts: dict[int, Any]) -> None:
+    def __init__(self, original: nn.Module, copied: nn.Module, name: str, rebinding: Rebinding) -> None:
         self.original = original
         self.copied = copied
         self.layer: dict[int, Any] = vars(original)[name]
         self.view: dict[int, Any] = vars(copied)[name]
-        self.counterparts = counterparts
+        self.rebinding = rebinding
         self.taken: tuple[int, ...] = ()
         self.follow()
 
@@ -55,7 +56,7 @@ class HookPlace:
         for lost in set(self.taken) - set(now):
             self.view.pop(lost, None)
         for gained in set(now) - set(self.taken):
-            self.view[gained] = self._bound(self.layer[gained])
+            self.view[gained] = self.rebinding.of(self.layer[gained])
         self.taken = now
         if self.original._is_full_backward_hook is not None:
             self.copied._is_full_backward_hook = self.original._is_full_backward_hook
@@ -65,17 +66,12 @@ class HookPlace:
         """Whether the layer has the hooks that it had."""
         return len(self.layer) == len(self.taken) and (not self.taken or tuple(self.layer) == self.taken)
 
-    def _bound(self, hook: Any) -> Any:
-        """The hook; if it is bound to a module of the layer, bound to its counterpart."""
-        counterpart = self.counterparts.get(id(getattr(hook, "__self__", None)))
-        return hook if counterpart is None else types.MethodType(hook.__func__, counterpart)
-
 
 def hook_places(pairs: list[tuple[nn.Module, nn.Module]]) -> list[HookPlace]:
     """Every registry of hooks of a layer, beside the view's."""
-    counterparts = {id(original): copied for original, copied in pairs}
+    rebinding = Rebinding({id(original): copied for original, copied in pairs})
     return [
-        HookPlace(original, copied, name, counterparts)
+        HookPlace(original, copied, name, rebinding)
         for original, copied in pairs
         for name in HOOKS
         if name in vars(original)

@@ -20,7 +20,7 @@ Constants = Mapping[int, tuple[torch.Tensor, torch.Tensor]]
 class Slot:
     """A registered parameter or buffer of the layer, and its counterpart in the view."""
 
-    __slots__ = ("address", "constant", "dtype", "layer", "name", "norm", "seen", "view")
+    __slots__ = ("address", "constant", "layer", "layout", "name", "norm", "seen", "view")
 
     def __init__(self, layer: nn.Module, view: nn.Module, registry: str, name: str) -> None:
         self.layer: dict[str, Any] = getattr(layer, registry)
@@ -32,7 +32,7 @@ class Slot:
 
     def _remember(self, seen: torch.Tensor | None, constant: torch.Tensor | None) -> None:
         self.seen, self.constant = seen, constant
-        self.dtype = None if seen is None else seen.dtype
+        self.layout = None if seen is None else (seen.dtype, seen.shape, seen.stride())
         try:
             self.address = 0 if seen is None else seen.data_ptr()
         except RuntimeError:  # inside a torch.func transform a tensor has no address
@@ -42,20 +42,33 @@ class Slot:
     def is_current(self) -> bool:
         """Whether the view still sees the layer's values."""
         now: torch.Tensor | None = self.layer.get(self.name)
-        if now is None or now is not self.seen:
+        if now is None or now is not self.seen or self.constant is None:
             return now is self.seen
-        return now.data_ptr() == self.address and now.dtype is self.dtype
+        return self._lies_at(now) and self.constant.data_ptr() == self.address
+
+    def _lies_at(self, now: torch.Tensor) -> bool:
+        return now.data_ptr() == self.address and (now.dtype, now.shape, now.stride()) == self.layout
 
     def follow(self) -> None:
         """Gives the view an alias of what the layer holds now.
 
         Where ``torch.func.functional_call`` or a sharding library has put a tensor of its own
-        into the view, that tensor stays.
+        into the view, that tensor stays. Where somebody has given the view's tensor other data
+        (``parameter.data = ...``), the layer gets it, as it would if the two were one module.
         """
-        if self.view.get(self.name) is self.constant:
-            now = self.layer.get(self.name)
-            self._remember(now, None if now is None else alias(now))
-            self.view[self.name] = self.constant
+        if self.view.get(self.name) is not self.constant:
+            return
+        now: torch.Tensor | None = self.layer.get(self.name)
+        if now is not None and self.constant is not None and self._stayed(now):
+            now.data = self.constant.data
+        self._remember(now, None if now is None else alias(now))
+        self.view[self.name] = self.constant
+
+    def _stayed(self, now: torch.Tensor) -> bool:
+        try:
+            return now is self.seen and self._lies_at(now)
+        except RuntimeError:  # inside a torch.func transform a tensor has no address
+            return False
 
     @property
     def is_swapped(self) -> bool:
