@@ -12,7 +12,6 @@ from torch import nn
 
 import frostline.torch
 
-
 # A slow machine is no counter-example.
 settings.register_profile("frostline", parent=settings.default, deadline=None)
 settings.load_profile("frostline")
