@@ -41,5 +41,5 @@ $(READY): pyproject.toml requirements/dev.txt
 	@echo "Setting up $(VENV) (once, some minutes) ..."
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) torch==2.13.0
-	$(PIP) --editable '.[torch,plot,demo,dev]'
+	$(PIP) --editable '.[torch,jax,equinox,flax,haiku,plot,demo,dev]'
 	@touch $@

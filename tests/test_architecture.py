@@ -19,7 +19,10 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "torch": ({"_core", "schedules"}, {"numpy", "safetensors", "torch"}),
     "jax": ({"_core", "schedules"}, {"jax", "numpy", "optax", "safetensors"}),
     "checkpoint": ({"_core"}, {"safetensors"}),
-    "integrations": ({"", "_core", "schedules", "torch", "jax", "checkpoint"}, {"equinox", "flax", "numpy", "torch"}),
+    "integrations": (
+        {"", "_core", "schedules", "torch", "jax", "checkpoint"},
+        {"equinox", "flax", "haiku", "jax", "numpy", "torch"},
+    ),
     "demo": (
         {"", "_core", "schedules", "torch", "jax", "integrations"},
         {"jax", "matplotlib", "numpy", "optax", "rich", "sklearn", "torch"},
@@ -28,7 +31,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
 }
 MOST_LINES = 300
 MOST_LINES_OF_AN_INTEGRATION = 150
-FRAMEWORKS = ("torch", "jax", "flax", "equinox", "optax", "numpy", "sklearn", "matplotlib")
+FRAMEWORKS = ("torch", "jax", "flax", "equinox", "haiku", "optax", "numpy", "sklearn", "matplotlib")
 
 
 def part_of(file: Path) -> str:

@@ -53,6 +53,9 @@ class TorchBench:
     def path(self, position: int, part: str) -> str:
         return f"{position}.{part}"
 
+    def at(self, index: str) -> str:
+        return index
+
     def freeze(self, model: nn.Module, *selectors: Any, **options: Any) -> nn.Module:
         ft.freeze(model, *selectors, **options)
         return model
@@ -110,11 +113,11 @@ class TorchBench:
             optimizer.step()
         return model
 
-    def write(self, layer: nn.Module, factor: float) -> nn.Module:
+    def write(self, layer: nn.Module, factor: float, *models: nn.Module) -> Sequence[nn.Module]:
         with torch.no_grad():
             for parameter in layer.parameters():
                 parameter.mul_(factor)
-        return layer
+        return models
 
     def guarded(self, model: nn.Module, act: Callable[[], Any]) -> Any:
         with ft.guard(model):

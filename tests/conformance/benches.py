@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 Numbers = Mapping[str, bytes]
@@ -15,7 +15,9 @@ class Bench(Protocol):
     """What a front end must be able to do to take part in the suite.
 
     The standard net is three linear layers, 4 -> 3 -> 3 -> 2, with the names ``path(i, part)``,
-    and numbers written out from a formula, the same in each framework. Models are opaque.
+    and numbers written out from a formula, the same in each framework. Models are opaque. Where
+    something moves, the models are returned as they are then: the same objects, where they can be
+    written to, and new ones where they are values.
     """
 
     name: str
@@ -37,6 +39,9 @@ class Bench(Protocol):
 
     def path(self, position: int, part: str) -> str:
         """The name that this framework gives to a parameter of a chain."""
+
+    def at(self, index: str) -> str:
+        """The selector of layers of a chain; the index is written as in Python, ``[0]`` or ``[:2]``."""
 
     def freeze(self, model: Any, *selectors: Any, **options: Any) -> Any:
         """The model with more of it frozen; perhaps the same object."""
@@ -74,11 +79,18 @@ class Bench(Protocol):
     def train(self, model: Any, *, steps: int, momentum_from: int = 0) -> Any:
         """Trains with the optimizer that betrays: AdamW over everything, decay, old momentum."""
 
-    def write(self, layer: Any, factor: float) -> Any:
-        """Multiplies a layer's parameters by a factor behind everybody's back."""
+    def write(self, layer: Any, factor: float, *models: Any) -> Sequence[Any]:
+        """Multiplies a layer's parameters by a factor behind everybody's back.
 
-    def guarded(self, model: Any, act: Any) -> Any:
-        """Does ``act()`` inside a guard of the model."""
+        Returns the models that share the layer.
+        """
+
+    def guarded(self, model: Any, act: Callable[[], Any]) -> Any:
+        """Does ``act()``, which returns the model as it is then, inside a guard of the model."""
+
+
+FRAMEWORKS = {"torch": "torch", "jax": "jax", "equinox": "equinox", "nnx": "flax"}
+"""Bench -> the package that must be installed for it."""
 
 
 def required() -> list[str]:
@@ -88,7 +100,7 @@ def required() -> list[str]:
 
 def bench_of(name: str) -> Bench:
     """The bench of that name; raises where its framework is missing."""
-    if importlib.util.find_spec(name) is None:
+    if importlib.util.find_spec(FRAMEWORKS.get(name, name)) is None:
         raise ModuleNotFoundError(f"FROSTLINE_BENCHES asks for {name!r}, which is not installed")
     module = importlib.import_module(f"conformance.bench_{name}")
     bench: Bench = module.bench

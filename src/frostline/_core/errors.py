@@ -9,6 +9,11 @@
     ├── PlanError (ValueError)                  a text or a value that is no plan
     │   └── PlanMismatchError                   plans, or a plan and a model, that speak of different paths
     ├── ModeError (ValueError)                  a mode that is neither "eval" nor "follow"
+    ├── LayerError (TypeError)                  what is no layer, held or called as one
+    ├── NothingTrainableError (ValueError)      training with nothing left to train
+    ├── SamePathError (ValueError)              two leaves of a tree with one name
+    ├── StructureError (ValueError)             a tree of another structure than the one it goes with
+    ├── UnprovenError (RuntimeError)            a guard that was never shown the tree after the steps
     ├── PinnedError (ValueError)                thawing what a frozen use holds
     ├── WrappedError (RuntimeError)             a change that the wrapper around the model would ignore
     ├── MovedError (RuntimeError)               something frozen moved
@@ -26,6 +31,13 @@ from typing import TYPE_CHECKING
 
 from frostline._core.failure import FrostlineError, counted, listed
 from frostline._core.selector_errors import CountError, NoMatchError, SelectorError, TiedError, UnsupportedError
+from frostline._core.tree_errors import (
+    LayerError,
+    NothingTrainableError,
+    SamePathError,
+    StructureError,
+    UnprovenError,
+)
 
 if TYPE_CHECKING:
     from frostline._core.findings import Finding
@@ -36,14 +48,19 @@ __all__ = [
     "CountError",
     "FileFormatError",
     "FrostlineError",
+    "LayerError",
     "ModeError",
     "MovedError",
     "NoMatchError",
+    "NothingTrainableError",
     "PinnedError",
     "PlanError",
     "PlanMismatchError",
+    "SamePathError",
     "SelectorError",
+    "StructureError",
     "TiedError",
+    "UnprovenError",
     "UnsupportedError",
     "WrappedError",
 ]

@@ -1,0 +1,39 @@
+"""frostline for JAX: hold part of a network still while the rest learns, in any pytree.
+
+Example:
+    >>> import frostline.jax as fj
+    >>> params = {"body": {"w": jnp.ones((4, 4))}, "head": {"w": jnp.ones((4, 2))}}
+    >>> params = fj.freeze(params, "body")
+    >>> sorted(fj.trainable(params))
+    ['head.w']
+"""
+
+from frostline.jax._freezing import follow as follow
+from frostline.jax._freezing import freeze as freeze
+from frostline.jax._freezing import mask as mask
+from frostline.jax._freezing import plan as plan
+from frostline.jax._freezing import thaw as thaw
+from frostline.jax._freezing import trainable as trainable
+from frostline.jax._frozen import Frozen as Frozen
+from frostline.jax._gradient import grad as grad
+from frostline.jax._gradient import value_and_grad as value_and_grad
+from frostline.jax._guard import guard as guard
+from frostline.jax._marked import strip as strip
+from frostline.jax._parts import join as join
+from frostline.jax._parts import split as split
+
+__all__ = [
+    "Frozen",
+    "follow",
+    "freeze",
+    "grad",
+    "guard",
+    "join",
+    "mask",
+    "plan",
+    "split",
+    "strip",
+    "thaw",
+    "trainable",
+    "value_and_grad",
+]

@@ -1,0 +1,46 @@
+"""What counts as an array, and as a parameter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+ARRAYS = (jax.Array, np.ndarray)
+_SHAPED = (*ARRAYS, np.generic, jax.ShapeDtypeStruct)
+
+
+def is_param(leaf: Any) -> bool:
+    """Whether training would move a leaf: floating and complex arrays; no integers, no numbers of Python.
+
+    Example:
+        >>> is_param(jnp.ones(2)), is_param(np.ones(2, np.float16)), is_param(jnp.arange(2)), is_param(0.5)
+        (True, True, False, False)
+    """
+    return isinstance(leaf, _SHAPED) and bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
+
+
+def nbytes(leaf: Any) -> int:
+    """The bytes of an array; 0 of anything else."""
+    is_sized = isinstance(leaf, _SHAPED) and not jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
+    return int(leaf.size) * leaf.dtype.itemsize if is_sized else 0
+
+
+def described(thing: Any) -> str:
+    """An object in a few words.
+
+    Example:
+        >>> described(jnp.ones((2, 3))), described({"w": 1}), described(None)
+        ('a float32 array of shape (2, 3)', 'a dict', 'None')
+    """
+    if thing is None:
+        return "None"
+    if isinstance(thing, ARRAYS):
+        return _with_article(f"{thing.dtype} array of shape {thing.shape}")
+    return _with_article(type(thing).__name__)
+
+
+def _with_article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiouAEIOU' else 'a'} {noun}"

@@ -1,0 +1,37 @@
+"""Why something moved that was to stand still, as far as its bytes tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Numbers = np.ndarray[Any, Any]
+
+
+def likely_cause(kind: str, before: bytes | None, now: Numbers) -> tuple[str, str]:
+    """The likely cause, and what to do about it.
+
+    Args:
+        kind: "parameter" or "buffer".
+        before: the bytes of the array when it was frozen, where they are known.
+        now: the array as it is, of the same type and shape.
+    """
+    if kind == "buffer":
+        return (
+            "a layer in training mode returned new state, and the step put it into the tree",
+            "Give the layer a bool leaf called inference, which freezing sets, or keep the old state where it is "
+            "frozen.",
+        )
+    if before is not None and _is_scaled(np.frombuffer(before, now.dtype), now.reshape(-1)):
+        cause = "weight decay: all values were scaled by one factor, as by an optimizer that was given all leaves"
+    else:
+        cause = "an update of all leaves, as by an optimizer that was given all of them"
+    return cause, "Give the optimizer what trains: tx = optimizer(tx), or tx.init(split(tree)[0])."
+
+
+def _is_scaled(before: Numbers, now: Numbers) -> bool:
+    """Whether all values were multiplied by one number, up to rounding."""
+    old, new = before.astype(np.complex128), now.astype(np.complex128)
+    ratios = new[old != 0] / old[old != 0]
+    return bool(ratios.size > 1 and np.ptp(np.abs(ratios)) <= 0.01 * np.abs(1 - ratios[0]))

@@ -1,0 +1,28 @@
+"""Evaluation mode, where a tree says its mode as data.
+
+Equinox does: dropout and normalisation have a bool leaf called ``inference``. Any pytree may do so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+MODE = "inference"
+
+
+def in_evaluation(tree: Any) -> Any:
+    """The tree with every mode leaf set; the same object, if there is none to set."""
+    if not any(leaf is False for leaf in jax.tree.leaves(tree)):
+        return tree
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: set_mode(_last(path), leaf), tree)
+
+
+def set_mode(key: str, leaf: Any) -> Any:
+    """The leaf at this key; true if it is a mode."""
+    return True if leaf is False and key == MODE else leaf
+
+
+def _last(path: tuple[Any, ...]) -> str:
+    return getattr(path[-1], "name", getattr(path[-1], "key", "")) if path else ""
