@@ -44,8 +44,6 @@ PARTS_FIX = "Join the two parts of one split: trainable, rest = split(tree)."
 FIRST_ONLY = (
     "differentiates another argument than the first, and only the first is split into what trains and the rest."
 )
-    "differentiates another argument than the first, and only the first is split into what trains and the rest."
-)
 ARRAY_FIX = (
     "Stop the gradient of an array with jax.lax.stop_gradient(x), or freeze it where it is: "
     'freeze(model, "encoder.weight").'
