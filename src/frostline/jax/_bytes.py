@@ -27,4 +27,5 @@ def flat_bytes(array: np.ndarray[Any, Any]) -> memoryview:
 def plain(array: Any) -> np.ndarray[Any, Any]:
     """The same numbers in plain memory; of a key of random numbers, what it consists of."""
     is_key = jnp.issubdtype(array.dtype, jax.dtypes.extended)
-    return np.ascontiguousarray(np.asarray(jax.random.key_data(array) if is_key else array))
+    # Not np.ascontiguousarray: it makes a row of a single number.
+    return np.asarray(jax.random.key_data(array) if is_key else array, order="C")

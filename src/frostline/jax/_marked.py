@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, ClassVar, final
 
 import jax
+from jax import export
 from jax.tree_util import PyTreeDef, register_pytree_with_keys, tree_flatten, tree_unflatten
 
 from frostline.jax._arrays import is_param
@@ -97,7 +99,6 @@ def strip(tree: Any) -> Any:
         >>> jax.tree.structure(strip(freeze(layers, "[1]")))
         PyTreeDef([{'w': *}, {'w': *}])
     """
-
     return _opened(tree, is_window)
 
 
@@ -111,8 +112,10 @@ def _opened(tree: Any, is_shut: Callable[[Any], bool]) -> Any:
 
 
 def _without(tree: Any, names: set[str]) -> Any:
+    if not names:
+        return tree
     leaves, structure = tree_flatten(tree)
-    for slot in layout(tree, structure).slots if names else ():
+    for slot in layout(tree, structure).slots:
         if slot.name in names:
             leaves[slot.leaf] = None
     return tree_unflatten(structure, leaves)
@@ -157,9 +160,20 @@ def _aux(tree: Marked) -> tuple[frozenset[str], Ties]:
     return tree._frostline.marks, tree._frostline.ties
 
 
+def _read_aux(text: bytes | bytearray) -> tuple[frozenset[str], Ties]:
+    marks, ties = json.loads(text)
+    return frozenset(marks), tuple(map(tuple, ties))
+
+
 register_pytree_with_keys(
     Marked,
     lambda tree: (((THROUGH, tree._frostline.child),), _aux(tree)),
     _made,
     lambda tree: ((tree._frostline.child,), _aux(tree)),
+)
+export.register_pytree_node_serialization(
+    Marked,
+    serialized_name="frostline.jax.Marked",
+    serialize_auxdata=lambda aux: json.dumps([sorted(aux[0]), aux[1]]).encode(),
+    deserialize_auxdata=_read_aux,
 )
