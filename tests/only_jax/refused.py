@@ -58,7 +58,7 @@ TEXTS: list[tuple[str, Callable[[Any], object], list[str]]] = [
     (
         "a class that is not there",
         lambda tree: fj.freeze(tree, of_type(int)),
-        ["of_type(int) matches none of the 6 parameters.", "Classes in the model:", "  object", EMPTY_FIX],
+        ["of_type(int) matches none of the 6 parameters.", "Classes in the model:", "  object", "  Frozen", EMPTY_FIX],
     ),
     (
         "rows",

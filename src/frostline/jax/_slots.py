@@ -12,7 +12,7 @@ from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, PyTreeDef, Seq
 
 from frostline._core.errors import SamePathError
 from frostline._core.pattern import spell
-from frostline.jax._window import THROUGH, Content, is_window
+from frostline.jax._window import THROUGH, Window, is_window
 
 Keys = tuple[str, ...]
 
@@ -43,11 +43,19 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node of a tree that is no leaf: a module, or a container of them."""
+    """One node of a tree that is no leaf: a module, or a container of them.
+
+    Attributes:
+        keys: the keys that lead there.
+        owner: its class.
+        pinned: whether it is inside a ``Frozen``.
+        window: the class of the window that holds it, if one does.
+    """
 
     keys: Keys
     owner: type
     pinned: bool
+    window: type | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +127,7 @@ class _Place:
     owners: tuple[type, ...]
     pinned: bool
     scopes: tuple[tuple[int, frozenset[str]], ...]  # the marks around it, and how many keys lead to each
+    window: type | None = None  # the class of the window that it is the child of
 
     def below(self, key: Keys, owner: type) -> _Place:
         return _Place(self.keys + key, (*self.owners, owner), self.pinned, self.scopes)
@@ -142,18 +151,19 @@ class _Walk:
             self.found.append((place, self.count))
             self.count += 1
         elif is_window(node):
-            self.visit(below[0][1], self._behind(node._frostline, place))
+            self.visit(below[0][1], self._behind(node, place))
         else:
-            self.nodes.append(Node(place.keys, type(node), place.pinned))
+            self.nodes.append(Node(place.keys, type(node), place.pinned, place.window))
             for path, child in below:
                 self.visit(child, place.below(keys_of(path), type(node)))
 
-    def _behind(self, held: Content, place: _Place) -> _Place:
+    def _behind(self, window: Window, place: _Place) -> _Place:
+        held = window._frostline
         prefix = ".".join(place.keys) + "." if place.keys else ""
         for first, *others in held.ties:
             self.tied |= {prefix + other: prefix + first for other in others}
         scopes = (*place.scopes, (len(place.keys), held.marks)) if held.marks else place.scopes
-        return _Place(place.keys, place.owners, place.pinned or held.pins, scopes)
+        return _Place(place.keys, place.owners, place.pinned or held.pins, scopes, type(window))
 
     def slots(self) -> Iterator[Slot]:
         leaves = {".".join(place.keys): leaf for place, leaf in self.found if leaf is not None}

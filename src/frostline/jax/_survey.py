@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from jax.tree_util import PyTreeDef, tree_flatten
@@ -13,6 +13,7 @@ from jax.tree_util import PyTreeDef, tree_flatten
 from frostline._core.inventory import Inventory, Module, Param
 from frostline._core.plan import Plan
 from frostline.jax._arrays import ARRAYS, is_param, nbytes
+from frostline.jax._frozen import Frozen
 from frostline.jax._slots import Keys, Layout, Node, Slot, layout
 
 # Containers of Python say nothing about a model.
@@ -137,7 +138,14 @@ def _by_use(group: tuple[Slot, ...]) -> Iterable[tuple[Slot, ...]]:
 
 def _module(node: Node, buffer_bytes: int) -> Module:
     path = ".".join(node.keys)
-    return Module(path, _class(node.owner), buffer_bytes, pinned=node.pinned, keys=_keys(node.keys))
+    owner = _use(_class(node.owner)) if node.window is Frozen else _class(node.owner)
+    return Module(path, owner, buffer_bytes, pinned=node.pinned, keys=_keys(node.keys))
+
+
+@cache
+def _use(owner: type) -> type:
+    """What a report calls a use of this class; as in PyTorch it is a kind of ``Frozen``."""
+    return Frozen if owner is object else type(f"Frozen{owner.__name__}", (Frozen,), {})
 
 
 def _class(owner: type) -> type:
