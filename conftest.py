@@ -27,7 +27,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 
 FRONT_ENDS = {
     "frostline.jax": (frostline.jax, {"jax": jax, "jnp": jnp, "np": np, "optax": optax}),
-    "frostline.torch": (frostline.torch, {"torch": torch, "nn": nn}),
+    "frostline.torch": (frostline.torch, {"torch": torch, "nn": nn, "Rule": frostline.Rule}),
 }
 
 

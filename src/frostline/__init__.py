@@ -1,6 +1,7 @@
 """Hold part of a neural network still while the rest learns."""
 
 from frostline._core.errors import (
+    BindError,
     CheckError,
     CountError,
     FileFormatError,
@@ -22,11 +23,13 @@ from frostline._core.errors import (
     WrappedError,
 )
 from frostline._core.plan import Change, Plan
+from frostline._core.rules import Rule, layerwise
 from frostline._core.selectors import everything, glob, of_type, regex, where
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BindError",
     "Change",
     "CheckError",
     "CountError",
@@ -41,6 +44,7 @@ __all__ = [
     "Plan",
     "PlanError",
     "PlanMismatchError",
+    "Rule",
     "SamePathError",
     "SelectorError",
     "StructureError",
@@ -51,6 +55,7 @@ __all__ = [
     "__version__",
     "everything",
     "glob",
+    "layerwise",
     "of_type",
     "regex",
     "where",

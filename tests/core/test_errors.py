@@ -373,6 +373,7 @@ def test_the_text_of_a_bad_file() -> None:
 
 
 BUILTINS = {
+    "BindError": ValueError,
     "CheckError": RuntimeError,
     "CountError": ValueError,
     "FileFormatError": ValueError,

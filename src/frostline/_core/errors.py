@@ -9,6 +9,7 @@
     ├── PlanError (ValueError)                  a text or a value that is no plan
     │   └── PlanMismatchError                   plans, or a plan and a model, that speak of different paths
     ├── ModeError (ValueError)                  a mode that is neither "eval" nor "follow"
+    ├── BindError (ValueError)                  an optimizer and a model that do not go together
     ├── LayerError (TypeError)                  what is no layer, held or called as one
     ├── NothingTrainableError (ValueError)      training with nothing left to train
     ├── SamePathError (ValueError)              two leaves of a tree with one name
@@ -30,6 +31,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from frostline._core.failure import FrostlineError, counted, listed
+from frostline._core.run_errors import BindError
 from frostline._core.selector_errors import CountError, NoMatchError, SelectorError, TiedError, UnsupportedError
 from frostline._core.tree_errors import (
     LayerError,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from frostline._core.movement import Movement
 
 __all__ = [
+    "BindError",
     "CheckError",
     "CountError",
     "FileFormatError",

@@ -8,6 +8,8 @@ Example:
     ['1.bias', '1.weight']
 """
 
+from frostline.torch._bind import Binding as Binding
+from frostline.torch._bind import bind as bind
 from frostline.torch._check import check as check
 from frostline.torch._freezing import Handle as Handle
 from frostline.torch._freezing import follow as follow
@@ -22,8 +24,10 @@ from frostline.torch._guard import guard as guard
 from frostline.torch._report import report as report
 
 __all__ = [
+    "Binding",
     "Frozen",
     "Handle",
+    "bind",
     "check",
     "follow",
     "freeze",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import defaultdict
+from typing import Protocol
 
 from torch import nn
 
@@ -11,11 +13,22 @@ from frostline.torch._claims import OWN_BUFFERS, Claim, latest
 from frostline.torch._survey import Survey, is_trained
 
 
+class Follower(Protocol):
+    """What is to know when something was frozen or thawed."""
+
+    def sync(self) -> None:
+        """Looks at what is frozen now."""
+
+
+FOLLOWERS: weakref.WeakSet[Follower] = weakref.WeakSet()
+
+
 def settle(survey: Survey) -> None:
     """Holds every module that is frozen whole and releases every other one, in place.
 
     A module is frozen when every parameter below it is, and there is one, and a claim says so; a
     module with nothing to train goes with the modules that contain it, if all of them are held.
+    Those who follow, as bound optimizers do, are told.
     """
     modes = held_modes(survey)
     for module in dict.fromkeys(survey.modules.values()):
@@ -25,6 +38,8 @@ def settle(survey: Survey) -> None:
             _hold.hold(module, modes[module])
         else:
             _hold.release(module)
+    for follower in list(FOLLOWERS):
+        follower.sync()
 
 
 def held_modes(survey: Survey) -> dict[nn.Module, str]:

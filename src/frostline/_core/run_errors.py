@@ -1,0 +1,28 @@
+"""What can be wrong while a model trains: optimizers, schedules and checkpoints that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from frostline._core.failure import FrostlineError, listed
+
+
+class BindError(FrostlineError, ValueError):
+    """An optimizer and a model that do not go together.
+
+    Attributes:
+        expression: what was asked for.
+        problem: what is wrong with it, with numbers.
+        found: what was there instead.
+        fix: what to do about it, as code.
+    """
+
+    def __init__(self, expression: str, problem: str, found: tuple[str, ...], fix: str) -> None:
+        super().__init__(expression, problem, found, fix)
+        self.expression, self.problem, self.found, self.fix = expression, problem, found, fix
+
+    def lines(self) -> Iterable[str]:
+        """The lines of the text."""
+        yield f"{self.expression} {self.problem}"
+        yield from listed(self.found, 5)
+        yield self.fix

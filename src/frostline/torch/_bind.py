@@ -1,0 +1,185 @@
+"""An optimizer that follows what is frozen: parameters leave it and come back, with their moments."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import LBFGS, Optimizer
+
+from frostline._core.errors import BindError, UnsupportedError
+from frostline._core.rules import Rule
+from frostline.torch._groups import assigned
+from frostline.torch._named_state import check_fits, loaded, saved
+from frostline.torch._selection import Choice, select
+from frostline.torch._shelf import Moments, Shelf
+from frostline.torch._survey import Survey, survey
+from frostline.torch._whole import FOLLOWERS
+
+
+class Binding:
+    """What :func:`bind` returns: keeps an optimizer to what trains, and saves its state by name.
+
+    Attributes:
+        optimizer: the optimizer.
+        names: the parameters that it is for, frozen or not, in model order.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, read: Survey, names: tuple[str, ...], groups: dict[str, int], shelf: Shelf
+    ) -> None:
+        self.optimizer, self.names = optimizer, names
+        self._groups, self._shelf = groups, shelf
+        self._sites = {path: read.sites[path][0] for path in names}
+        self._owned: dict[str, torch.Tensor] = {path: read.parameters[path] for path in names}
+        own = {id(tensor) for tensor in self._owned.values()}
+        # What the optimizer has besides, a loss with parameters for example, is none of our business.
+        self._others = [[p for p in group["params"] if id(p) not in own] for group in optimizer.param_groups]
+        self._known: tuple[tuple[int, bool], ...] = ()
+
+    def sync(self) -> None:
+        """Makes the optimizer hold what trains now, and nothing else; idempotent.
+
+        It is done after each freezing and thawing, and before each step for what was frozen by hand.
+        """
+        present = {path: module._parameters[local] for path, (module, local) in self._sites.items()}
+        known = tuple((id(tensor), _trains(tensor)) for tensor in present.values())
+        if known == self._known:
+            return
+        self._known = known
+        for path, tensor in present.items():
+            self._carry(path, tensor)
+        for number, (group, others) in enumerate(zip(self.optimizer.param_groups, self._others, strict=True)):
+            inside = [path for path in self.names if self._groups[path] == number and _trains(present[path])]
+            group["params"][:] = [*others, *(present[path] for path in inside)]
+            if "param_names" in group:
+                group["param_names"][:] = [*group["param_names"][: len(others)], *inside]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the optimizer by name: options of the groups, moments, and moments of what is frozen.
+
+        Another frozen set, another order or another machine can load it, where PyTorch's own state dict assigns
+        moments by position.
+        """
+        self.sync()
+        return saved(self.optimizer, self._owned, self._groups, self._shelf)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over a state that was saved by name, whatever was frozen then and is frozen now.
+
+        Moments of what trains now go into the optimizer; those of what is frozen are kept, moved or released, as the
+        binding does. A parameter for which there are none starts anew.
+
+        Raises:
+            BindError: it is no such state, or it speaks of other parameters or groups. Nothing is changed then.
+        """
+        self.sync()
+        check_fits(self.optimizer, self._owned, self._groups, state)
+        loaded(self.optimizer, self._owned, self._shelf, state)
+
+    def __repr__(self) -> str:
+        inside = sum(trains for _, trains in self._known)
+        return f"Binding({type(self.optimizer).__name__}, {inside} of {len(self.names)} parameters in it)"
+
+    def _carry(self, path: str, tensor: torch.Tensor | None) -> None:
+        """Carries the state of one parameter to where it belongs now."""
+        state = self.optimizer.state.pop(self._owned[path], None)
+        if tensor is None or not tensor.requires_grad:
+            self._shelf.put(path, state)
+        elif kept := state or self._shelf.take(path):
+            self.optimizer.state[tensor] = kept
+        if tensor is not None:
+            self._owned[path] = tensor
+
+
+def bind(
+    optimizer: Optimizer, model: nn.Module, *selectors: Choice, rules: Sequence[Rule] = (), moments: Moments = "keep"
+) -> Binding:
+    """From now on the optimizer follows what is frozen in the model.
+
+    What is frozen leaves the optimizer, what thaws joins it, in the group that it had or that a rule names. Groups are
+    never added or removed later, so learning-rate schedulers stay in step; make them after binding.
+
+    Args:
+        optimizer: any optimizer of PyTorch but L-BFGS.
+        model: the model.
+        selectors: the part of the model that the optimizer is for; none means all of it. Say it, where there are
+            several optimizers.
+        rules: options by selector, ``Rule("**.bias", weight_decay=0.0)``; `layerwise` makes the ones of layer-wise
+            learning-rate decay. Of two rules the later one decides, option by option.
+        moments: what happens to the moments of what is frozen. ``"keep"``: they stay, and are there again when it
+            thaws, bit for bit. ``"cpu"``: the same, in the main memory. ``"release"``: they are gone, and AdamW holds
+            exactly 8 bytes for each trainable float32 value, beside its counters.
+
+    Returns:
+        A binding, which saves and loads the optimizer's state by name.
+
+    Raises:
+        BindError: the optimizer is bound already, or two are to have one parameter; a rule has an option that the
+            optimizer has not, or comes too late for a scheduler; `moments` is none of the three.
+        UnsupportedError: the optimizer keeps one state for all parameters, as L-BFGS does.
+        NoMatchError, SelectorError, TiedError: as in :func:`freeze`, for `selectors` and `rules`.
+
+    Source:
+        https://github.com/pytorch/pytorch/issues/1489 (states by name), and the warning of
+        ``torch.optim.Optimizer.load_state_dict``, which assigns by position.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+        >>> optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        >>> binding = bind(optimizer, model, rules=[Rule("**.bias", weight_decay=0.0)])
+        >>> handle = freeze(model, "0")
+        >>> [len(group["params"]) for group in optimizer.param_groups]
+        [1, 1]
+        >>> handle.undo()
+        >>> [len(group["params"]) for group in optimizer.param_groups]
+        [2, 2]
+    """
+    if isinstance(optimizer, LBFGS):
+        raise UnsupportedError(
+            "bind(LBFGS, model)",
+            "binds an optimizer that keeps one history for all parameters.",
+            "Leave it unbound: frozen parameters are left out of its steps, and its history is dropped when they are.",
+        )
+    shelf = Shelf(moments)
+    read = survey(model)
+    chosen = select(selectors, read, expect=None, allow_empty=False)
+    pinned = {param.path for param in read.inventory.params if param.pinned}
+    names = tuple(path for path in read.parameters if path in chosen - pinned)
+    _check_free(optimizer, read, names)
+    binding = Binding(optimizer, read, names, assigned(optimizer, read, names, rules), shelf)
+    # The hook keeps the binding alive as long as the optimizer is.
+    optimizer.register_step_pre_hook(lambda *_: binding.sync())
+    FOLLOWERS.add(binding)
+    _LIVE.add(binding)
+    binding.sync()
+    return binding
+
+
+_LIVE: weakref.WeakSet[Binding] = weakref.WeakSet()
+
+
+def _trains(tensor: torch.Tensor | None) -> bool:
+    return tensor is not None and tensor.requires_grad
+
+
+def _check_free(optimizer: Optimizer, read: Survey, names: Sequence[str]) -> None:
+    wanted = {id(read.parameters[path]): path for path in names}
+    for other in _LIVE:
+        if other.optimizer is optimizer:
+            raise BindError(
+                "bind(optimizer, model)",
+                f"binds an optimizer that is bound already, to {len(other.names)} parameters.",
+                (),
+                "Bind once, and keep what it returns: binding = bind(optimizer, model).",
+            )
+        if both := [wanted[id(tensor)] for tensor in other._owned.values() if id(tensor) in wanted]:
+            raise BindError(
+                "bind(optimizer, model)",
+                f"would give {len(both)} of {len(names)} parameters to two optimizers.",
+                tuple(both),
+                'Say which part each is for: bind(optimizer, model, "generator").',
+            )
