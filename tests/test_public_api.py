@@ -40,6 +40,7 @@ PUBLIC: dict[str, list[str]] = {
         "where",
     ],
     "frostline.jax": [
+        "Audit",
         "Frozen",
         "audit",
         "follow",

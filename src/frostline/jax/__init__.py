@@ -8,6 +8,8 @@ Example:
     ['head.w']
 """
 
+from frostline.jax._audit import Audit as Audit
+from frostline.jax._audit import audit as audit
 from frostline.jax._freezing import follow as follow
 from frostline.jax._freezing import freeze as freeze
 from frostline.jax._freezing import mask as mask
@@ -19,18 +21,24 @@ from frostline.jax._gradient import grad as grad
 from frostline.jax._gradient import value_and_grad as value_and_grad
 from frostline.jax._guard import guard as guard
 from frostline.jax._marked import strip as strip
+from frostline.jax._optimizer import optimizer as optimizer
 from frostline.jax._parts import join as join
 from frostline.jax._parts import split as split
+from frostline.jax._report import report as report
 
 __all__ = [
+    "Audit",
     "Frozen",
+    "audit",
     "follow",
     "freeze",
     "grad",
     "guard",
     "join",
     "mask",
+    "optimizer",
     "plan",
+    "report",
     "split",
     "strip",
     "thaw",

@@ -107,7 +107,8 @@ def follow(tree: Any, plan: Plan) -> Any:
         True
     """
     read = survey(tree)
-    change = read.plan.change_to(plan)
+    # From the plan, so that an error says which side lacks what.
+    change = plan.change_to(read.plan).inverse()
     if change.thaw & read.pinned:
         raise PinnedError("follow(tree, plan)", tuple(sorted(change.thaw & read.pinned)))
     return _as_planned(read, plan)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, final
 
 import jax
+from jax import export
 from jax.tree_util import register_pytree_with_keys
 
 from frostline._core.errors import LayerError
@@ -96,4 +97,10 @@ register_pytree_with_keys(
     lambda use: (((THROUGH, use._frostline.child),), None),
     lambda _, below: _made(*below),
     lambda use: ((use._frostline.child,), None),
+)
+export.register_pytree_node_serialization(
+    Frozen,
+    serialized_name="frostline.jax.Frozen",
+    serialize_auxdata=lambda _: b"",
+    deserialize_auxdata=lambda _: None,
 )

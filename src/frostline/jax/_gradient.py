@@ -87,7 +87,7 @@ def _over_trainable(
 def seen(tree: Any) -> Any:
     """The tree as a loss is to see it: a plain one, in which frozen leaves have no gradient."""
     return jax.tree.map(
-        lambda node: node._frostline.seen() if type(node) is Marked else node,
+        lambda node: seen(node._frostline.seen()) if type(node) is Marked else node,
         tree,
         is_leaf=lambda node: type(node) is Marked,
     )

@@ -8,20 +8,28 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import numpy as np
+
+from frostline.jax._arrays import ARRAYS
 
 MODE = "inference"
 
 
 def in_evaluation(tree: Any) -> Any:
     """The tree with every mode leaf set; the same object, if there is none to set."""
-    if not any(leaf is False for leaf in jax.tree.leaves(tree)):
+    if not any(_may_be_off(leaf) for leaf in jax.tree.leaves(tree)):
         return tree
     return jax.tree_util.tree_map_with_path(lambda path, leaf: set_mode(_last(path), leaf), tree)
 
 
 def set_mode(key: str, leaf: Any) -> Any:
     """The leaf at this key; true if it is a mode."""
-    return True if leaf is False and key == MODE else leaf
+    return True if key == MODE and _may_be_off(leaf) else leaf
+
+
+def _may_be_off(leaf: Any) -> bool:
+    # Inside of ``jit``, and in what comes out of it, a bool is an array of one bool.
+    return leaf is False or (isinstance(leaf, ARRAYS) and leaf.shape == () and leaf.dtype == np.bool_)
 
 
 def _last(path: tuple[Any, ...]) -> str:

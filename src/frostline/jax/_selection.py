@@ -65,8 +65,8 @@ def _is_same(node: Any, wanted: Any) -> bool:
         return node is wanted
     mine, yours = jax.tree.leaves(node), jax.tree.leaves(wanted)
     pairs = [(one, other) for one, other in zip(mine, yours, strict=False) if isinstance(other, ARRAYS)]
-    is_shaped_alike = len(mine) == len(yours) and jax.tree.structure(node) == jax.tree.structure(wanted)
-    return bool(pairs) and is_shaped_alike and all(one is other for one, other in pairs)
+    shapes: list[Any] = [jax.tree.structure(node), jax.tree.structure(wanted)]
+    return bool(pairs) and shapes[0] == shapes[1] and all(one is other for one, other in pairs)
 
 
 def _why(choice: Any) -> str:

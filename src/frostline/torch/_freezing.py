@@ -181,7 +181,8 @@ def follow(model: nn.Module, plan: Plan) -> Change:
         frozenset({'0.weight'})
     """
     read = survey(model)
-    change = plan_of(read).change_to(plan)
+    # From the plan, so that an error says which side lacks what.
+    change = plan.change_to(plan_of(read)).inverse()
     if change.thaw & _pinned(read):
         raise PinnedError("follow(model, plan)", tuple(sorted(change.thaw & _pinned(read))))
     if change:
