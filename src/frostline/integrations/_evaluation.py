@@ -1,0 +1,128 @@
+"""What linen and Haiku have in common: mode is an argument of a call, and state is a dict beside the parameters."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+
+from frostline._core.errors import LayerError
+from frostline._core.plan import Plan
+from frostline.jax._arrays import described
+from frostline.jax._slots import keys_of
+
+Keys = tuple[str, ...]
+
+
+def in_evaluation(
+    method: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    modes: Mapping[str, Any],
+    said: Collection[str] = (),
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call, but those that say the mode say evaluation, whether they were given or not.
+
+    A flag is replaced if it is a bool or None, a rate if it is not None: an array called ``train`` is no mode.
+
+    Args:
+        method: what is called.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        modes: the value in evaluation mode of each argument that says the mode.
+        said: modes that the module says by an attribute; to say one twice is refused where the default is None.
+
+    Example:
+        >>> def call(x, train=True): ...
+        >>> in_evaluation(call, (1, True), {}, {"train": False})
+        ((1, False), {})
+    """
+    kwargs = {name: modes[name] if _is_mode(name, value, modes) else value for name, value in kwargs.items()}
+    try:
+        signature = inspect.signature(method)
+        bound = signature.bind_partial(*args, **kwargs)
+    except (TypeError, ValueError):
+        # It has no signature, or one that is not its own, or the call is wrong and will say so.
+        return args, kwargs
+    for name in modes.keys() & signature.parameters.keys():
+        default = signature.parameters[name].default
+        if _is_mode(name, bound.arguments.get(name, None if default is inspect.Parameter.empty else default), modes):
+            bound.arguments[name] = None if name in said and default is None else modes[name]
+    return bound.args, bound.kwargs
+
+
+def says_mode(value: Any, in_evaluation: Any) -> bool:
+    """Whether a value is one of those that the value in evaluation mode is to replace.
+
+    Example:
+        >>> says_mode(True, False), says_mode([1.0], False), says_mode(0.5, 0.0), says_mode(None, 0.0)
+        (True, False, True, False)
+    """
+    if isinstance(in_evaluation, bool):
+        return value is None or isinstance(value, bool | np.bool_)
+    return value is not None
+
+
+def whole(plan: Plan, keys_of: Callable[[str], Keys]) -> frozenset[Keys]:
+    """The modules all of whose parameters are frozen, and that have one.
+
+    Args:
+        plan: what is frozen.
+        keys_of: the keys of the module around a parameter, from its path.
+
+    Example:
+        >>> sorted(whole(Plan({"a.b.w", "a.c.w"}, {"d.w", "d.b.w"}), lambda path: tuple(path.split(".")[:-1])))
+        [('a',), ('a', 'b'), ('a', 'c')]
+    """
+    return frozenset(_around(plan.frozen, keys_of) - _around(plan.trainable, keys_of))
+
+
+def is_within(keys: Keys, modules: AbstractSet[Keys]) -> bool:
+    """Whether a module is one of these, or below one: what has no parameters goes with the module around it."""
+    return any(keys[:depth] in modules for depth in range(len(keys) + 1))
+
+
+def _is_mode(name: str, value: Any, modes: Mapping[str, Any]) -> bool:
+    return name in modes and says_mode(value, modes[name])
+
+
+@contextmanager
+def attributes(module: Any, values: Mapping[str, Any]) -> Iterator[None]:
+    """A module with other attributes for a while, also where it refuses to have them set."""
+    before = {name: getattr(module, name) for name in values}
+    vars(module).update(values)
+    try:
+        yield
+    finally:
+        vars(module).update(before)
+
+
+def restored(moved: Any, before: Any, stays: Callable[[Keys], bool]) -> Any:
+    """The tree that moved, with the leaves of before wherever their keys say that they stay.
+
+    Example:
+        >>> restored({"a": {"mean": 2.0}, "b": {"mean": 3.0}}, {"a": {"mean": 1.0}}, lambda keys: keys[0] == "a")
+        {'a': {'mean': 1.0}, 'b': {'mean': 3.0}}
+    """
+    kept = {keys_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(before)}
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: kept.get(keys_of(path), leaf) if stays(keys_of(path)) else leaf, moved
+    )
+
+
+def no_layer(thing: Any, kinds: str) -> LayerError:
+    """What is raised of a thing that is none of these kinds of layers."""
+    return LayerError(
+        "Frozen(layer)",
+        f"holds {described(thing)}, and a use is of {kinds}.",
+        'Freeze parameters where they are: params = frostline.jax.freeze(params, "encoder").',
+    )
+
+
+def _around(paths: Iterable[str], keys_of: Callable[[str], Keys]) -> set[Keys]:
+    return {keys[:depth] for keys in map(keys_of, paths) for depth in range(len(keys) + 1)}
