@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console, RenderableType
@@ -39,6 +39,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document an
 
 @app.command()
 def demo(
+    framework: Annotated[Literal["torch", "jax"], typer.Option(help="What to do it in.")] = "torch",
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page about the run.")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture of the run.")] = None,
     as_json: AsJson = False,
@@ -49,9 +50,10 @@ def demo(
     try:
         from frostline import demo as digits
 
-        digits.run(html=html, plot=plot, as_json=as_json, console=Console(stderr=as_json))
+        console = Console(stderr=as_json)
+        digits.run(framework=framework, html=html, plot=plot, as_json=as_json, console=console)
     except ModuleNotFoundError as error:
-        _fail(_missing("The demo", "torch,demo,plot", error))
+        _fail(_missing("The demo", f"{framework},demo,plot", error))
 
 
 @app.command()

@@ -27,11 +27,11 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any
 
 def test_what_the_demo_is_given(run: Run, calls: list[dict[str, Any]]) -> None:
     assert run("demo") == (0, "", "")
-    assert run("demo", "--html", "a.html", "--plot", "b.png", "--json") == (0, "", "")
+    assert run("demo", "--framework", "jax", "--html", "a.html", "--plot", "b.png", "--json") == (0, "", "")
     consoles = [call.pop("console") for call in calls]
     assert calls == [
-        {"html": None, "plot": None, "as_json": False},
-        {"html": Path("a.html"), "plot": Path("b.png"), "as_json": True},
+        {"framework": "torch", "html": None, "plot": None, "as_json": False},
+        {"framework": "jax", "html": Path("a.html"), "plot": Path("b.png"), "as_json": True},
     ]
     # With --json, stdout is for the document alone.
     assert [console.stderr for console in consoles] == [False, True]
@@ -49,15 +49,22 @@ def test_a_file_that_cannot_be_written_is_said_before_the_training(
     assert calls == []
 
 
+def test_a_framework_that_is_none_of_the_two(run: Run, calls: list[dict[str, Any]]) -> None:
+    code, out, error = run("demo", "--framework", "tensorflow")
+    assert (code, out) == (2, "")
+    assert "--framework" in error
+    assert all(name in error for name in ("'tensorflow'", "'torch'", "'jax'"))
+    assert calls == []
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
 def test_a_missing_package_and_the_line_to_install_it(
-    run: Run, calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    run: Run, calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, framework: str
 ) -> None:
     def fail(**_: Any) -> None:
         raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
 
     monkeypatch.setattr(frostline.demo, "run", fail)  # type: ignore[attr-defined]
-    assert run("demo") == (
-        2,
-        "",
-        "The demo needs sklearn, which is not installed.\nInstall it:\n  pip install 'frostline[torch,demo,plot]'\n",
-    )
+    fix = f"Install it:\n  pip install 'frostline[{framework},demo,plot]'\n"
+    expected = (2, "", f"The demo needs sklearn, which is not installed.\n{fix}")
+    assert run("demo", "--framework", framework) == expected

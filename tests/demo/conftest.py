@@ -1,12 +1,14 @@
-"""One quick demo for all tests: two runs of six steps."""
+"""One quick demo in each framework for all tests: two runs of six steps."""
 
 from collections.abc import Iterator
 
 import pytest
 import torch
 
+from demo.facts import FACTS, Facts
 from frostline.demo import perform
 from frostline.demo.budget import Budget
+from frostline.demo.framework import Framework, Name, framework_of
 from frostline.demo.outcome import Outcome
 
 QUICK = Budget(runs=2, epochs=1, labelled=4, looks=(2, 6), batch=8)
@@ -17,9 +19,25 @@ def budget() -> Budget:
     return QUICK
 
 
+@pytest.fixture(scope="session", params=["torch", "jax"])
+def name(request: pytest.FixtureRequest) -> Name:
+    """A test that asks for it, or for one of those below, is a test of both frameworks."""
+    return request.param  # type: ignore[no-any-return]
+
+
 @pytest.fixture(scope="session")
-def outcome() -> Outcome:
-    return perform(QUICK, lambda stage: None)
+def framework(name: Name) -> Framework:
+    return framework_of(name)
+
+
+@pytest.fixture(scope="session")
+def facts(name: Name) -> Facts:
+    return FACTS[name]
+
+
+@pytest.fixture(scope="session")
+def outcome(framework: Framework) -> Outcome:
+    return perform(framework, QUICK, lambda stage: None)
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,11 @@ from typing import NoReturn
 import pytest
 from rich.console import Console
 
+from demo.facts import Facts
 from frostline.demo import program, run
 from frostline.demo.budget import Budget
 from frostline.demo.destination import DestinationError, picture, writable, write
+from frostline.demo.framework import Name
 from frostline.demo.outcome import Outcome
 
 
@@ -23,7 +25,7 @@ def console() -> Console:
 @pytest.fixture
 def done(monkeypatch: pytest.MonkeyPatch, outcome: Outcome) -> None:
     """The work is done already."""
-    monkeypatch.setattr(program, "perform", lambda budget, tick: outcome)
+    monkeypatch.setattr(program, "perform", lambda framework, budget, tick: outcome)
 
 
 @pytest.fixture
@@ -35,9 +37,9 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("done")
-def test_it_writes_a_page_and_a_picture(console: Console, tmp_path: Path, budget: Budget) -> None:
+def test_it_writes_a_page_and_a_picture(console: Console, tmp_path: Path, budget: Budget, name: Name) -> None:
     html, plot = tmp_path / "page.html", tmp_path / "picture.png"
-    run(html=html, plot=plot, as_json=False, console=console, budget=budget)
+    run(framework=name, html=html, plot=plot, as_json=False, console=console, budget=budget)
     assert html.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert plot.read_bytes()[:4] == b"\x89PNG"
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -47,12 +49,13 @@ def test_it_writes_a_page_and_a_picture(console: Console, tmp_path: Path, budget
 
 @pytest.mark.usefixtures("done")
 def test_json_is_one_document_and_nothing_else(
-    console: Console, capsys: pytest.CaptureFixture[str], budget: Budget
+    console: Console, capsys: pytest.CaptureFixture[str], budget: Budget, name: Name, facts: Facts
 ) -> None:
-    run(html=None, plot=None, as_json=True, console=console, budget=budget)
+    run(framework=name, html=None, plot=None, as_json=True, console=console, budget=budget)
     document = json.loads(capsys.readouterr().out)
     assert console.file.getvalue() == ""  # type: ignore[attr-defined]
     assert list(document) == [
+        "framework",
         "budget",
         "unseen_scans",
         "accuracy_on_0_to_4_before",
@@ -63,15 +66,17 @@ def test_json_is_one_document_and_nothing_else(
     ]
     assert [way["trainable_params"] for way in document["ways"]] == [645, 14_773, 14_773]
     assert [way["accuracy_on_0_to_4_afterwards"] is None for way in document["ways"]] == [False, False, True]
-    assert (document["proof"]["steps"], len(document["proof"]["bitwise_equal"])) == (12, 18)
-    assert len(document["proof"]["frozen_by_hand"]["moved"]) == 9
+    assert document["framework"] == {"torch": "PyTorch", "jax": "JAX"}[name]
+    assert document["proof"]["steps"] == 12
+    assert set(document["proof"]["bitwise_equal"]) == facts.parameters | facts.statistics
+    assert set(document["proof"]["frozen_by_hand"]["moved"]) == facts.moved
 
 
 @pytest.mark.usefixtures("untrained")
 def test_a_picture_of_no_format_is_said_before_the_training(console: Console, tmp_path: Path) -> None:
     file = tmp_path / "picture.gif"
     with pytest.raises(DestinationError) as caught:
-        run(html=None, plot=file, as_json=False, console=console)
+        run(framework="torch", html=None, plot=file, as_json=False, console=console)
     assert str(caught.value) == "\n".join(
         [
             f"'{file}' cannot be written: its suffix is '.gif', and there are 3: .pdf, .png and .svg.",
@@ -84,7 +89,7 @@ def test_a_picture_of_no_format_is_said_before_the_training(console: Console, tm
 def test_a_folder_that_is_not_there_is_said_before_the_training(console: Console, tmp_path: Path) -> None:
     file = tmp_path / "no" / "page.html"
     with pytest.raises(DestinationError) as caught:
-        run(html=file, plot=None, as_json=False, console=console)
+        run(framework="torch", html=file, plot=None, as_json=False, console=console)
     assert str(caught.value) == "\n".join(
         [
             f"'{file}' cannot be written: no such file or directory.",
@@ -118,7 +123,7 @@ def test_matplotlib_is_asked_for_before_the_training(
         monkeypatch.delitem(sys.modules, f"frostline.demo.{name}", raising=False)
     files = {"html": None, "plot": None, option: tmp_path / "file.png"}
     with pytest.raises(ModuleNotFoundError, match="matplotlib"):
-        run(as_json=False, console=console, **files)
+        run(framework="torch", as_json=False, console=console, **files)
 
 
 @pytest.mark.usefixtures("done")
@@ -127,5 +132,5 @@ def test_without_files_matplotlib_is_not_needed(
 ) -> None:
     for name in [name for name in sys.modules if name.startswith("matplotlib")]:
         monkeypatch.setitem(sys.modules, name, None)
-    run(html=None, plot=None, as_json=False, console=console, budget=budget)
+    run(framework="torch", html=None, plot=None, as_json=False, console=console, budget=budget)
     assert "In one sentence" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
+from demo.facts import Facts
 from frostline.demo import page, picture
 from frostline.demo.outcome import Outcome
 from frostline.demo.story import by_hand, proof, story
@@ -93,10 +94,11 @@ def test_a_page_has_day_and_night_and_no_colour_of_neither(outcome: Outcome) -> 
     assert [color for color in page.VARIABLES if color in text] == []
 
 
-def test_a_page_says_everything_and_every_reference_leads_somewhere(outcome: Outcome) -> None:
+def test_a_page_says_everything_and_every_reference_leads_somewhere(outcome: Outcome, facts: Facts) -> None:
     text = page.page(outcome)
     assert re.findall(r"\$\w+", text) == []
-    for said in (story(outcome), str(outcome.report), "9 of 18 frozen tensors moved.", "14,773", "1,024 of 1,024"):
+    alarm = facts.alarm.splitlines()[0]
+    for said in (story(outcome), proof(outcome), str(outcome.report), alarm, "14,773", "1,024 of 1,024"):
         assert said in text
     ids = {attributes["id"] for _, attributes in tags_of(text).seen if "id" in attributes}
     assert set(re.findall(r"url\(#([^)]+)\)|href=\"#([^\"]+)\"", text))

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-import torch
+import numpy as np
 
-import frostline.torch as ft
 from frostline._core.errors import MovedError
 from frostline.demo.budget import Budget
-from frostline.demo.contest import Run, Tick, batches, onto
-from frostline.demo.learner import Learner, accuracy
+from frostline.demo.contest import Run, Tick, batches
+from frostline.demo.framework import Learner, accuracy
 
 
 @final
@@ -35,22 +34,21 @@ class ByHand:
 
 
 def freeze_by_hand(run: Run, budget: Budget, tick: Tick) -> ByHand:
-    """Learns 5 to 9 on the trunk of a run, with ``requires_grad_(False)`` and nothing else."""
-    network = onto(run.old.network, run.head)
-    network.trunk.requires_grad_(False)
-    learner = Learner(network, budget.lr)
+    """Learns 5 to 9 on the trunk of a run, frozen by hand."""
+    learner = run.old.onto(run.head)
+    learner.freeze_by_hand()
     error = _caught(learner, run, budget, tick)
     moved = tuple(movement.path for movement in error.moved) if error is not None else ()
     scans = run.dealt.old_unseen
-    before, after = run.old.scores(scans), learner.scores(scans, head=run.old.network.head)
+    before, after = run.old.scores(scans), learner.scores(scans, head=run.old.head)
     changed = int((before != after).any(1).sum())
     return ByHand(str(error or ""), moved, run.before, accuracy(after, scans), changed)
 
 
 def _caught(learner: Learner, run: Run, budget: Budget, tick: Tick) -> MovedError | None:
-    dice = torch.Generator().manual_seed(0)
+    dice = np.random.default_rng(0)
     try:
-        with ft.guard(learner.network):
+        with learner.guarded():
             for batch in batches(run.dealt.new, budget, dice):
                 learner.step(batch)
                 tick("freeze by hand")

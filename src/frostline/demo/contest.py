@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Any, Literal, final
 
-import torch
+import numpy as np
 
-import frostline.torch as ft
 from frostline._core.report import Report
 from frostline.demo.budget import Budget
-from frostline.demo.learner import Learner
-from frostline.demo.network import Network, new_head
+from frostline.demo.framework import Framework, Learner, reads
 from frostline.demo.scans import Lesson, Scans, lesson
 
 Way = Literal["frozen trunk", "full fine-tuning", "from scratch"]
@@ -61,84 +58,79 @@ class Run:
 
     dealt: Lesson
     old: Learner
-    head: torch.nn.Linear
+    head: Any
     before: float
     traces: dict[Way, Trace]
     watched: frozenset[str]
     report: Report
 
 
-def play(budget: Budget, seed: int, tick: Tick) -> Run:
-    """Plays one run.
+def play(framework: Framework, budget: Budget, seed: int, tick: Tick) -> Run:
+    """Plays one run; the scans and batches of a seed are the same in every framework.
 
     Raises:
         MovedError: the frozen trunk moved.
     """
-    torch.manual_seed(seed)
-    dice = torch.Generator().manual_seed(seed)
+    dice = np.random.default_rng(seed)
     dealt = lesson(dice, budget.labelled)
-    old = _learn_old(dealt.old, budget, dice, tick)
-    head = new_head()
-    ways = _ways(old.network, head, budget.lr)
+    old = framework.beginner(_seed(dice), budget.lr)
+    _learn_old(old, dealt.old, budget, dice, tick)
+    head = framework.new_head(_seed(dice))
+    ways = _ways(old, head, framework.beginner(_seed(dice), budget.lr))
     scores, watched = _learn_new(ways, dealt, budget, dice, tick)
-    before = old.accuracy(dealt.old_unseen)
-    traces = {way: _trace(ways[way], scores[way], old.network.head, dealt, budget) for way in WAYS}
-    frozen = ways["frozen trunk"]
-    return Run(dealt, old, head, before, traces, watched, ft.report(frozen.network, frozen.optimizer))
+    before = reads(old, dealt.old_unseen)
+    traces = {way: _trace(ways[way], scores[way], old.head, dealt, budget) for way in WAYS}
+    return Run(dealt, old, head, before, traces, watched, ways["frozen trunk"].report())
 
 
-def batches(scans: Scans, budget: Budget, dice: torch.Generator) -> Iterator[Scans]:
+def batches(scans: Scans, budget: Budget, dice: np.random.Generator) -> Iterator[Scans]:
     """As many batches as there are steps, drawn at random."""
     for _ in range(budget.steps):
-        yield scans[torch.randint(len(scans), (budget.batch,), generator=dice)]
+        yield scans[dice.integers(len(scans), size=budget.batch)]
 
 
-def onto(old: Network, head: torch.nn.Linear) -> Network:
-    """A copy of the old network with a copy of another head."""
-    network = copy.deepcopy(old)
-    network.head = copy.deepcopy(head)
-    return network
+def _seed(dice: np.random.Generator) -> int:
+    return int(dice.integers(2**31))
 
 
-def _learn_old(scans: Scans, budget: Budget, dice: torch.Generator, tick: Tick) -> Learner:
-    learner = Learner(Network(), budget.lr)
+def _learn_old(learner: Learner, scans: Scans, budget: Budget, dice: np.random.Generator, tick: Tick) -> None:
     for _ in range(budget.epochs):
-        for places in torch.randperm(len(scans), generator=dice).split(budget.batch):
-            learner.step(scans[places])
+        places = dice.permutation(len(scans))
+        # Whole batches, as a compiler would begin again for the rest.
+        for batch in range(len(scans) // budget.batch):
+            learner.step(scans[places[batch * budget.batch : (batch + 1) * budget.batch]])
         tick("learn 0 to 4")
-    return learner
 
 
-def _ways(old: Network, head: torch.nn.Linear, lr: float) -> dict[Way, Learner]:
-    frozen = onto(old, head)
-    ft.freeze(frozen, "trunk")
-    networks = {"frozen trunk": frozen, "full fine-tuning": onto(old, head), "from scratch": Network()}
-    return {way: Learner(networks[way], lr) for way in WAYS}
+def _ways(old: Learner, head: Any, beginner: Learner) -> dict[Way, Learner]:
+    frozen = old.onto(head)
+    frozen.freeze()
+    return {"frozen trunk": frozen, "full fine-tuning": old.onto(head), "from scratch": beginner}
 
 
 def _learn_new(
-    ways: dict[Way, Learner], dealt: Lesson, budget: Budget, dice: torch.Generator, tick: Tick
+    ways: dict[Way, Learner], dealt: Lesson, budget: Budget, dice: np.random.Generator, tick: Tick
 ) -> tuple[dict[Way, list[float]], frozenset[str]]:
-    scores = {way: [ways[way].accuracy(dealt.new_unseen)] for way in WAYS}
-    with ft.guard(ways["frozen trunk"].network) as watching:
+    scores = {way: [reads(ways[way], dealt.new_unseen)] for way in WAYS}
+    with ways["frozen trunk"].guarded() as watched:
         for number, batch in enumerate(batches(dealt.new, budget, dice), start=1):
             # In turn, so that what slows the machine slows all three; rotated, so that none is always first.
             for place in range(len(WAYS)):
                 ways[WAYS[(number + place) % len(WAYS)]].step(batch)
             if number in budget.looks:
                 for way in WAYS:
-                    scores[way].append(ways[way].accuracy(dealt.new_unseen))
+                    scores[way].append(reads(ways[way], dealt.new_unseen))
             tick("learn 5 to 9, three ways")
-    return scores, watching.paths
+    return scores, watched
 
 
-def _trace(learner: Learner, scores: list[float], old_head: torch.nn.Linear, dealt: Lesson, budget: Budget) -> Trace:
+def _trace(learner: Learner, scores: list[float], old_head: Any, dealt: Lesson, budget: Budget) -> Trace:
     return Trace(
         scores=tuple(scores),
-        kept=learner.accuracy(dealt.old_unseen, head=old_head),
+        kept=reads(learner, dealt.old_unseen, head=old_head),
         seconds=tuple(learner.seconds),
         trainable_params=learner.trainable_params(),
         optimizer_bytes=learner.optimizer_bytes(),
         # A copy: a slice would bring the memory of all scans along.
-        saved_bytes=learner.saved_bytes(dealt.new[torch.arange(budget.batch)]),
+        saved_bytes=learner.saved_bytes(dealt.new[np.arange(budget.batch)]),
     )

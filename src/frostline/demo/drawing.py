@@ -40,7 +40,7 @@ class Ink:
 def draw_digits(places: Sequence[Axes], labelled: int, ink: Ink) -> None:
     """Draws one scan of each digit on ten axes."""
     colors = [COLORS["frozen trunk"]] * len(OLD) + [COLORS["full fine-tuning"]] * len(NEW)
-    images = [image[0].numpy() for digits in (OLD, NEW) for image in one_of_each(digits).images]
+    images = [image[0] for digits in (OLD, NEW) for image in one_of_each(digits).images]
     for axes, image, color in zip(places, images, colors, strict=True):
         # A pixel is how much of the colour there is, so that the paper may be white or black.
         axes.imshow(np.dstack([np.broadcast_to(to_rgb(color), (8, 8, 3)), image]), interpolation="nearest")

@@ -12,6 +12,7 @@ from frostline.demo.budget import Budget
 from frostline.demo.by_hand import ByHand
 from frostline.demo.contest import WAYS, Run, Trace, Way
 from frostline.demo.sharing import Sharing
+from frostline.demo.words import Words
 
 
 @final
@@ -87,6 +88,7 @@ class Outcome:
     """All that the demo shows.
 
     Attributes:
+        words: those of the framework.
         budget: the set-up.
         scores: one for each way, in the order of `WAYS`.
         before: accuracy on unseen scans of 0 to 4 before 5 to 9 were learnt.
@@ -98,6 +100,7 @@ class Outcome:
         report: what is frozen.
     """
 
+    words: Words
     budget: Budget
     scores: tuple[Score, ...]
     before: Spread
@@ -111,6 +114,7 @@ class Outcome:
     def to_dict(self) -> dict[str, object]:
         """As JSON-able data."""
         return {
+            "framework": self.words.framework,
             "budget": asdict(self.budget),
             "unseen_scans": {"5_to_9": self.unseen, "0_to_4": self.unseen_old},
             "accuracy_on_0_to_4_before": self.before.to_dict(),
@@ -125,10 +129,11 @@ class Outcome:
         }
 
 
-def summed_up(budget: Budget, runs: Sequence[Run], by_hand: ByHand, sharing: Sharing) -> Outcome:
+def summed_up(words: Words, budget: Budget, runs: Sequence[Run], by_hand: ByHand, sharing: Sharing) -> Outcome:
     """The outcome of some runs."""
     first = runs[0]
     return Outcome(
+        words=words,
         budget=budget,
         scores=tuple(_score(way, [run.traces[way] for run in runs]) for way in WAYS),
         before=Spread(tuple(run.before for run in runs)),

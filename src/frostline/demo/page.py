@@ -30,20 +30,23 @@ CLASSES = {"frozen trunk": "frozen", "full fine-tuning": "full", "from scratch":
 
 def page(outcome: Outcome) -> str:
     """The page as HTML."""
-    words = {
+    texts = {
         "story": story(outcome),
         "proof": proof(outcome),
         "by_hand": by_hand(outcome),
         "message": outcome.by_hand.message,
-        "setting": setting(outcome.budget),
+        "setting": setting(outcome.budget, outcome.words),
         "report": str(outcome.report),
+        "kept": outcome.words.kept,
+        "models": outcome.words.models,
+        "command": outcome.words.command,
         "runs": str(outcome.budget.runs),
         "batch": str(outcome.budget.batch),
         "unseen": str(outcome.unseen),
         "unseen_old": str(outcome.unseen_old),
     }
     template = Template(files("frostline.demo").joinpath("page.html").read_text(encoding="utf-8"))
-    return template.substitute({name: escape(text) for name, text in words.items()}, **_pieces(outcome))
+    return template.substitute({name: escape(text) for name, text in texts.items()}, **_pieces(outcome))
 
 
 def _pieces(outcome: Outcome) -> dict[str, str]:

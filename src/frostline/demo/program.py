@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.text import Text
 
@@ -16,19 +14,28 @@ from frostline.demo import destination
 from frostline.demo.budget import Budget
 from frostline.demo.by_hand import freeze_by_hand
 from frostline.demo.contest import Tick, play
+from frostline.demo.framework import Framework, Name, framework_of
 from frostline.demo.outcome import Outcome, summed_up
 from frostline.demo.scans import NEW, one_of_each
-from frostline.demo.sharing import share
 from frostline.demo.story import setting
 from frostline.demo.terminal import progress, shown
 
 DEFAULT = Budget()
 
 
-def run(*, html: Path | None, plot: Path | None, as_json: bool, console: Console, budget: Budget = DEFAULT) -> None:
+def run(
+    *,
+    framework: Name,
+    html: Path | None,
+    plot: Path | None,
+    as_json: bool,
+    console: Console,
+    budget: Budget = DEFAULT,
+) -> None:
     """Runs the demo and shows what it found out.
 
     Args:
+        framework: in which framework.
         html: where to write a page about it.
         plot: where to write a picture of it.
         as_json: whether to print one JSON document and nothing else.
@@ -37,13 +44,15 @@ def run(*, html: Path | None, plot: Path | None, as_json: bool, console: Console
 
     Raises:
         DestinationError: a file cannot be written; raised before the training.
-        ModuleNotFoundError: matplotlib is not installed, and a page or a picture is asked for; before it, too.
+        ModuleNotFoundError: the framework is not installed, or matplotlib is not, and a page or a picture is asked
+            for; before it, too.
     """
+    found = framework_of(framework)
     makers = _makers(html, plot)
     if not as_json:
-        console.print(Text(setting(budget)))
+        console.print(Text(setting(budget, found.WORDS)))
     with progress(budget, console) as tick:
-        outcome = perform(budget, tick)
+        outcome = perform(found, budget, tick)
     if as_json:
         sys.stdout.write(json.dumps(outcome.to_dict(), indent=2) + "\n")
     else:
@@ -68,26 +77,15 @@ def _makers(html: Path | None, plot: Path | None) -> dict[Path, Callable[[Outcom
     return makers
 
 
-def perform(budget: Budget, tick: Tick) -> Outcome:
+def perform(framework: Framework, budget: Budget, tick: Tick) -> Outcome:
     """Does all of the work; the same numbers each time, but for the seconds.
 
     Args:
+        framework: in which framework.
         budget: how much to learn.
         tick: is called after each bit of work, with its stage.
     """
-    with _alone():
-        runs = [play(budget, seed, tick) for seed in range(budget.runs)]
+    with framework.alone():
+        runs = [play(framework, budget, seed, tick) for seed in range(budget.runs)]
         by_hand = freeze_by_hand(runs[0], budget, tick)
-        return summed_up(budget, runs, by_hand, share(one_of_each(NEW)))
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """The caller's random numbers stay as they are; one thread, because sums depend on how many share them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        torch.set_num_threads(threads)
+        return summed_up(framework.WORDS, budget, runs, by_hand, framework.share(one_of_each(NEW)))

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from functools import cache
 from typing import final
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 OLD = (0, 1, 2, 3, 4)
 NEW = (5, 6, 7, 8, 9)
 UNSEEN_OLD = 200
+
+Pixels = NDArray[np.float32]
+Numbers = NDArray[np.int64]
 
 
 @final
@@ -24,13 +28,13 @@ class Scans:
         labels: which of its five digits each one shows, 0 to 4, shape `(n,)`.
     """
 
-    images: torch.Tensor
-    labels: torch.Tensor
+    images: Pixels
+    labels: Numbers
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, places: torch.Tensor | slice) -> Scans:
+    def __getitem__(self, places: Numbers | slice) -> Scans:
         return Scans(self.images[places], self.labels[places])
 
 
@@ -52,7 +56,7 @@ class Lesson:
     new_unseen: Scans
 
 
-def lesson(dice: torch.Generator, labelled: int) -> Lesson:
+def lesson(dice: np.random.Generator, labelled: int) -> Lesson:
     """Deals the scans out.
 
     Args:
@@ -60,31 +64,30 @@ def lesson(dice: torch.Generator, labelled: int) -> Lesson:
         labelled: how many scans of each new digit are labelled.
 
     Example:
-        >>> dealt = lesson(torch.Generator().manual_seed(0), labelled=10)
+        >>> dealt = lesson(np.random.default_rng(0), labelled=10)
         >>> len(dealt.old), len(dealt.old_unseen), len(dealt.new), len(dealt.new_unseen)
         (701, 200, 50, 846)
     """
     old, new = _shuffled(OLD, dice), _shuffled(NEW, dice)
-    taken = torch.cat([(new.labels == label).nonzero()[:labelled, 0] for label in range(len(NEW))])
-    is_taken = torch.isin(torch.arange(len(new)), taken)
-    return Lesson(old[UNSEEN_OLD:], old[:UNSEEN_OLD], new[taken], new[~is_taken])
+    taken = np.concatenate([np.flatnonzero(new.labels == label)[:labelled] for label in range(len(NEW))])
+    others = np.setdiff1d(np.arange(len(new)), taken)
+    return Lesson(old[UNSEEN_OLD:], old[:UNSEEN_OLD], new[taken], new[others])
 
 
 def one_of_each(digits: tuple[int, ...]) -> Scans:
     """The first scan of each digit, in order."""
     images, values = _all()
-    first = torch.tensor([(values == digit).nonzero()[0, 0].item() for digit in digits])
-    return Scans(images[first], torch.arange(len(digits)))
+    first = np.array([np.flatnonzero(values == digit)[0] for digit in digits])
+    return Scans(images[first], np.arange(len(digits)))
 
 
-def _shuffled(digits: tuple[int, ...], dice: torch.Generator) -> Scans:
+def _shuffled(digits: tuple[int, ...], dice: np.random.Generator) -> Scans:
     images, values = _all()
-    places = torch.isin(values, torch.tensor(digits)).nonzero()[:, 0]
-    places = places[torch.randperm(len(places), generator=dice)]
+    places = dice.permutation(np.flatnonzero(np.isin(values, digits)))
     return Scans(images[places], values[places] - digits[0])
 
 
 @cache
-def _all() -> tuple[torch.Tensor, torch.Tensor]:
+def _all() -> tuple[Pixels, Numbers]:
     bunch = load_digits()
-    return torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16, torch.tensor(bunch.target)
+    return (bunch.images[:, None] / 16).astype(np.float32), bunch.target.astype(np.int64)

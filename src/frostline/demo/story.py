@@ -6,17 +6,18 @@ import re
 
 from frostline.demo.budget import Budget
 from frostline.demo.outcome import Outcome, Spread
+from frostline.demo.words import Words
 
 
-def setting(budget: Budget) -> str:
+def setting(budget: Budget, words: Words) -> str:
     """The set-up, as a paragraph."""
     return (
         "1,797 scans of handwritten digits (scikit-learn, 8 × 8 pixels). A small convolutional network with batch norm "
-        f"learns 0 to 4. Then it gets a new head and learns 5 to 9 from {budget.labelled} labelled scans of each, in "
-        "three ways with the same scans, batches and steps: with its trunk frozen, with everything trained on (full "
-        f"fine-tuning), and as a new network from scratch. {budget.runs} runs, each with other scans and another "
-        f"network; {budget.steps} steps of {budget.batch} scans; AdamW with weight decay and a learning rate of "
-        f"{budget.lr}, in every way and everywhere, handed all parameters, the frozen ones too."
+        f"learns 0 to 4, in {words.framework}. Then it gets a new head and learns 5 to 9 from {budget.labelled} "
+        "labelled scans of each, in three ways with the same scans, batches and steps: with its trunk frozen, with "
+        f"everything trained on (full fine-tuning), and as a new network from scratch. {budget.runs} runs, each with "
+        f"other scans and another network; {budget.steps} steps of {budget.batch} scans; AdamW with weight decay and "
+        f"a learning rate of {budget.lr}, in every way and everywhere, handed all parameters, the frozen ones too."
     )
 
 
@@ -45,22 +46,22 @@ def compared(frozen: Spread, full: Spread, scratch: Spread) -> str:
 
 def proof(outcome: Outcome) -> str:
     """What the guard proved."""
-    budget, watched = outcome.budget, outcome.watched
+    budget, watched, words = outcome.budget, outcome.watched, outcome.words
     parameters = sum(path.endswith((".weight", ".bias")) for path in watched)
     return (
-        f"In each of {budget.runs} runs all {len(watched)} frozen tensors are bitwise what they were, {parameters} "
-        f"parameters and {len(watched) - parameters} buffers of batch norm, after {budget.steps} steps of AdamW with "
-        f"weight decay and {len(budget.looks) + 1} calls of train()."
+        f"In each of {budget.runs} runs all {len(watched)} frozen {words.arrays} are bitwise what they were, "
+        f"{parameters} parameters and {len(watched) - parameters} {words.statistics} of batch norm, after "
+        f"{budget.steps} steps of AdamW with weight decay and {words.tempted(budget)}."
     )
 
 
 def by_hand(outcome: Outcome) -> str:
     """What became of the trunk that was frozen by hand."""
-    hand = outcome.by_hand
+    hand, words = outcome.by_hand, outcome.words
     return (
-        f"The same routine after trunk.requires_grad_(False) alone: {outcome.budget.steps} steps move "
-        f"{len(hand.moved)} tensors. With the old head back on, {hand.changed} of {outcome.unseen_old} unseen scans of "
-        f"0 to 4 get other scores than before ({100 * hand.before:.1f} % right before, {100 * hand.after:.1f} % now)."
+        f"The same routine after {words.by_hand} alone: {outcome.budget.steps} steps move {len(hand.moved)} "
+        f"{words.arrays}. With the old head back on, {hand.changed} of {outcome.unseen_old} unseen scans of 0 to 4 get "
+        f"other scores than before ({100 * hand.before:.1f} % right before, {100 * hand.after:.1f} % now)."
     )
 
 

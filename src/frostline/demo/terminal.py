@@ -42,15 +42,15 @@ def progress(budget: Budget, console: Console) -> Iterator[Tick]:
 
 def shown(outcome: Outcome) -> RenderableType:
     """All that there is to see."""
-    sharing = "m0 = Sequential(l1, l2, l3)\nm1 = Sequential(l1, ft.Frozen(l2), l3)\n"
+    words = outcome.words
     return Group(
-        *_part("What is frozen: ft.report(network, optimizer)", outcome.report),
+        *_part(f"What is frozen: {words.report}", outcome.report),
         *_part("Three ways to learn 5 to 9", _table(score_grid(outcome))),
-        *_part("The proof: with ft.guard(network) around the training", Text(proof(outcome))),
+        *_part(f"The proof: with {words.guard} around the training", Text(proof(outcome))),
         *_part(
             "The same guard around freezing by hand", Text(by_hand(outcome)), _quoted(excerpt(outcome.by_hand.message))
         ),
-        *_part("One layer, trained by one model, constant in another", Text(sharing)),
+        *_part("One layer, trained by one model, constant in another", Text(f"{words.models}\n")),
         _table(sharing_grid(outcome.sharing)),
         *_part("In one sentence", Text(story(outcome), "bold")),
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import final
 
 import torch
@@ -11,18 +13,19 @@ import torch.nn.functional as F
 from torch import nn
 
 import frostline.torch as ft
-from frostline.demo.network import Network
+from frostline._core.report import Report
+from frostline.demo.framework import Scores
 from frostline.demo.scans import Scans
+from frostline.demo.with_torch.network import Network, new_network
 
 
 @final
 class Learner:
     """Trains a network.
 
-    The optimizer is AdamW with weight decay, and is handed *all* parameters: keeping the frozen ones still is not
-    the business of this class.
-
     Attributes:
+        network: what learns.
+        optimizer: AdamW with weight decay, over *all* parameters.
         seconds: what each step took.
     """
 
@@ -30,26 +33,53 @@ class Learner:
         self.network = network.train()
         self.optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=0.05)
         self.seconds: list[float] = []
+        self._lr = lr
+
+    @property
+    def head(self) -> nn.Linear:
+        """Its head."""
+        return self.network.head
+
+    def onto(self, head: nn.Linear) -> Learner:
+        """One with a copy of this trunk, a copy of another head, and a new optimizer."""
+        network = copy.deepcopy(self.network)
+        network.head = copy.deepcopy(head)
+        return Learner(network, self._lr)
+
+    def freeze(self) -> None:
+        """Freezes the trunk, with its parameters, its mode and its buffers."""
+        ft.freeze(self.network, "trunk")
+
+    def freeze_by_hand(self) -> None:
+        """Freezes the trunk with ``requires_grad_(False)`` and nothing else."""
+        self.network.trunk.requires_grad_(False)
+
+    @contextmanager
+    def guarded(self) -> Iterator[frozenset[str]]:
+        """Proves on exit that what is frozen is bitwise what it was."""
+        with ft.guard(self.network) as watching:
+            yield watching.paths
 
     def step(self, batch: Scans) -> None:
         """Takes one step, and its time."""
+        images, labels = _tensors(batch)
         start = time.perf_counter()
         self.optimizer.zero_grad()
-        _loss(self.network, batch).backward()
+        _loss(self.network, images, labels).backward()
         self.optimizer.step()
         self.seconds.append(time.perf_counter() - start)
 
-    def scores(self, scans: Scans, *, head: nn.Linear | None = None) -> torch.Tensor:
+    def scores(self, scans: Scans, *, head: nn.Linear | None = None) -> Scores:
         """What it says in evaluation mode, with its own head or with another one on its trunk, shape `(n, 5)`."""
         self.network.eval()
         with torch.no_grad():
-            scores: torch.Tensor = (head or self.network.head)(self.network.trunk(scans.images))
+            scores: torch.Tensor = (head or self.network.head)(self.network.trunk(_tensors(scans)[0]))
         self.network.train()
-        return scores
+        return scores.numpy()
 
-    def accuracy(self, scans: Scans, *, head: nn.Linear | None = None) -> float:
-        """The share of scans that it reads right."""
-        return accuracy(self.scores(scans, head=head), scans)
+    def report(self) -> Report:
+        """What is frozen, and what the optimizer keeps."""
+        return ft.report(self.network, self.optimizer)
 
     def trainable_params(self) -> int:
         """How many numbers the training moves."""
@@ -71,17 +101,33 @@ class Learner:
             saved[storage.data_ptr()] = storage.nbytes()
             return tensor
 
+        images, labels = _tensors(batch)
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            loss = _loss(network, batch)
+            loss = _loss(network, images, labels)
         # While the loss lives, so do the tensors, and no two of them share an address.
         del loss
         return sum(size for address, size in saved.items() if address not in own)
 
 
-def accuracy(scores: torch.Tensor, scans: Scans) -> float:
-    """The share of scans whose digit has the highest score."""
-    return (scores.argmax(1) == scans.labels).double().mean().item()
+def beginner(seed: int, lr: float) -> Learner:
+    """A learner that knows nothing yet."""
+    return Learner(new_network(seed), lr)
 
 
-def _loss(network: Network, batch: Scans) -> torch.Tensor:
-    return F.cross_entropy(network(batch.images), batch.labels)
+@contextmanager
+def alone() -> Iterator[None]:
+    """One thread, because sums depend on how many share them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _tensors(scans: Scans) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(scans.images), torch.from_numpy(scans.labels)
+
+
+def _loss(network: Network, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(network(images), labels)

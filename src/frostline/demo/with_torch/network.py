@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import final
 
 import torch
@@ -30,7 +32,7 @@ class Network(nn.Module):
             nn.MaxPool2d(2),
             nn.Flatten(),
         )
-        self.head = new_head()
+        self.head = nn.Linear(FEATURES, 5)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """The scores of the five digits, shape `(n, 5)`."""
@@ -38,9 +40,24 @@ class Network(nn.Module):
         return scores
 
 
-def new_head() -> nn.Linear:
+def new_network(seed: int) -> Network:
+    """A network that knows nothing yet."""
+    with seeded(seed):
+        return Network()
+
+
+def new_head(seed: int) -> nn.Linear:
     """A head that knows nothing yet."""
-    return nn.Linear(FEATURES, 5)
+    with seeded(seed):
+        return nn.Linear(FEATURES, 5)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random numbers from a seed; those of the caller stay as they are."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def _block(channels: int, made: int) -> tuple[nn.Module, ...]:
