@@ -49,7 +49,8 @@ def test_one_bit_is_seen() -> None:
     after = {**tree(), "w": jnp.array([[1.0, 2.0], [3.0, np.nextafter(np.float32(4), np.float32(5))]])}
     assert lines(tree(), after)[1:] == [
         "'w' (parameter) moved. First difference: at [1, 1], 4.0 -> 4.000000476837158; 1 of 4 values.",
-        "  Likely cause: an update of all leaves, as by an optimizer that was given all of them.",
+        "  Likely cause: an update of all leaves, as by an optimizer that was given all of them, or new state of a "
+        "layer.",
         OPTIMIZER_FIX,
     ]
 

@@ -26,7 +26,7 @@ def likely_cause(kind: str, before: bytes | None, now: Numbers) -> tuple[str, st
     if before is not None and _is_scaled(np.frombuffer(before, now.dtype), now.reshape(-1)):
         cause = "weight decay: all values were scaled by one factor, as by an optimizer that was given all leaves"
     else:
-        cause = "an update of all leaves, as by an optimizer that was given all of them"
+        cause = "an update of all leaves, as by an optimizer that was given all of them, or new state of a layer"
     return cause, "Give the optimizer what trains: tx = optimizer(tx), or tx.init(split(tree)[0])."
 
 
