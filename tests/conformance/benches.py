@@ -95,7 +95,7 @@ FRAMEWORKS = {"torch": "torch", "jax": "jax", "equinox": "equinox", "nnx": "flax
 
 def required() -> list[str]:
     """The benches that must be there: a missing framework is a failure and never a skip."""
-    return os.environ.get("FROSTLINE_BENCHES", "torch").split()
+    return os.environ.get("FROSTLINE_BENCHES", " ".join(FRAMEWORKS)).split()
 
 
 def bench_of(name: str) -> Bench:

@@ -19,7 +19,8 @@ def value_and_grad(fn: Callable[..., Any], argnums: int = 0, *, has_aux: bool = 
 
     The gradient has the shape of that argument, with None at frozen leaves: what a loop logs, clips or accumulates of
     it is the trainable part, and no FLOP is spent on the rest. `fn` gets the tree as it is used: without marks, with
-    frozen uses, modules that are frozen whole in evaluation mode.
+    frozen uses, modules that are frozen whole in evaluation mode. A loss that differentiates the tree once more has to
+    mark it once more: ``follow(tree, plan)``.
 
     Args:
         fn: ``fn(tree, *args, **kwargs)``, returning a scalar, or ``(scalar, aux)`` with `has_aux`.
