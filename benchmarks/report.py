@@ -1,0 +1,19 @@
+"""What a framework's part of the benchmarks comes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Report:
+    """The numbers of one framework.
+
+    Attributes:
+        numbers: all of them, as they go into JSON.
+        missed: the targets that are missed, in words.
+    """
+
+    numbers: dict[str, Any]
+    missed: list[str]
