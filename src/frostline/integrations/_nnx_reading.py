@@ -1,0 +1,140 @@
+"""A model of Flax NNX read once: as a tree for ``frostline.jax``, and back again as notes at its modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import jax
+import numpy as np
+from flax import nnx
+from flax.nnx.pytreelib import PytreeState
+
+import frostline.jax as fj
+from frostline._core.errors import LayerError, UnsupportedError
+from frostline.integrations._nnx_constant import plain_class, sharing
+from frostline.integrations._nnx_graph import is_parameter, modules, named, parameters
+from frostline.integrations._nnx_use import Frozen, hold
+from frostline.jax import _bytes
+from frostline.jax._arrays import described, nbytes
+from frostline.jax._slots import children
+
+# A static attribute, as NNX calls it: it goes where the module goes, and a function is traced once for each value.
+# Names that begin like this are no items of an nnx.Dict.
+NOTE = "_pytree__frostline"
+
+Variables = dict[int, tuple[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A model, and one stand-in for each of its variables.
+
+    A stand-in is an array without memory. Two variables that hold one array, as after ``nnx.clone``, are two, and a
+    variable at two places is one: ties are those of NNX.
+
+    Attributes:
+        model: the model.
+        variables: each variable and its stand-in, by the identity of the variable.
+        tree: the model with stand-ins for variables, frozen as it is.
+    """
+
+    model: Any
+    variables: Variables
+    tree: Any
+
+    @classmethod
+    def of(cls, model: Any) -> Self:
+        """Reads a model, or a container of models."""
+        variables: Variables = {}
+        tree = _stood_in(model, variables)
+        sides: tuple[set[int], set[int]] = set(), set()
+        for module, name, variable in parameters(model):
+            sides[name in vars(module).get(NOTE, ())].add(id(variable))
+        frozen = [variables[number][1] for number in sides[True] - sides[False]]
+        return cls(model, variables, fj.freeze(tree, *frozen) if frozen else tree)
+
+    @classmethod
+    def to_change(cls, verb: str, model: Any) -> Self:
+        """Reads a model that is to be frozen or thawed.
+
+        Raises:
+            LayerError: it is no module, so there is nowhere to note it; or it is a frozen use.
+            UnsupportedError: it is being traced.
+        """
+        if not isinstance(model, nnx.Module) or isinstance(model, Frozen):
+            problem = f"is given {described(model)}, and what is frozen in place is noted at an nnx.Module."
+            raise LayerError(f"{verb}(model)", problem, f"Do it at each module by itself: {verb}(module).")
+        return cls.untraced(verb, model)
+
+    @classmethod
+    def untraced(cls, verb: str, model: Any) -> Self:
+        """Reads a model that is there.
+
+        Raises:
+            UnsupportedError: it is being traced.
+        """
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(model)):
+            problem = "is called inside of a transformation, where the model is a passing copy without bytes."
+            raise UnsupportedError(
+                f"{verb}(model)", problem, f"Call it outside: {verb}(model) before step(model, batch)."
+            )
+        return cls.of(model)
+
+    def named(self, choices: Iterable[Any]) -> list[Any]:
+        """The choices, with modules and variables of the model by name."""
+        return [named(self.model, c) if isinstance(c, nnx.Module | nnx.Variable) else c for c in choices]
+
+    def moving(self, tree: Any) -> frozenset[int]:
+        """The identities of the variables that training moves, if the model is frozen as the tree is."""
+        moving = {id(stand_in) for stand_in in fj.trainable(tree).values()}
+        return frozenset(number for number, (_, stand_in) in self.variables.items() if id(stand_in) in moving)
+
+    def note(self, tree: Any) -> Any:
+        """Notes at the modules what is frozen in the tree, and holds those that are frozen whole."""
+        moving = self.moving(tree)
+        held: dict[int, tuple[Any, bool]] = {}
+        for module, is_whole in modules(self.model, moving):
+            # A module without parameters that is used here and there is held where all of its uses are.
+            held[id(module)] = module, is_whole and held.get(id(module), (module, True))[1]
+        for module, is_held in held.values():
+            vars(module).pop(NOTE, None)
+            hold(module, is_held=is_held)
+        for module, name, variable in parameters(self.model):
+            if id(variable) not in moving:
+                vars(module)[NOTE] = vars(module).get(NOTE, frozenset()) | {name}
+        return self.model
+
+    def values(self) -> Any:
+        """The tree with what the variables hold: parameters as they are, all else as bytes."""
+        values = {id(stand_in): _value(variable) for variable, stand_in in self.variables.values()}
+        return jax.tree.map(lambda stand_in: values[id(stand_in)], self.tree)
+
+
+def _stood_in(node: Any, variables: Variables) -> Any:
+    if isinstance(node, Frozen):
+        return fj.Frozen(_stood_in(sharing(node, plain_class(type(node))), variables))
+    if isinstance(node, nnx.Variable):
+        has_array = hasattr(node.get_raw_value(), "dtype")
+        return variables.setdefault(id(node), (node, _stand_in(node)))[1] if has_array else None
+    if children(node) is None and isinstance(node, nnx.Pytree):
+        name = type(node).__name__
+        problem = "is in the model, and what is below it has no names, as it is no pytree."
+        raise UnsupportedError(f"{name}(...)", problem, f"Define it without pytree=False: class {name}(nnx.Module).")
+    if isinstance(node, PytreeState) or children(node) is None:
+        return None
+    return jax.tree.map(lambda child: _stood_in(child, variables), node, is_leaf=lambda child: child is not node)
+
+
+def _stand_in(variable: Any) -> Any:
+    raw = variable.get_raw_value()
+    if is_parameter(variable):
+        return np.broadcast_to(np.zeros((), raw.dtype), raw.shape)
+    return np.broadcast_to(np.uint8(0), nbytes(raw))
+
+
+def _value(variable: Any) -> Any:
+    raw = variable.get_raw_value()
+    # A view of its own: two variables with one array are two.
+    return _bytes.plain(raw).view() if is_parameter(variable) else np.asarray(_bytes.bytes_of(raw))
