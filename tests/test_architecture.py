@@ -14,14 +14,14 @@ SOURCES = ROOT / "src" / "frostline"
 # part of the package: (parts it may import, third parties it may import). "" is frostline/__init__.py.
 MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "_core": (set(), {"rich", "xxhash"}),
-    "schedules": ({"_core"}, set()),
+    "schedules": ({"_core"}, {"rich"}),
     "": ({"_core", "schedules"}, set()),
     "torch": ({"_core", "schedules"}, {"numpy", "safetensors", "torch"}),
     "jax": ({"_core", "schedules"}, {"jax", "numpy", "optax", "safetensors"}),
     "checkpoint": ({"_core"}, {"safetensors"}),
     "integrations": (
         {"", "_core", "schedules", "torch", "jax", "checkpoint"},
-        {"equinox", "flax", "haiku", "jax", "numpy", "torch"},
+        {"equinox", "flax", "haiku", "jax", "matplotlib", "numpy", "torch"},
     ),
     "demo": (
         {"", "_core", "schedules", "torch", "jax", "integrations"},

@@ -1,4 +1,4 @@
-"""The command line: ``frostline demo``, ``frostline tree``, ``frostline diff``."""
+"""The command line: ``frostline demo``, ``tree``, ``diff``, ``merge`` and ``schedule``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from frostline.checkpoint.comparison import Comparison
 from frostline.checkpoint.inventory import Guess
 from frostline.checkpoint.safetensors_file import SafetensorsFile
 from frostline.checkpoint.stored import Checkpoint
+from frostline.schedules import Chart, Schedule
 
 BAD_INPUT = 2
 # What a shell reports for a program whose reader went away: 128 + SIGPIPE.
@@ -109,6 +110,33 @@ def diff(
     else:
         _write(f"{comparison}\n")
     raise typer.Exit(0 if comparison.is_fine else 1)
+
+
+@app.command()
+def schedule(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A schedule as .toml or .json.")],
+    steps: Annotated[int | None, typer.Option(metavar="N", help="How many steps to show.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="CHECKPOINT", help="The model that it is for.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture of it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a schedule will freeze, and when, before the run starts.
+
+    With a checkpoint of the model, every selector of the schedule is looked up in it: a typo is said now.
+    """
+    _check_writable(plot)
+    inventory = Guess.of(_opened(model).tensors.values()).inventory if model else None
+    chart = Chart.of(Schedule.load(file), steps=steps, inventory=inventory)
+    if plot is not None:
+        try:
+            from frostline.integrations.schedule_plot import picture
+        except ModuleNotFoundError as error:
+            _fail(_missing("A picture", "plot", error))
+        plot.write_bytes(picture(chart, plot.suffix))
+    if as_json:
+        _print_json(chart.to_dict())
+    else:
+        _print(chart)
 
 
 def main() -> None:

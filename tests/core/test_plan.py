@@ -136,3 +136,20 @@ def test_a_key_that_is_no_text_is_named() -> None:
 def test_a_hostile_text_is_no_change(text: str) -> None:
     with pytest.raises(PlanError):
         Change.from_json(text)
+
+
+def test_a_plan_as_toml() -> None:
+    plan = Plan(frozenset({"a.w", 'odd "key"'}), frozenset({"b"}))
+    assert plan.to_toml().splitlines() == [
+        'format = "frostline.plan"',
+        "version = 1",
+        'frozen = ["a.w", "odd \\"key\\""]',
+        'trainable = ["b"]',
+    ]
+    assert Plan.from_toml(plan.to_toml()) == plan
+
+
+def test_a_text_that_is_no_plan_as_toml() -> None:
+    with pytest.raises(PlanError) as caught:
+        Plan.from_toml("frozen = [")
+    assert str(caught.value).startswith("This is no plan: it is no TOML (")

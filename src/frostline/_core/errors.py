@@ -10,6 +10,8 @@
     │   └── PlanMismatchError                   plans, or a plan and a model, that speak of different paths
     ├── ModeError (ValueError)                  a mode that is neither "eval" nor "follow"
     ├── BindError (ValueError)                  an optimizer and a model that do not go together
+    ├── DeltaError (ValueError)                 a delta checkpoint that does not go with a model
+    ├── ScheduleError (ValueError)              a schedule or policy that cannot be made, read or walked
     ├── LayerError (TypeError)                  what is no layer, held or called as one
     ├── NothingTrainableError (ValueError)      training with nothing left to train
     ├── SamePathError (ValueError)              two leaves of a tree with one name
@@ -31,7 +33,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from frostline._core.failure import FrostlineError, counted, listed
-from frostline._core.run_errors import BindError
+from frostline._core.run_errors import BindError, DeltaError
+from frostline._core.schedule_errors import ScheduleError
 from frostline._core.selector_errors import CountError, NoMatchError, SelectorError, TiedError, UnsupportedError
 from frostline._core.tree_errors import (
     LayerError,
@@ -49,6 +52,7 @@ __all__ = [
     "BindError",
     "CheckError",
     "CountError",
+    "DeltaError",
     "FileFormatError",
     "FrostlineError",
     "LayerError",
@@ -60,6 +64,7 @@ __all__ = [
     "PlanError",
     "PlanMismatchError",
     "SamePathError",
+    "ScheduleError",
     "SelectorError",
     "StructureError",
     "TiedError",

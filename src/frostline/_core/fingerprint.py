@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import final
 
 from xxhash import xxh3_128
@@ -49,11 +50,17 @@ def fingerprint(entries: Iterable[tuple[str, str, Sequence[int], Bytes]]) -> Fin
         >>> before.diff(fingerprint([("b", "uint8", (1,), b"z"), ("a", "uint8", (2,), b"x!")]))
         Difference(differ=('a',), missing=(), extra=())
     """
-    return Fingerprint(tuple((path, digest((_header(dtype, shape), data))) for path, dtype, shape, data in entries))
+    return Fingerprint(tuple((path, digest_of(dtype, shape, (data,))) for path, dtype, shape, data in entries))
 
 
-def _header(dtype: str, shape: Sequence[int]) -> bytes:
-    return f"{dtype}[{','.join(map(str, shape))}]\n".encode()
+def digest_of(dtype: str, shape: Sequence[int], buffers: Iterable[Bytes]) -> str:
+    """The digest of one array, as a fingerprint has it, from its bytes in pieces.
+
+    Example:
+        >>> digest_of("uint8", (2,), [b"x", b"y"]) == fingerprint([("a", "uint8", (2,), b"xy")]).digests["a"]
+        True
+    """
+    return digest(chain((f"{dtype}[{','.join(map(str, shape))}]\n".encode(),), buffers))
 
 
 @final

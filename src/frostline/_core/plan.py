@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import final
 
-from frostline._core import document
+from frostline._core import document, toml
 from frostline._core.errors import PlanError, PlanMismatchError
 
 
@@ -107,6 +107,23 @@ class Plan:
             PlanError: the text is no plan.
         """
         return cls.from_dict(_parsed(text, "plan"))
+
+    def to_toml(self) -> str:
+        """The plan as TOML: equal plans give equal bytes."""
+        return toml.write(self.to_dict())
+
+    @classmethod
+    def from_toml(cls, text: str) -> Plan:
+        """The plan that `to_toml` made a text of.
+
+        Raises:
+            PlanError: the text is no plan.
+        """
+        try:
+            data = toml.parse(text)
+        except ValueError as error:
+            raise _unreadable("plan", error) from error
+        return cls.from_dict(data)
 
 
 @final

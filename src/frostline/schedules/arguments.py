@@ -1,0 +1,143 @@
+"""What schedules and policies are made of, checked: whole numbers, numbers, choices, and names of blocks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from math import inf, isfinite
+from numbers import Real
+from operator import index
+
+from frostline._core.failure import counted
+from frostline._core.pattern import parse
+from frostline._core.schedule_errors import ScheduleError
+
+
+def whole(owner: str, name: str, value: object, least: int = 0) -> int:
+    """A whole number of at least `least`, `owner` being what has it under `name`.
+
+    Raises:
+        ScheduleError: it is something else.
+    """
+    try:
+        # True is a number in Python, and nobody means it as one.
+        number = None if isinstance(value, bool) else index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or number < least:
+        kind = "" if number is not None else f" of type {type(value).__name__}"
+        problem = f"is {value!r}{kind}, and must be a whole number of at least {least}."
+        raise ScheduleError(f"{owner}({name}={value!r})", problem, (), f"Write {owner}(..., {name}={max(least, 1)}).")
+    return number
+
+
+def any_whole(owner: str, name: str, value: object) -> int:
+    """A whole number, negative ones included.
+
+    Raises:
+        ScheduleError: it is something else.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    problem = f"is {value!r} of type {type(value).__name__}, and must be a whole number."
+    raise ScheduleError(f"{owner}({name}={value!r})", problem, (), f"Write {owner}(..., {name}=0).")
+
+
+def number(
+    owner: str, name: str, value: object, *, least: float = 0.0, above: float = -inf, most: float = inf
+) -> float:
+    """A finite number within bounds: from `least`, above `above`, up to `most`.
+
+    Raises:
+        ScheduleError: it is something else.
+    """
+    if isinstance(value, Real) and not isinstance(value, bool):
+        found = float(value)
+        if isfinite(found) and least <= found <= most and found > above:
+            return found
+    bounds = f"above {above:g}" if above > -inf else f"of at least {least:g}"
+    bounds += f" and at most {most:g}" if most < inf else ""
+    fix = f"Write {owner}(..., {name}={min(max(least, 1.0), most)!r})."
+    raise ScheduleError(f"{owner}({name}={value!r})", f"must be a finite number {bounds}.", (), fix)
+
+
+def choice(owner: str, name: str, value: object, choices: Sequence[str]) -> str:
+    """One of a few words.
+
+    Raises:
+        ScheduleError: it is something else.
+    """
+    if isinstance(value, str) and value in choices:
+        return value
+    problem = f"is none of the {len(choices)} there are."
+    found = ("There are:", *(f"  {each!r}" for each in choices))
+    fix = f"Write {owner}(..., {name}={closest(value, choices)[0]!r})."
+    raise ScheduleError(f"{owner}({name}={value!r})", problem, found, fix)
+
+
+def closest(word: object, words: Sequence[str]) -> list[str]:
+    """The words that `word` may have been meant as, best first; all of them if none is close.
+
+    Example:
+        >>> closest("lisa", ["LISA", "HiFT"])
+        ['LISA']
+    """
+    by_lower = {each.lower(): each for each in words}
+    found = get_close_matches(str(word).lower(), by_lower, n=3, cutoff=0.6)
+    return [by_lower[each] for each in found] or list(words)
+
+
+def blocks(owner: str, name: str, value: object, least: int = 1) -> tuple[str, ...]:
+    """The names of blocks: selectors as one writes them in ``freeze(model, ...)``, each once, none with a "!".
+
+    Raises:
+        ScheduleError: it is something else, or there are fewer than `least`.
+        SelectorError: one of them cannot be read.
+    """
+    given = f"{owner}({name}={value!r})"
+    fix = f'Write {owner}(..., {name}=["encoder.layers[0]", "encoder.layers[1]"]).'
+    if isinstance(value, str):
+        raise ScheduleError(given, "is one text, and must be a list of selectors.", (), f"Write {name}=[{value!r}].")
+    if not isinstance(value, Sequence):
+        problem = f"is of type {type(value).__name__}, and must be a list of selectors."
+        raise ScheduleError(given, problem, (), fix)
+    if len(value) < least:
+        problem = f"names {len(value)} blocks, and needs {least} or more, in order from input to output."
+        raise ScheduleError(given, problem, (), fix)
+    _check_each(owner, name, value)
+    return tuple(value)
+
+
+def _check_each(owner: str, name: str, names: Sequence[object]) -> None:
+    wrong = [each for each in names if not isinstance(each, str) or each.startswith("!")]
+    if wrong:
+        problem = f"names {len(wrong)} of {len(names)} blocks by something else than a selector without '!'."
+        fix = 'Write the names of modules: "encoder.layers[0]".'
+        raise ScheduleError(f"{owner}({name}=...)", problem, tuple(f"  {each!r}" for each in wrong[:5]), fix)
+    for each in names:
+        parse(str(each))
+    if twice := [each for each, times in Counter(names).items() if times > 1]:
+        problem = f"names {len(twice)} of {len(set(names))} blocks more than once."
+        fix = f"Name each block once: remove one {twice[0]!r}."
+        raise ScheduleError(f"{owner}({name}=...)", problem, tuple(f"  {each}" for each in twice[:5]), fix)
+
+
+def mapping(expression: str, data: object, required: set[str], optional: set[str]) -> dict[str, object]:
+    """The fields of an object that was read.
+
+    Raises:
+        ScheduleError: it lacks one of `required`, or has one that is neither that nor `optional`.
+    """
+    fix = f"Write it with these fields: {', '.join(sorted(required))}."
+    if not isinstance(data, Mapping):
+        raise ScheduleError(expression, f"is a {type(data).__name__}, not an object.", (), fix)
+    missing, unknown = sorted(required - set(data)), sorted(map(str, set(data) - required - optional))
+    if missing or unknown:
+        problem = f"lacks {counted(len(missing), 'field')} and has {len(unknown)} too many."
+        found = [f"  lacks {name}" for name in missing]
+        found += [
+            f"  has {name!r}; closest: {', '.join(closest(name, sorted(required | optional)))}" for name in unknown
+        ]
+        raise ScheduleError(expression, problem, tuple(found), fix)
+    return dict(data)

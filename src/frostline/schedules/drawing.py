@@ -1,0 +1,70 @@
+"""A chart of a schedule in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+# From frozen to the full rate; a little is never shown as nothing.
+_SHADES = "·░▒▓█"
+_STYLES = {"·": "cyan", "░": "green", "▒": "green", "▓": "green", "█": "green"}
+
+
+def drawn(
+    title: str,
+    rows: Sequence[str],
+    cells: Sequence[Sequence[float]],
+    shares: Sequence[float],
+    extent: tuple[int, int],
+) -> RenderableType:
+    """The chart for a terminal.
+
+    Args:
+        title: what is shown.
+        rows: names of the rows.
+        cells: factors of the learning rate by row and column; the largest one is drawn full.
+        shares: the share of the steps in which each row trains.
+        extent: how many steps there are, and how many a column stands for.
+    """
+    steps, width = extent
+    top = max((cell for row in cells for cell in row), default=1.0) or 1.0
+    table = Table.grid(padding=(0, 2), pad_edge=False)
+    for justify in ("left", "left", "right"):
+        table.add_column(justify=justify, no_wrap=True)
+    for name, row, share in zip(rows, cells, shares, strict=True):
+        # Text, not markup: a name may hold brackets.
+        table.add_row(Text(name), _band(row, top), Text(f"{100 * share:.0f}%"))
+    table.add_row(Text(), Text(_axis(steps, len(cells[0])), "dim"), Text())
+    return Group(Text(title, "bold"), table, Text(_legend(width, top), "dim"))
+
+
+def shade(cell: float, top: float) -> str:
+    """The letter for a factor of a learning rate.
+
+    Example:
+        >>> [shade(cell, 1.0) for cell in (0.0, 0.01, 0.5, 0.99, 1.0)]
+        ['·', '░', '▒', '▓', '█']
+    """
+    if cell <= 0.0:
+        return _SHADES[0]
+    # A sum of parts may be a little less than the whole.
+    return _SHADES[4] if cell >= top * (1 - 1e-9) else _SHADES[1 + min(2, int(3 * cell / top))]
+
+
+def _band(row: Sequence[float], top: float) -> Text:
+    letters = [shade(cell, top) for cell in row]
+    return Text.assemble(*((letter, _STYLES[letter]) for letter in letters))
+
+
+def _axis(steps: int, columns: int) -> str:
+    end = str(steps)
+    return f"0{end:>{max(columns - 1, len(end) + 1)}}"
+
+
+def _legend(width: int, top: float) -> str:
+    full = "trains" if top == 1.0 else f"trains at {top:.3g} of the rate"
+    each = "1 step" if width == 1 else f"{width} steps"
+    return f"█ {full}   ▓▒░ at a lower rate, or for a part of a column   · frozen   {each} a column"

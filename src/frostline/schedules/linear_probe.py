@@ -1,0 +1,53 @@
+"""First the head alone, then everything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from frostline.schedules.arguments import blocks, whole
+from frostline.schedules.phase import Phase, all_but
+from frostline.schedules.schedule import Schedule
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class LinearProbe(Schedule):
+    """Linear probing, then fine-tuning: a new head does not wreck the features that were learned before it.
+
+    Source: Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution",
+    https://arxiv.org/abs/2202.10054. There the probe is trained until it is as good as it gets, by a solver of its own
+    where that is possible, and fine-tuning has a learning rate of its own. Here both are one run of one optimizer, and
+    the probe lasts as many steps as you say.
+
+    Args:
+        head: selectors of what is trained first.
+        steps: how many steps the head trains alone.
+
+    Raises:
+        ScheduleError: `head` names nothing, or `steps` is no number of steps.
+
+    Example:
+        >>> schedule = LinearProbe(["head"], steps=500)
+        >>> [(step, phase.name, phase.frozen) for step, phase in schedule.changes(10_000)]
+        [(0, 'probe', ('**', '!head')), (500, 'fine-tune', ())]
+    """
+
+    head: Sequence[str]
+    steps: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "head", blocks("LinearProbe", "head", self.head))
+        object.__setattr__(self, "steps", whole("LinearProbe", "steps", self.steps, least=1))
+
+    @property
+    def parts(self) -> Sequence[str]:
+        """The head."""
+        return self.head
+
+    def _at(self, step: int) -> Phase:
+        return Phase(all_but(self.head), name="probe") if step < self.steps else Phase(name="fine-tune")
+
+    def _boundary(self, step: int) -> int | None:
+        return self.steps if step < self.steps else None

@@ -1,0 +1,141 @@
+"""What is frozen while a stretch of training lasts, as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+from frostline._core.inventory import Inventory
+from frostline._core.pattern import parse
+from frostline._core.plan import Plan
+from frostline._core.resolve import resolve
+from frostline._core.schedule_errors import ScheduleError
+from frostline.schedules.arguments import mapping, number
+from frostline.schedules.source import source
+
+_WORDS = 'a list of selectors: Phase(["**", "!head"])'
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class Phase:
+    """What is frozen, and at which share of the learning rate the rest trains, in words that suit any model.
+
+    Attributes:
+        frozen: selectors as in ``freeze(model, *frozen)``: "!" takes back, the last one that matches decides. None at
+            all freezes nothing, where ``freeze(model)`` would freeze everything.
+        name: what to call it in a log.
+        rates: factors of the learning rate by selector; the last one that matches decides, and where none does it is 1.
+
+    Raises:
+        ScheduleError: something is no selector, or no factor.
+        SelectorError: a selector cannot be read.
+
+    Example:
+        >>> from frostline._core.inventory import Inventory, Param
+        >>> phase = Phase(["**", "!head"], name="probe", rates=[("head", 0.5)])
+        >>> phase
+        Phase(frozen=('**', '!head'), name='probe', rates=(('head', 0.5),))
+        >>> model = Inventory((Param("body.weight", (2, 2), "float32", 4), Param("head.weight", (2,), "float32", 4)))
+        >>> sorted(phase.plan(model).trainable), phase.factors(model)["head.weight"]
+        (['head.weight'], 0.5)
+    """
+
+    frozen: Sequence[str] = ()
+    name: str = ""
+    rates: Sequence[tuple[str, float]] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "frozen", _selectors(self.frozen))
+        object.__setattr__(self, "rates", _factors(self.rates))
+        if not isinstance(self.name, str):
+            problem = f"is of type {type(self.name).__name__}, and must be a text."
+            raise ScheduleError(f"Phase(name={self.name!r})", problem, (), 'Write Phase(..., name="probe").')
+
+    def __repr__(self) -> str:
+        return source(self)
+
+    def plan(self, inventory: Inventory) -> Plan:
+        """The plan that it means for a model: what a frozen use holds stays frozen.
+
+        Raises:
+            NoMatchError: a selector matches nothing in the model.
+            TiedError: one name of a tensor is frozen, another one is not.
+        """
+        frozen = resolve(self.frozen, inventory) if self.frozen else frozenset()
+        pinned = {param.path for param in inventory.params if param.pinned}
+        pinned |= {module.path for module in inventory.modules if module.pinned and module.stateful}
+        frozen = frozen.union(pinned)
+        return Plan(frozen, inventory.paths - frozen)
+
+    def factors(self, inventory: Inventory) -> dict[str, float]:
+        """The factor of the learning rate for each parameter of a model, frozen ones included.
+
+        Raises:
+            NoMatchError: a selector matches nothing in the model.
+        """
+        found = {param.path: 1.0 for param in inventory.params}
+        for selector, factor in self.rates:
+            found.update(dict.fromkeys(found.keys() & resolve([selector], inventory), factor))
+        return found
+
+    def to_dict(self) -> dict[str, object]:
+        """The phase as JSON-able data; what says nothing is left out."""
+        data: dict[str, object] = {"frozen": list(self.frozen)}
+        if self.name:
+            data["name"] = self.name
+        if self.rates:
+            data["rates"] = [list(pair) for pair in self.rates]
+        return data
+
+    @classmethod
+    def from_dict(cls, data: object) -> Phase:
+        """The phase that `to_dict` made data of.
+
+        Raises:
+            ScheduleError: the data is no phase.
+        """
+        return cls(**mapping("Phase.from_dict(data)", data, {"frozen"}, {"name", "rates"}))  # type: ignore[arg-type]
+
+
+def all_but(kept: Iterable[str]) -> tuple[str, ...]:
+    """What freezes the whole model but `kept`.
+
+    Example:
+        >>> all_but(["embed", "head"])
+        ('**', '!embed', '!head')
+    """
+    return ("**", *(f"!{each}" for each in kept))
+
+
+def _selectors(given: object) -> tuple[str, ...]:
+    expression = f"Phase(frozen={given!r})"
+    if isinstance(given, str):
+        raise ScheduleError(expression, f"is one text, and must be {_WORDS}.", (), f"Write Phase([{given!r}]).")
+    if not isinstance(given, Sequence) or not all(isinstance(each, str) for each in given):
+        fix = "Write each selector as a text; a schedule is made before there is a model, so no objects of one."
+        raise ScheduleError(expression, f"is not {_WORDS}.", (), fix)
+    if given and given[0].startswith("!"):
+        problem = "begins with what takes back, and there is nothing before it to take back from."
+        rest = ", ".join(map(repr, given))
+        raise ScheduleError(expression, problem, (), f'Begin with the whole model: Phase(["**", {rest}]).')
+    for each in given:
+        parse(each.removeprefix("!"))
+    return tuple(given)
+
+
+def _factors(given: Any) -> tuple[tuple[str, float], ...]:
+    pairs = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    for pair in pairs:
+        if not _is_pair(pair):
+            problem = f"holds {pair!r}, which is no pair of a selector without '!' and a factor."
+            raise ScheduleError(f"Phase(rates={given!r})", problem, (), 'Write Phase(..., rates=[("embed", 0.1)]).')
+        parse(pair[0])
+    return tuple((selector, number("Phase", f"rates[{selector!r}]", factor)) for selector, factor in pairs)
+
+
+def _is_pair(given: Any) -> bool:
+    if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 2:
+        return False
+    return isinstance(given[0], str) and not given[0].startswith("!")

@@ -1,0 +1,176 @@
+"""What schedules and policies have in common: they are written and read, and print as the source that makes them."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
+
+from frostline._core import document, toml
+from frostline._core.errors import FileFormatError
+from frostline._core.schedule_errors import ScheduleError
+from frostline.schedules.arguments import closest, mapping
+from frostline.schedules.source import source
+
+Kind = TypeVar("Kind", bound="Record")
+
+
+class Record(ABC):
+    """A frozen dataclass of texts, numbers, lists of them, and phases, that is found again by the name of its class."""
+
+    # What it is called in a document, and in errors.
+    noun: ClassVar[str]
+
+    def __repr__(self) -> str:
+        return source(self)
+
+    def to_dict(self) -> dict[str, object]:
+        """It as JSON-able data."""
+        return document.stamped(self.noun, self._content())
+
+    def to_json(self) -> str:
+        """It as text: equal ones give equal bytes."""
+        return document.write(self.noun, self._content())
+
+    def to_toml(self) -> str:
+        """It as text that is easy to edit: equal ones give equal bytes."""
+        return toml.write(self.to_dict())
+
+    def _content(self) -> dict[str, object]:
+        found: dict[str, object] = {self.noun: type(self).__name__}
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))  # type: ignore[arg-type]
+        # TOML has no word for nothing.
+        return found | {name: _plain(value) for name, value in values if value is not None}
+
+    @classmethod
+    def from_dict(cls, data: object) -> Self:
+        """The one that `to_dict` made data of.
+
+        Raises:
+            ScheduleError: the data is none, or one that cannot be.
+        """
+        return cls._read(data, f"{cls.__name__}.from_dict(data)")
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The one that `to_json` made a text of.
+
+        Raises:
+            ScheduleError: the text is none, or one that cannot be.
+        """
+        expression = f"{cls.__name__}.from_json(text)"
+        try:
+            data = document.parse(text)
+        except ValueError as error:
+            raise cls._unreadable(expression, error) from error
+        return cls._read(data, expression)
+
+    @classmethod
+    def from_toml(cls, text: str) -> Self:
+        """The one that `to_toml` made a text of, or that a person wrote: fields that have a default may be left out.
+
+        Raises:
+            ScheduleError: the text is none, or one that cannot be.
+        """
+        expression = f"{cls.__name__}.from_toml(text)"
+        try:
+            data = toml.parse(text)
+        except ValueError as error:
+            raise cls._unreadable(expression, error) from error
+        return cls._read(data, expression)
+
+    @classmethod
+    def load(cls, file: Path) -> Self:
+        """The one in a file, as its name says: ``.toml`` or ``.json``.
+
+        Raises:
+            FileFormatError: there is no such file, or it is of another kind.
+            ScheduleError: what it holds is none, or one that cannot be.
+        """
+        read = cls.from_toml if _suffix(file, cls.noun) == ".toml" else cls.from_json
+        text = _text(file)
+        try:
+            return read(text)
+        except ScheduleError as error:
+            raise ScheduleError(f"{str(file)!r}: {error.expression}", error.problem, error.found, error.fix) from error
+
+    def save(self, file: Path) -> None:
+        """Write it into a file, as its name says: ``.toml`` or ``.json``.
+
+        Raises:
+            FileFormatError: the name ends in something else.
+        """
+        text = self.to_toml() if _suffix(file, self.noun) == ".toml" else self.to_json()
+        file.write_text(text, encoding="utf-8")
+
+    @classmethod
+    def _read(cls, data: object, expression: str) -> Self:
+        try:
+            content = document.fields(data, cls.noun, _fields(data))
+        except ValueError as error:
+            raise cls._unreadable(expression, error) from error
+        return _known(cls, content.pop(cls.noun, None), expression)._made(content)
+
+    @classmethod
+    def _made(cls, content: dict[str, object]) -> Self:
+        required = {field.name for field in fields(cls) if field.default is MISSING}  # type: ignore[arg-type]
+        optional = {field.name for field in fields(cls)} - required  # type: ignore[arg-type]
+        return cls(**cls._parsed(mapping(f"{cls.__name__}(...)", content, required, optional)))
+
+    @classmethod
+    def _parsed(cls, content: dict[str, Any]) -> dict[str, Any]:
+        """The arguments that make it, from the content of a document."""
+        return content
+
+    @classmethod
+    def _unreadable(cls, expression: str, error: ValueError) -> ScheduleError:
+        fix = f"Write it with {cls.noun}.to_toml() or {cls.noun}.to_json()."
+        return ScheduleError(expression, f"reads no {cls.noun}: {error}.", (), fix)
+
+
+def _plain(value: Any) -> object:
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return value.to_dict() if hasattr(value, "to_dict") else value
+
+
+def _fields(data: object) -> list[str]:
+    return [name for name in data if name not in {"format", "version"}] if isinstance(data, dict) else []
+
+
+def _known(top: type[Kind], name: object, expression: str) -> type[Kind]:
+    kinds = {kind.__name__: kind for kind in _family(top) if not inspect.isabstract(kind)}
+    if isinstance(name, str) and name in kinds:
+        return kinds[name]
+    near = closest(name, sorted(kinds))
+    found = ("Closest names:", *(f"  {each}" for each in near))
+    problem = f"finds no {top.noun} of the name {name!r}."
+    fix = f'Write {top.noun} = "{near[0]}", or import the module that defines yours first.'
+    raise ScheduleError(expression, problem, found, fix)
+
+
+def _family(top: type[Kind]) -> list[type[Kind]]:
+    return [top, *(kind for child in top.__subclasses__() for kind in _family(child))]
+
+
+def _suffix(file: Path, noun: str) -> str:
+    if file.suffix in {".toml", ".json"}:
+        return file.suffix
+    problem = f"its name ends in {file.suffix!r}, and a {noun} is a .toml or a .json file"
+    raise FileFormatError(str(file), problem, f"Name it {str(file.with_suffix('.toml'))!r}.")
+
+
+def _text(file: Path) -> str:
+    # Opening a pipe would wait.
+    if file.exists() and not file.is_file():
+        raise FileFormatError(str(file), "it is no ordinary file", f"Give a file: ls {file.parent}")
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise FileFormatError(str(file), "it is no text in UTF-8", "Save it again as UTF-8.") from error
+    except (OSError, ValueError) as error:
+        words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        fix = "Check the name and the permissions: ls -l FILE"
+        raise FileFormatError(str(file), words[:1].lower() + words[1:], fix) from error

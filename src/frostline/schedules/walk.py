@@ -1,0 +1,178 @@
+"""A place in a schedule or a policy: what a driver goes along, and what a checkpoint keeps of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+from frostline._core import document
+from frostline._core.inventory import Inventory
+from frostline._core.plan import Change, Plan
+from frostline._core.schedule_errors import ScheduleError
+from frostline.schedules.arguments import whole
+from frostline.schedules.phase import Phase
+from frostline.schedules.policy import Policy, State
+from frostline.schedules.schedule import Schedule
+
+KIND = "driver"
+_LOAD = "driver.load_state_dict(state)"
+_FIX = "Load what driver.state_dict() gave, into a driver with the same schedule."
+
+
+@final
+@dataclass(frozen=True)
+class Walk:
+    """A step of a schedule, or of a policy and what it has observed until then; a value.
+
+    Attributes:
+        along: the schedule or the policy.
+        step: the number of the training step; the first one is 0.
+        state: of the policy.
+        phase: what holds at this step; the same object as long as it stays.
+
+    Example:
+        >>> from frostline.schedules import LinearProbe, Phase, Plateau
+        >>> walk = begin(LinearProbe(["head"], steps=2))
+        >>> [walk := walk.onward({}) for _ in range(3)][-1].phase.name
+        'fine-tune'
+        >>> walk = begin(Plateau([Phase(["**", "!head"]), Phase()], patience=1))
+        >>> walk.onward({"loss": 0.5}).onward({}).onward({"loss": 0.6}).phase
+        Phase()
+    """
+
+    along: Schedule | Policy
+    step: int
+    state: State | None
+    phase: Phase
+    # The first later step at which a schedule has to be asked again.
+    _until: int | None
+
+    def onward(self, observation: Mapping[str, float]) -> Walk:
+        """The next step.
+
+        Args:
+            observation: numbers by name. A policy without one stays as it is, and a schedule looks at none.
+
+        Raises:
+            ScheduleError: the policy misses a number, or one is not finite.
+        """
+        step = self.step + 1
+        if isinstance(self.along, Policy):
+            if not observation:
+                return replace(self, step=step)
+            assert self.state is not None
+            state, phase = self.along.update(self.state, observation)
+            return Walk(self.along, step, state, self._same(phase), None)
+        if self._until is None or step < self._until:
+            return replace(self, step=step)
+        after = _in_schedule(self.along, step)
+        return replace(after, phase=self._same(after.phase))
+
+    def to_dict(self, plan: Plan) -> dict[str, object]:
+        """The place as JSON-able data.
+
+        Args:
+            plan: what the phase means for the model at hand.
+        """
+        place = {"schedule": self.along.to_dict(), "step": self.step, "state": self.state, "plan": plan.to_dict()}
+        return document.stamped(KIND, place)
+
+    def _same(self, phase: Phase) -> Phase:
+        return self.phase if phase == self.phase else phase
+
+
+def begin(along: object) -> Walk:
+    """The first step.
+
+    Raises:
+        ScheduleError: `along` is neither a schedule nor a policy.
+    """
+    if isinstance(along, Schedule):
+        return _in_schedule(along, 0)
+    if isinstance(along, Policy):
+        return _in_policy(along, 0, along.init())
+    name = along.__name__ if isinstance(along, type) else type(along).__name__
+    problem = f"is handed {along!r}, which is no schedule and no policy."
+    fix = "Write, for example: Driver(LinearProbe(['head'], steps=500), ...)."
+    raise ScheduleError(f"Driver({name}, ...)", problem, (), fix)
+
+
+def resume(along: Schedule | Policy, saved: object, inventory: Inventory) -> Walk:
+    """The step at which `Walk.to_dict` was called.
+
+    Args:
+        along: the schedule or the policy; it must be the one that was saved.
+        saved: the data.
+        inventory: of the model, which must have the plan that was saved.
+
+    Raises:
+        ScheduleError: `saved` is no such data, or of another schedule, or there its phase is another plan.
+        PlanMismatchError: the model has other paths than the one that was saved.
+        PlanError: the plan in it cannot be read.
+    """
+    try:
+        data = document.fields(saved, KIND, ("schedule", "step", "state", "plan"))
+    except ValueError as error:
+        raise ScheduleError(_LOAD, f"got no state of a driver: {error}.", (), _FIX) from error
+    if data["schedule"] != along.to_dict():
+        _refuse_other(along, data["schedule"])
+    step = whole("driver.load_state_dict", "step", data["step"])
+    walk = _in_policy(along, step, data["state"]) if isinstance(along, Policy) else _in_schedule(along, step)
+    _check_plan(walk.phase.plan(inventory), Plan.from_dict(data["plan"]), step)
+    return walk
+
+
+def check(along: Schedule | Policy, inventory: Inventory) -> None:
+    """Resolves all phases that can be known, so that what a model has not is found before the first step.
+
+    Raises:
+        NoMatchError: a selector matches nothing in the model.
+        TiedError: in a phase one name of a tensor is frozen, another one is not.
+    """
+    phases = along.foreseen
+    for frozen in dict.fromkeys(phase.frozen for phase in phases):
+        Phase(frozen).plan(inventory)
+    for selector in dict.fromkeys(selector for phase in phases for selector, _ in phase.rates):
+        Phase(rates=[(selector, 1.0)]).factors(inventory)
+
+
+def stays(along: Schedule | Policy) -> bool:
+    """Whether one phase holds for good."""
+    return isinstance(along, Schedule) and along.next_change(0) is None
+
+
+def line(walk: Walk, change: Change) -> str:
+    """What a log says of a change.
+
+    Example:
+        >>> from frostline.schedules import LinearProbe
+        >>> line(begin(LinearProbe(["head"], steps=2)), Change(freeze={"body.weight"}))
+        'step 0: freeze 1 (body.weight); probe'
+    """
+    return f"step {walk.step}: {change}" + (f"; {walk.phase.name}" if walk.phase.name else "")
+
+
+def _in_schedule(along: Schedule, step: int) -> Walk:
+    return Walk(along, step, None, along.at(step), along._boundary(step))
+
+
+def _in_policy(along: Policy, step: int, state: Any) -> Walk:
+    return Walk(along, step, state, along.phase(state), None)
+
+
+def _refuse_other(along: Schedule | Policy, saved: Any) -> None:
+    here = along.to_dict()
+    given = saved if isinstance(saved, dict) else {}
+    differ = [name for name in [*here, *(given.keys() - here.keys())] if given.get(name) != here.get(name)]
+    found = [f"  {name}: saved {given.get(name)!r}, here {here.get(name)!r}" for name in differ[:5]]
+    problem = f"got the state of another schedule: {len(differ)} of {len(here)} fields differ."
+    raise ScheduleError(_LOAD, problem, tuple(found), _FIX)
+
+
+def _check_plan(here: Plan, saved: Plan, step: int) -> None:
+    change = saved.change_to(here)
+    if change:
+        problem = f"got a state of another model: at step {step} the same phase is another plan here."
+        fix = "Load it into a model with the same ties and the same frozen uses."
+        raise ScheduleError(_LOAD, problem, (f"  against the saved plan: {change}",), fix)
