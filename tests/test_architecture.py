@@ -16,8 +16,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "_core": (set(), {"rich", "xxhash"}),
     "schedules": ({"_core"}, {"rich"}),
     "": ({"_core", "schedules"}, set()),
-    "torch": ({"_core", "schedules"}, {"numpy", "safetensors", "torch"}),
-    "jax": ({"_core", "schedules"}, {"jax", "numpy", "optax", "safetensors"}),
+    "torch": ({"_core", "schedules", "checkpoint"}, {"numpy", "torch"}),
+    "jax": ({"_core", "schedules", "checkpoint"}, {"jax", "numpy", "optax"}),
     "checkpoint": ({"_core"}, {"safetensors"}),
     "integrations": (
         {"", "_core", "schedules", "torch", "jax", "checkpoint"},
@@ -103,6 +103,11 @@ def test_a_file_keeps_the_arrows_and_the_ceiling(file: Path) -> None:
         ("torch", "if TYPE_CHECKING:\n    import jax", ["jax"]),
         ("cli", "from frostline import demo", []),
         ("checkpoint", "import torch", ["torch"]),
+        ("checkpoint", "from frostline.jax import plan", ["frostline.jax.plan"]),
+        ("checkpoint", "from frostline.schedules import Schedule", ["frostline.schedules.Schedule"]),
+        ("torch", "import safetensors", ["safetensors"]),
+        ("torch", "from frostline.checkpoint.delta import save", []),
+        ("jax", "from frostline.checkpoint.delta import save", []),
     ],
 )
 def test_the_reader_sees_every_kind_of_import(part: str, source: str, expected: list[str]) -> None:

@@ -17,7 +17,9 @@ from frostline._core.plan import Plan
 from frostline._core.report import report
 from frostline._core.resolve import resolve
 from frostline.checkpoint.comparison import Comparison
+from frostline.checkpoint.delta_file import DeltaFile
 from frostline.checkpoint.inventory import Guess
+from frostline.checkpoint.merging import Merging
 from frostline.checkpoint.safetensors_file import SafetensorsFile
 from frostline.checkpoint.stored import Checkpoint
 from frostline.schedules import Chart, Schedule
@@ -137,6 +139,24 @@ def schedule(
         _print_json(chart.to_dict())
     else:
         _print(chart)
+
+
+@app.command()
+def merge(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="What the model was made of: .safetensors, .pt or .pth.")],
+    delta: Annotated[str, typer.Argument(metavar="DELTA", help="What save_delta wrote.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The .safetensors file to write.")],
+) -> None:
+    """Write a full checkpoint: what BASE holds, with what DELTA has learned.
+
+    Another base than the one that the delta was trained on is refused. Exit code 0: OUT is there. 2: it is as before.
+    """
+    file = Path(out)
+    if file.suffix in _TORCH_SUFFIXES:
+        _fail(f"{out!r} is written as safetensors.\nName it so: {file.with_suffix('.safetensors')}")
+    merging = Merging.of(f"frostline merge {base} {delta} {out}", _opened(base), DeltaFile(delta))
+    merging.write(file)
+    _write(f"{out}: {len(merging.tensors)} tensors, {len(merging.trained)} of them from {delta}.\n")
 
 
 def main() -> None:

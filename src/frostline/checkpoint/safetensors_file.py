@@ -12,9 +12,10 @@ from safetensors import SafetensorError, safe_open
 from frostline._core.errors import FileFormatError
 from frostline.checkpoint.stored import CHUNK, Checkpoint, StoredTensor, begins, check_regular, unreadable
 
-# Where the format's code is not PyTorch's name in capitals.
-_DTYPES = {
+# What the format calls a dtype -> what PyTorch and NumPy call it.
+DTYPES = {
     "BF16": "bfloat16",
+    "BOOL": "bool",
     "C64": "complex64",
     "F16": "float16",
     "F32": "float32",
@@ -23,6 +24,7 @@ _DTYPES = {
     "F8_E4M3FNUZ": "float8_e4m3fnuz",
     "F8_E5M2": "float8_e5m2",
     "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F8_E8M0": "float8_e8m0fnu",
     "I16": "int16",
     "I32": "int32",
     "I64": "int64",
@@ -32,12 +34,16 @@ _DTYPES = {
     "U64": "uint64",
     "U8": "uint8",
 }
-_FIX = 'Write the file again: safetensors.torch.save_file(model.state_dict(), "model.safetensors")'
+FIX = 'Write the file again: safetensors.torch.save_file(model.state_dict(), "model.safetensors")'
 
 
 @final
 class SafetensorsFile(Checkpoint):
     """A safetensors file; tensors are in the order of their names, as the format keeps no other.
+
+    Args:
+        file: where it is.
+        fix: what to do about a damaged one.
 
     Example:
         >>> import tempfile
@@ -50,28 +56,33 @@ class SafetensorsFile(Checkpoint):
         ('uint8', [b'abc'])
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, fix: str = FIX) -> None:
         check_regular(file)
+        self._fix = fix
         try:
             _validate(file)
             start, header = _read_header(file)
-        except FileFormatError:
-            raise
+        except FileFormatError as error:
+            raise FileFormatError(error.file, error.problem, fix) from None
         except (OSError, ValueError) as error:
             raise unreadable(file, error) from None
+        metadata = header.pop("__metadata__", None)
         self._spans = {path: (start + begin, start + end) for path, (begin, end) in _offsets(header)}
-        super().__init__(file, sorted(map(_stored, header.items()), key=_natural))
+        super().__init__(file, sorted(map(_stored, header.items()), key=_natural), metadata)
 
     def chunks(self, path: str) -> Iterator[bytes]:
         """The bytes of one tensor, `CHUNK` at a time."""
         begin, end = self._spans[path]
-        with self.file.open("rb") as stream:
-            stream.seek(begin)
-            for at in range(begin, end, CHUNK):
-                chunk = stream.read(min(CHUNK, end - at))
-                if len(chunk) < min(CHUNK, end - at):
-                    raise FileFormatError(str(self.file), "it became shorter while it was read", _FIX)
-                yield chunk
+        try:
+            with self.file.open("rb") as stream:
+                stream.seek(begin)
+                for at in range(begin, end, CHUNK):
+                    chunk = stream.read(min(CHUNK, end - at))
+                    if len(chunk) < min(CHUNK, end - at):
+                        raise FileFormatError(str(self.file), "it became shorter while it was read", self._fix)
+                    yield chunk
+        except OSError as error:
+            raise unreadable(self.file, error) from None
 
 
 def _validate(file: Path) -> None:
@@ -79,7 +90,7 @@ def _validate(file: Path) -> None:
         safe_open(file, framework="np")
     except SafetensorError as error:
         problem = str(error).removeprefix("Error while deserializing header: ")
-        raise FileFormatError(str(file), f"{problem}.\n{begins(file)}", _FIX) from None
+        raise FileFormatError(str(file), f"{problem}.\n{begins(file)}", FIX) from None
     except ModuleNotFoundError:
         # NumPy is looked for after the header was checked, and we ask for no array.
         pass
@@ -93,13 +104,12 @@ def _read_header(file: Path) -> tuple[int, dict[str, Any]]:
         if len(entries) < len(pairs):
             # The library takes the last of them; another reader may take the first.
             twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
-            raise FileFormatError(str(file), f"its header names {twice!a} twice", _FIX)
+            raise FileFormatError(str(file), f"its header names {twice!a} twice", FIX)
         return entries
 
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         header: dict[str, Any] = json.loads(stream.read(length), object_pairs_hook=once)
-    header.pop("__metadata__", None)
     return 8 + length, header
 
 
@@ -111,7 +121,7 @@ def _offsets(header: dict[str, Any]) -> Iterator[tuple[str, tuple[int, int]]]:
 def _stored(item: tuple[str, dict[str, Any]]) -> StoredTensor:
     path, entry = item
     begin, end = entry["data_offsets"]
-    dtype = _DTYPES.get(entry["dtype"], entry["dtype"].lower())
+    dtype = DTYPES.get(entry["dtype"], entry["dtype"].lower())
     return StoredTensor(path, tuple(entry["shape"]), dtype, end - begin)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -60,13 +60,17 @@ class Checkpoint(ABC):
     Attributes:
         file: where it is.
         tensors: what it holds, by path.
+        metadata: texts that it holds beside them, by key.
     """
 
-    def __init__(self, file: Path, tensors: Iterable[StoredTensor]) -> None:
+    def __init__(self, file: Path, tensors: Iterable[StoredTensor], metadata: Mapping[str, str] | None = None) -> None:
         self.file = file
+        self.metadata = dict(metadata or {})
         self.tensors = {tensor.path: tensor for tensor in tensors}
         for path in self.tensors:
-            _check_name(file, path)
+            if problem := unfit(path):
+                fix = "Write the file again from its model."
+                raise FileFormatError(str(file), f"the tensor name {shown(path)} {problem}", fix)
 
     @abstractmethod
     def chunks(self, path: str) -> Iterator[bytes]:
@@ -90,8 +94,13 @@ def check_regular(file: Path) -> None:
 
 def unreadable(file: Path, error: Exception) -> FileFormatError:
     """The error for a file that the system does not hand out."""
+    return FileFormatError(str(file), reason(error), "Check the name and the permissions: ls -l FILE")
+
+
+def reason(error: Exception) -> str:
+    """What the system says, as a part of a sentence."""
     words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return FileFormatError(str(file), words[:1].lower() + words[1:], "Check the name and the permissions: ls -l FILE")
+    return words[:1].lower() + words[1:]
 
 
 def begins(file: Path) -> str:
@@ -100,14 +109,20 @@ def begins(file: Path) -> str:
         return f"It has {file.stat().st_size} bytes and begins with {stream.read(12)!r}"
 
 
-def _check_name(file: Path, path: str) -> None:
+def unfit(path: str) -> str:
+    """Why a name is none for a tensor; empty if it is one."""
     # Names end up in a terminal and in patterns; no model makes such ones, but a hostile file may.
-    if not path.isprintable() or "" in path.split("."):
-        problem = "has unprintable letters" if path else "is empty"
-        problem = "has an empty part" if path and path.isprintable() else problem
-    elif len(path) > MOST_LETTERS or path.count(".") >= MOST_KEYS:
-        problem = f"has {len(path)} letters and {path.count('.') + 1} parts"
-    else:
-        return
-    shown = ascii(path) if len(path) <= 60 else f"{path[:60]!a}..."
-    raise FileFormatError(str(file), f"the tensor name {shown} {problem}", "Write the file again from its model.")
+    if not path:
+        return "is empty"
+    if not path.isprintable():
+        return "has unprintable letters"
+    if "" in path.split("."):
+        return "has an empty part"
+    if len(path) > MOST_LETTERS or path.count(".") >= MOST_KEYS:
+        return f"has {len(path)} letters and {path.count('.') + 1} parts"
+    return ""
+
+
+def shown(path: str) -> str:
+    """A name of any kind, for a terminal."""
+    return ascii(path) if len(path) <= 60 else f"{path[:60]!a}..."

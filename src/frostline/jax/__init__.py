@@ -10,6 +10,9 @@ Example:
 
 from frostline.jax._audit import Audit as Audit
 from frostline.jax._audit import audit as audit
+from frostline.jax._delta import load_delta as load_delta
+from frostline.jax._delta import save_delta as save_delta
+from frostline.jax._driver import Driver as Driver
 from frostline.jax._freezing import follow as follow
 from frostline.jax._freezing import freeze as freeze
 from frostline.jax._freezing import mask as mask
@@ -28,6 +31,7 @@ from frostline.jax._report import report as report
 
 __all__ = [
     "Audit",
+    "Driver",
     "Frozen",
     "audit",
     "follow",
@@ -35,10 +39,12 @@ __all__ = [
     "grad",
     "guard",
     "join",
+    "load_delta",
     "mask",
     "optimizer",
     "plan",
     "report",
+    "save_delta",
     "split",
     "strip",
     "thaw",

@@ -12,12 +12,11 @@ import numpy as np
 
 from frostline._core.errors import MovedError, UnprovenError, UnsupportedError
 from frostline._core.movement import Mark, Movement, changed_elements, changed_stretch
-from frostline.jax._arrays import ARRAYS, is_param
+from frostline.jax._arrays import has_bytes
 from frostline.jax._bytes import bytes_of, flat_bytes, plain
 from frostline.jax._cause import likely_cause
-from frostline.jax._slots import Slot
+from frostline.jax._stillness import divided
 from frostline.jax._survey import Survey, survey
-from frostline.jax._whole import held, is_below
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Witness:
 
     def has_moved(self, present: Any) -> bool:
         """Whether the array is gone, or is not bitwise what it was."""
-        if not isinstance(present, ARRAYS):
+        if not has_bytes(present):
             return True
         found = plain(present)
         same_kind = (found.dtype, found.shape) == (self.dtype, self.shape)
@@ -48,9 +47,8 @@ class Guard:
     """What :func:`guard` gives: `verify` compares a tree with the one at the start, `paths` says what is watched."""
 
     def __init__(self, tree: Any, *, copy: bool) -> None:
-        self._witnesses = {
-            slot.name: Witness.of(array, kind, keep=copy) for slot, array, kind in _watched(survey(tree))
-        }
+        still = divided(survey(tree)).still
+        self._witnesses = {name: Witness.of(array, kind, keep=copy) for name, (array, kind) in still.items()}
         self.is_proven = False
 
     @property
@@ -112,23 +110,12 @@ def guard(tree: Any, *, copy: bool = False) -> Iterator[Guard]:
         raise UnprovenError(len(watching.paths))
 
 
-def _watched(read: Survey) -> Iterator[tuple[Slot, Any, str]]:
-    moving = {id(read.leaves[number]) for number in read.trainable}
-    params = [slot for slots in read.places.values() for slot in slots]
-    whole = held(params, lambda slot: slot.pinned or slot.marked)
-    for slot in read.layout.slots:
-        array = read.leaves[slot.leaf]
-        still = slot.pinned or (slot.marked if is_param(array) else is_below(slot.keys, whole))
-        if isinstance(array, ARRAYS) and still and id(array) not in moving:
-            yield slot, array, "parameter" if is_param(array) else "buffer"
-
-
 def _arrays(read: Survey) -> dict[str, Any]:
     return {slot.name: read.leaves[slot.leaf] for slot in read.layout.slots}
 
 
 def _movement(path: str, witness: Witness, present: Any) -> Movement:
-    if not isinstance(present, ARRAYS):
+    if not has_bytes(present):
         return Movement(
             path,
             witness.kind,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, final
 
 from frostline._core import document
+from frostline._core.failure import counted
 from frostline._core.inventory import Inventory
 from frostline._core.plan import Change, Plan
 from frostline._core.schedule_errors import ScheduleError
@@ -162,11 +163,15 @@ def _in_policy(along: Policy, step: int, state: Any) -> Walk:
 
 
 def _refuse_other(along: Schedule | Policy, saved: Any) -> None:
-    here = along.to_dict()
-    given = saved if isinstance(saved, dict) else {}
-    differ = [name for name in [*here, *(given.keys() - here.keys())] if given.get(name) != here.get(name)]
-    found = [f"  {name}: saved {given.get(name)!r}, here {here.get(name)!r}" for name in differ[:5]]
-    problem = f"got the state of another schedule: {len(differ)} of {len(here)} fields differ."
+    here, given = along.to_dict(), saved if isinstance(saved, dict) else {}
+    kinds = [next((data[noun] for noun in ("schedule", "policy") if noun in data), None) for data in (given, here)]
+    if kinds[0] != kinds[1]:
+        problem = f"got the state of {kinds[0]} for {kinds[1]}."
+        raise ScheduleError(_LOAD, problem, (), _FIX)
+    names = sorted(here.keys() | given.keys())
+    differ = [name for name in names if given.get(name) != here.get(name)]
+    found = [f"  {name}: saved {given.get(name)!r}, here {here.get(name)!r}" for name in differ]
+    problem = f"got the state of another {kinds[1]}: it differs in {counted(len(differ), 'field')}."
     raise ScheduleError(_LOAD, problem, tuple(found), _FIX)
 
 

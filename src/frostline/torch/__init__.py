@@ -11,6 +11,9 @@ Example:
 from frostline.torch._bind import Binding as Binding
 from frostline.torch._bind import bind as bind
 from frostline.torch._check import check as check
+from frostline.torch._delta import load_delta as load_delta
+from frostline.torch._delta import save_delta as save_delta
+from frostline.torch._driver import Driver as Driver
 from frostline.torch._freezing import Handle as Handle
 from frostline.torch._freezing import follow as follow
 from frostline.torch._freezing import freeze as freeze
@@ -25,6 +28,7 @@ from frostline.torch._report import report as report
 
 __all__ = [
     "Binding",
+    "Driver",
     "Frozen",
     "Handle",
     "bind",
@@ -34,8 +38,10 @@ __all__ = [
     "frozen",
     "frozen_call",
     "guard",
+    "load_delta",
     "plan",
     "report",
+    "save_delta",
     "thaw",
     "trainable",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from frostline._core.errors import BindError, UnsupportedError
 from frostline._core.rules import Rule
 from frostline.torch._groups import assigned
 from frostline.torch._named_state import check_fits, loaded, saved
+from frostline.torch._rates import Rates
 from frostline.torch._selection import Choice, select
 from frostline.torch._shelf import Moments, Shelf
 from frostline.torch._survey import Survey, survey
@@ -39,12 +40,14 @@ class Binding:
         # What the optimizer has besides, a loss with parameters for example, is none of our business.
         self._others = [[p for p in group["params"] if id(p) not in own] for group in optimizer.param_groups]
         self._known: tuple[tuple[int, bool], ...] = ()
+        self._rates = Rates()
 
     def sync(self) -> None:
         """Makes the optimizer hold what trains now, and nothing else; idempotent.
 
         It is done after each freezing and thawing, and before each step for what was frozen by hand.
         """
+        self._rates.take_back(self.optimizer)
         present = {path: module._parameters[local] for path, (module, local) in self._sites.items()}
         known = tuple((id(tensor), _trains(tensor)) for tensor in present.values())
         if known == self._known:
@@ -57,6 +60,17 @@ class Binding:
             group["params"][:] = [*others, *(present[path] for path in inside)]
             if "param_names" in group:
                 group["param_names"][:] = [*group["param_names"][: len(others)], *inside]
+
+    def scale(self, factors: Mapping[str, float]) -> None:
+        """From now on each step is taken at these factors of the learning rates; a later call takes their place.
+
+        Between steps the groups have their own rates, the very same objects, so learning-rate schedulers and
+        checkpoints never see a factor. Within a step, parameters of one group with several factors are several groups.
+
+        Args:
+            factors: path -> factor; what is not in it has 1.
+        """
+        self._rates.factors = {path: factor for path, factor in factors.items() if factor != 1.0}
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the optimizer by name: options of the groups, moments, and moments of what is frozen.
@@ -83,6 +97,11 @@ class Binding:
     def __repr__(self) -> str:
         inside = sum(trains for _, trains in self._known)
         return f"Binding({type(self.optimizer).__name__}, {inside} of {len(self.names)} parameters in it)"
+
+    def _begin_step(self) -> None:
+        self.sync()
+        self._shelf.begin_step()
+        self._rates.lend(self.optimizer, self._owned)
 
     def _carry(self, path: str, tensor: torch.Tensor | None) -> None:
         """Carries the state of one parameter to where it belongs now."""
@@ -151,8 +170,11 @@ def bind(
     names = tuple(path for path in read.parameters if path in chosen - pinned)
     _check_free(optimizer, read, names)
     binding = Binding(optimizer, read, names, assigned(optimizer, read, names, rules), shelf)
-    # The hook keeps the binding alive as long as the optimizer is.
-    optimizer.register_step_pre_hook(lambda *_: binding.sync())
+    # The hooks keep the binding alive as long as the optimizer is.
+    optimizer.register_step_pre_hook(lambda *_: binding._begin_step())
+    optimizer.register_step_post_hook(lambda *_: binding._rates.take_back(optimizer))
+    # A step that failed has given nothing back.
+    optimizer.register_state_dict_pre_hook(lambda *_: binding._rates.take_back(optimizer))
     FOLLOWERS.add(binding)
     _LIVE.add(binding)
     binding.sync()

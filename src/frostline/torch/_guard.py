@@ -14,8 +14,8 @@ from frostline._core.movement import Mark, Movement, changed_elements, changed_s
 from frostline.torch._bytes import bytes_of
 from frostline.torch._cause import Owners, likely_cause
 from frostline.torch._freezing import plan_of
-from frostline.torch._hold import is_held
-from frostline.torch._survey import Survey, is_trained, survey
+from frostline.torch._stillness import Tensors, divided, tensors
+from frostline.torch._survey import Survey, survey
 from frostline.torch._wrapped import unwrapped
 
 
@@ -63,7 +63,7 @@ class Guard:
         Raises:
             MovedError: a watched parameter or buffer is not bitwise what it was.
         """
-        present = _tensors(survey(self._model))
+        present = tensors(survey(self._model))
         moved = [path for path, witness in self._witnesses.items() if witness.has_moved(present.get(path))]
         if moved:
             owners = Owners()
@@ -105,46 +105,8 @@ def guard(model: nn.Module, *, copy: bool = False) -> Iterator[Guard]:
     watching.verify()
 
 
-def _watched(read: Survey) -> dict[str, tuple[torch.Tensor, str]]:
-    plan = plan_of(read)
-    still, moving = {}, set()
-    for path, (tensor, kind) in _tensors(read).items():
-        if path in plan.frozen if kind == "parameter" else _stands_still(read, path):
-            still[path] = (tensor, kind)
-        elif not tensor.is_meta:
-            moving.add(tensor.data_ptr())
-    return {
-        path: (tensor, kind)
-        for path, (tensor, kind) in still.items()
-        if not (_is_pinned(read, path) and tensor.data_ptr() in moving)
-    }
-
-
-def _is_pinned(read: Survey, path: str) -> bool:
-    return id(read.modules[path.rpartition(".")[0]]) in read.pinned
-
-
-def _tensors(read: Survey) -> dict[str, tuple[torch.Tensor, str]]:
-    found: dict[str, tuple[torch.Tensor, str]] = {
-        path: (parameter, "parameter") for path, parameter in read.parameters.items()
-    }
-    for path, module in read.modules.items():
-        for local, buffer in module._buffers.items():
-            if buffer is not None:
-                found[f"{path}.{local}" if path else local] = (buffer, "buffer")
-    return found
-
-
-def _stands_still(read: Survey, buffer_path: str) -> bool:
-    """Whether the buffer lies in a module that is frozen whole, or in a frozen use."""
-    keys = buffer_path.split(".")[:-1]
-    containers = [read.modules[".".join(keys[:depth])] for depth in range(len(keys) + 1)]
-    return any(id(m) in read.pinned or is_held(m) or _all_frozen(m) for m in containers)
-
-
-def _all_frozen(module: nn.Module) -> bool:
-    flags = [p.requires_grad for p in module.parameters() if is_trained(p)]
-    return bool(flags) and not any(flags)
+def _watched(read: Survey) -> Tensors:
+    return divided(read, plan_of(read)).still
 
 
 def _movement(

@@ -71,7 +71,7 @@ def loaded(optimizer: Optimizer, owned: Mapping[str, torch.Tensor], shelf: Shelf
         optimizer.state.pop(tensor, None)
         moments = _like(tensor, state["state"].get(path, {}))
         if id(tensor) not in inside:
-            shelf.put(path, moments)
+            shelf.lay(path, moments)
         elif moments:
             optimizer.state[tensor] = moments
 

@@ -38,11 +38,21 @@ class Shelf:
         self._devices: dict[str, dict[str, torch.device]] = {}
 
     def put(self, name: str, state: State | None) -> None:
-        """Keeps the state of a parameter that was frozen, if there is one."""
-        if self.moments == "release" or not state:
+        """Keeps the state of a parameter that was frozen, if there is one and it is not to be released."""
+        if self.moments != "release":
+            self.lay(name, state)
+
+    def lay(self, name: str, state: State | None) -> None:
+        """Keeps a state that was loaded, in any case: what is loaded next, a driver for example, may thaw it."""
+        if not state:
             return
         self._devices[name] = {key: value.device for key, value in state.items() if isinstance(value, torch.Tensor)}
         self.states[name] = mapped(state, torch.Tensor.cpu) if self.moments == "cpu" else state
+
+    def begin_step(self) -> None:
+        """Releases what was loaded and is frozen still, if it is to be released."""
+        if self.moments == "release":
+            self.clear()
 
     def clear(self) -> None:
         """Forgets everything."""

@@ -1,0 +1,145 @@
+"""Delta checkpoints: what trains, and a fingerprint of what it was trained on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import final
+
+from frostline._core.errors import DeltaError
+from frostline._core.fingerprint import Bytes, Fingerprint, digest_of
+from frostline._core.plan import Plan
+from frostline.checkpoint.delta_document import KEY, DeltaDocument, canonical
+from frostline.checkpoint.replacement import replacing
+from frostline.checkpoint.safetensors_header import MOST_BYTES, has_code, header, in_order
+from frostline.checkpoint.stored import StoredTensor, reason, shown, unfit
+
+OPTIMIZER = "@optimizer/"
+"""How the names of an optimizer's tensors begin."""
+
+_NO_DIGEST = "0" * 32
+
+
+@final
+@dataclass(frozen=True)
+class Source:
+    """A tensor that is to be saved.
+
+    Attributes:
+        dtype: "float32", "bfloat16", ...
+        shape: its shape.
+        nbytes: how many bytes it takes.
+        opened: gives its bytes in row-major order, for as long as the context lasts.
+        weak: whether its dtype is weak, as JAX has it.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    opened: Callable[[], AbstractContextManager[Bytes]]
+    weak: bool = False
+
+
+@final
+@dataclass(frozen=True)
+class Delta:
+    """What is to be saved.
+
+    Attributes:
+        plan: what is frozen.
+        base: the digests of all that stands still.
+        tensors: all that may move, by name, and the tensors of the optimizer.
+        aliases: the other names of a tensor.
+        schedule: the state of the schedule, as JSON has it.
+        optimizer: what the optimizer keeps beside tensors, as JSON has it.
+    """
+
+    plan: Plan
+    base: Fingerprint
+    tensors: Mapping[str, Source]
+    aliases: Mapping[str, tuple[str, ...]]
+    schedule: object = None
+    optimizer: object = None
+
+
+def save(expression: str, file: str | os.PathLike[str], delta: Delta) -> None:
+    """Writes a delta; the file is replaced whole, or left as it is.
+
+    Args:
+        expression: what the user wrote, for errors.
+        file: where to.
+        delta: what to save; the bytes of one tensor at a time are asked for.
+
+    Raises:
+        DeltaError: a name or the schedule cannot be written, or the system refuses to write the file.
+    """
+    _check_names(expression, delta)
+    _check_schedule(expression, delta.schedule)
+    stored = in_order(_stored(path, source) for path, source in delta.tensors.items())
+    said = _document(delta)
+    size = len(header(stored, {KEY: said.to_json()}))
+    if size > MOST_BYTES:
+        problem = f"would need a header of {size} bytes, and readers of safetensors take {MOST_BYTES}."
+        raise DeltaError(expression, problem, (), "Hand over less as schedule=, it is for a few numbers.")
+    try:
+        with replacing(Path(file)) as stream:
+            # The header comes last: before all is there, the file begins with zeros and is no checkpoint.
+            stream.seek(size)
+            for tensor in stored:
+                source = delta.tensors[tensor.path]
+                with source.opened() as data:
+                    stream.write(data)
+                    said.tensors[tensor.path] = digest_of(source.dtype, source.shape, (data,))
+            stream.seek(0)
+            stream.write(header(stored, {KEY: said.to_json()}))
+    except OSError as error:
+        raise unwritten(expression, file, error) from error
+
+
+def unwritten(expression: str, file: str | os.PathLike[str], error: Exception) -> DeltaError:
+    """The error for a file that the system does not take."""
+    folder = os.path.dirname(os.fspath(file)) or "."
+    fix = f"Check the folder and the room on the disk: ls -ld {folder}; df -h {folder}"
+    return DeltaError(expression, f"cannot write the file: {reason(error)}.", (), fix)
+
+
+def _document(delta: Delta) -> DeltaDocument:
+    tensors = delta.tensors
+    return DeltaDocument(
+        plan=delta.plan,
+        base=delta.base,
+        tensors=dict.fromkeys(tensors, _NO_DIGEST),
+        kinds={p: (source.dtype, source.shape) for p, source in tensors.items() if not has_code(source.dtype)},
+        weak=tuple(path for path, source in tensors.items() if source.weak),
+        aliases={path: others for path, others in delta.aliases.items() if others},
+        schedule=delta.schedule,
+        optimizer=delta.optimizer,
+    )
+
+
+def _stored(path: str, source: Source) -> StoredTensor:
+    plain = StoredTensor(path, source.shape, source.dtype, source.nbytes)
+    # The format has no complex128, for example.
+    return plain if has_code(source.dtype) else replace(plain, shape=(source.nbytes,), dtype="uint8")
+
+
+def _check_names(expression: str, delta: Delta) -> None:
+    names = [*delta.tensors, *delta.base.digests]
+    wrong = {path: unfit(path) or ("is one of the format's own" if path == "__metadata__" else "") for path in names}
+    wrong = {path: why for path, why in wrong.items() if why}
+    if wrong:
+        problem = f"has {len(wrong)} of {len(names)} names that a file cannot have:"
+        found = tuple(f"{shown(path)} {why}" for path, why in wrong.items())
+        raise DeltaError(expression, problem, found, "Rename them, or give a bare array a name: {'weight': array}.")
+
+
+def _check_schedule(expression: str, schedule: object) -> None:
+    try:
+        canonical(schedule)
+    except (TypeError, ValueError) as error:
+        problem = f"cannot write schedule={type(schedule).__name__} as JSON: {reason(error)}."
+        fix = "Hand over texts, numbers, lists and dicts of them: schedule=schedule.to_dict()."
+        raise DeltaError(expression, problem, (), fix) from error

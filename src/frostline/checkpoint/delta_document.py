@@ -1,0 +1,128 @@
+"""What a delta says beside its tensors: one JSON document, in the metadata of the file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Self, final
+
+from frostline._core import document
+from frostline._core.fingerprint import Fingerprint, digest
+from frostline._core.plan import Plan
+
+KEY = "frostline"
+"""Where it is in the metadata."""
+
+_KIND = "delta"
+_FIELDS = ("aliases", "base", "bytes", "digest", "optimizer", "plan", "schedule", "tensors", "weak")
+
+
+@final
+@dataclass(frozen=True)
+class DeltaDocument:
+    """All of it, as values.
+
+    Attributes:
+        plan: what was frozen.
+        base: a digest of all that stood still.
+        tensors: a digest of each tensor of the file.
+        kinds: dtype and shape of tensors that are stored as bytes, as the format has no word for their dtype.
+        weak: tensors whose dtype does not decide that of a result, as JAX has it.
+        aliases: the other names of a tensor, of the file or of the base.
+        schedule: where a schedule was; anything that is JSON.
+        optimizer: what an optimizer keeps beside tensors; anything that is JSON.
+
+    Example:
+        >>> plan = Plan(frozenset({"body"}), frozenset({"head"}))
+        >>> said = DeltaDocument(plan, Fingerprint(()), {}, {}, (), {}, {"step": 7}, None)
+        >>> DeltaDocument.from_json(said.to_json()) == said
+        True
+    """
+
+    plan: Plan
+    base: Fingerprint
+    tensors: dict[str, str]
+    kinds: dict[str, tuple[str, tuple[int, ...]]]
+    weak: tuple[str, ...]
+    aliases: dict[str, tuple[str, ...]]
+    schedule: object
+    optimizer: object
+
+    def to_json(self) -> str:
+        """The document as text: equal ones give equal bytes.
+
+        Raises:
+            TypeError, ValueError: the schedule or the optimizer is no JSON.
+        """
+        fields: dict[str, object] = {
+            "aliases": {path: list(others) for path, others in self.aliases.items()},
+            "base": self.base.digests,
+            "bytes": {path: [dtype, list(shape)] for path, (dtype, shape) in self.kinds.items()},
+            "optimizer": self.optimizer,
+            "plan": self.plan.to_dict(),
+            "schedule": self.schedule,
+            "tensors": self.tensors,
+            "weak": sorted(self.weak),
+        }
+        return canonical(document.stamped(_KIND, {**fields, "digest": _digest(fields)}))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The document that `to_json` made a text of.
+
+        Raises:
+            ValueError: it is none; the text of the error says why.
+        """
+        found = document.fields(document.parse(text), _KIND, _FIELDS)
+        given, real = found.pop("digest"), _digest(found)
+        if given != real:
+            raise ValueError(f"its digest is {given!r}, but what it says gives {real!r}")
+        return cls(
+            plan=Plan.from_dict(found["plan"]),
+            base=Fingerprint(tuple(_texts_by_name("base", found["base"]).items())),
+            tensors=_texts_by_name("tensors", found["tensors"]),
+            kinds={path: _kind(kind) for path, kind in _object("bytes", found["bytes"]).items()},
+            weak=tuple(document.texts("weak", found["weak"])),
+            aliases={
+                path: tuple(document.texts("aliases", others))
+                for path, others in _object("aliases", found["aliases"]).items()
+            },
+            schedule=found["schedule"],
+            optimizer=found["optimizer"],
+        )
+
+
+def canonical(value: object) -> str:
+    """The one text of a value.
+
+    Raises:
+        TypeError, ValueError: it is no JSON, or not a number, or it nests too deep.
+    """
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except RecursionError:
+        raise ValueError("it nests too deep") from None
+
+
+def _digest(fields: dict[str, object]) -> str:
+    return digest([canonical(fields).encode()])
+
+
+def _object(name: str, value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name!r} is no object")
+    return value
+
+
+def _texts_by_name(name: str, value: object) -> dict[str, str]:
+    found = _object(name, value)
+    if not all(isinstance(text, str) for text in found.values()):
+        raise ValueError(f"{name!r} has something else than texts")
+    return found
+
+
+def _kind(value: object) -> tuple[str, tuple[int, ...]]:
+    match value:
+        case [str(dtype), list(shape)] if all(type(length) is int and length >= 0 for length in shape):
+            return dtype, tuple(shape)
+    raise ValueError("'bytes' has something else than a dtype and a shape")

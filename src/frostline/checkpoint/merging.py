@@ -1,0 +1,128 @@
+"""A full checkpoint from a base and a delta, a piece at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO, final
+
+from frostline._core.errors import DeltaError
+from frostline._core.fingerprint import digest_of
+from frostline.checkpoint.delta import unwritten
+from frostline.checkpoint.delta_document import KEY
+from frostline.checkpoint.delta_file import DeltaFile
+from frostline.checkpoint.replacement import replacing
+from frostline.checkpoint.safetensors_header import has_code, header, in_order
+from frostline.checkpoint.stored import Checkpoint, StoredTensor
+
+_FIX = "Give the file that the model was made of before it was trained, with all of its tensors."
+
+
+@final
+@dataclass(frozen=True)
+class Merging:
+    """What of a full checkpoint comes from where.
+
+    Attributes:
+        expression: what the user wrote, for errors.
+        base: the file with what stood still.
+        delta: the file with what trained.
+        tensors: all that there will be.
+        owners: for each name the one by which the delta calls that tensor.
+    """
+
+    expression: str
+    base: Checkpoint
+    delta: DeltaFile
+    tensors: tuple[StoredTensor, ...]
+    owners: dict[str, str]
+
+    @classmethod
+    def of(cls, expression: str, base: Checkpoint, delta: DeltaFile) -> Merging:
+        """What to do, decided by names alone.
+
+        Raises:
+            DeltaError: the base has other tensors than the delta speaks of, or one that safetensors cannot hold.
+        """
+        owners = _owners(delta)
+        _check_names(expression, base, delta, owners)
+        told = {owners[name] for name in base.tensors}
+        # What the base lacks, an adapter for example, comes under all of its names.
+        added = [name for name, owner in owners.items() if owner in delta.own and owner not in told]
+        tensors = [
+            replace(delta.own[owners[name]], path=name) if owners[name] in delta.own else base.tensors[name]
+            for name in (*base.tensors, *added)
+        ]
+        _check_kinds(expression, tensors)
+        return cls(expression, base, delta, tuple(in_order(tensors)), owners)
+
+    @property
+    def trained(self) -> frozenset[str]:
+        """The names of what comes from the delta."""
+        return frozenset(tensor.path for tensor in self.tensors if self.owners[tensor.path] in self.delta.own)
+
+    def write(self, file: Path) -> None:
+        """Writes the checkpoint; the file is replaced whole, or left as it is.
+
+        Raises:
+            DeltaError: the delta was made on another base, or the system refuses to write the file.
+            FileFormatError: the delta is damaged.
+        """
+        metadata = {key: text for key, text in self.base.metadata.items() if key != KEY}
+        wrong: list[str] = []
+        try:
+            with replacing(file) as stream:
+                stream.write(header(self.tensors, metadata))
+                for tensor in self.tensors:
+                    # A file that will not be is not written on, but all names that differ are told.
+                    if not self._copy(tensor, None if wrong else stream):
+                        wrong.append(tensor.path)
+                self._check(wrong)
+        except OSError as error:
+            raise unwritten(self.expression, file, error) from error
+
+    def _copy(self, tensor: StoredTensor, stream: BinaryIO | None) -> bool:
+        """Whether the tensor is what the delta says."""
+        owner, said = self.owners[tensor.path], self.delta.said
+        is_trained = owner in self.delta.own
+        chunks = self.delta.chunks(owner) if is_trained else self.base.chunks(tensor.path)
+        expected = (said.tensors if is_trained else said.base.digests)[owner]
+        return digest_of(tensor.dtype, tensor.shape, _copied(chunks, stream)) == expected
+
+    def _check(self, wrong: list[str]) -> None:
+        if damaged := {self.owners[path] for path in wrong} & self.delta.own.keys():
+            raise self.delta.damaged(damaged)
+        if wrong:
+            problem = f"has another base: {len(wrong)} of its {len(self.base.tensors)} tensors differ."
+            raise DeltaError(self.expression, problem, tuple(f"differs: {path}" for path in sorted(wrong)), _FIX)
+
+
+def _copied(chunks: Iterable[bytes], stream: BinaryIO | None) -> Iterator[bytes]:
+    for chunk in chunks:
+        if stream is not None:
+            stream.write(chunk)
+        yield chunk
+
+
+def _owners(delta: DeltaFile) -> dict[str, str]:
+    own = [*delta.own, *delta.said.base.digests]
+    others = {other: path for path in own for other in delta.said.aliases.get(path, ())}
+    return others | {path: path for path in own}
+
+
+def _check_names(expression: str, base: Checkpoint, delta: DeltaFile, owners: dict[str, str]) -> None:
+    missing = sorted(delta.said.base.digests.keys() - {owners.get(name) for name in base.tensors})
+    unknown = sorted(base.tensors.keys() - owners.keys())
+    if missing or unknown:
+        problem = f"has another base: {len(missing)} tensors are missing in it, {len(unknown)} are unknown."
+        found = (*(f"missing: {path}" for path in missing), *(f"unknown: {path}" for path in unknown))
+        raise DeltaError(expression, problem, found, _FIX)
+
+
+def _check_kinds(expression: str, tensors: list[StoredTensor]) -> None:
+    if strange := tuple(f"{each.path}: {each}" for each in tensors if not has_code(each.dtype)):
+        problem = f"has {len(strange)} of {len(tensors)} tensors of dtypes that safetensors cannot hold."
+        raise DeltaError(
+            expression, problem, strange, "Load the delta into the model, and save that in another format."
+        )

@@ -1,0 +1,93 @@
+"""Files that are replaced whole: whoever looks finds the old content or the new one, and never a part of either."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[BinaryIO]:
+    """A stream whose content takes the place of a file, when the block ends without an error.
+
+    The content goes to a temporary file in the same folder, which is synced and renamed; then the folder is synced. A
+    crash at any instant leaves the old content or the new one, and perhaps the temporary file, ``.NAME.xxxxxxxx.part``,
+    which the next replacement of the same file removes. Of two at a time the one that began last wins, and the other
+    fails. A link to a file stays, and the file is replaced.
+
+    Raises:
+        OSError: the system refuses, or there is something else than a file in the place. The old content is left.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "notes"
+        >>> for text in (b"one", b"two"):
+        ...     with replacing(file) as stream:
+        ...         _ = stream.write(text)
+        >>> file.read_bytes(), os.listdir(file.parent)
+        (b'two', ['notes'])
+    """
+    target = _target(file)
+    mode = _mode(target)
+    _remove_leftovers(target)
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        with _created(part, mode) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    _sync_folder(target.parent)
+
+
+def _target(file: Path) -> Path:
+    """The file behind links."""
+    try:
+        return Path(os.path.realpath(file))
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error)) from error
+
+
+def _mode(target: Path) -> int:
+    """The permissions of the file that is there."""
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return 0o666
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "It is a folder")
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "It is a pipe or a device")
+    return stat.S_IMODE(mode)
+
+
+def _remove_leftovers(target: Path) -> None:
+    leftover = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.part")
+    for name in os.listdir(target.parent):
+        if leftover.fullmatch(name):
+            target.with_name(name).unlink(missing_ok=True)
+
+
+def _created(part: Path, mode: int) -> BinaryIO:
+    # Exclusively: nobody's link is followed.
+    return open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode), "wb")
+
+
+def _sync_folder(folder: Path) -> None:
+    if not hasattr(os, "O_DIRECTORY"):
+        return  # Windows keeps the names of a folder by itself.
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

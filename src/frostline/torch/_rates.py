@@ -1,0 +1,54 @@
+"""Factors of learning rates that nobody but the optimizer's own step sees."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+
+class Rates:
+    """Lends an optimizer learning rates for one step, and takes them back.
+
+    Between steps the optimizer has its own rates, the very same objects, so learning-rate schedulers and checkpoints
+    never see a factor. A group whose parameters have several factors is several groups for the time of the step; what
+    an optimizer notes in a group meanwhile, as few do, is kept from the first of them.
+
+    Attributes:
+        factors: path -> factor; what is not in it has 1.
+    """
+
+    def __init__(self) -> None:
+        self.factors: dict[str, float] = {}
+        self._lent: list[tuple[dict[str, Any], list[torch.Tensor], Any]] = []
+        self._count = 0
+
+    def lend(self, optimizer: Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Multiplies the learning rates, in place."""
+        self.take_back(optimizer)
+        factor_of = {id(tensors[path]): factor for path, factor in self.factors.items() if path in tensors}
+        self._count = len(optimizer.param_groups)
+        for group in optimizer.param_groups[: self._count] if factor_of else ():
+            shares: dict[float, list[torch.Tensor]] = defaultdict(list)
+            for tensor in group["params"]:
+                shares[factor_of.get(id(tensor), 1.0)].append(tensor)
+            self._lent.append((group, group["params"], group["lr"]))
+            self._divide(optimizer, group, shares)
+
+    def take_back(self, optimizer: Optimizer) -> None:
+        """Undoes `lend`, in place; idempotent, as a step that fails never comes to an end."""
+        if not self._lent:
+            return
+        del optimizer.param_groups[self._count :]
+        for group, params, rate in self._lent:
+            group["params"], group["lr"] = params, rate
+        self._lent.clear()
+
+    def _divide(self, optimizer: Optimizer, group: dict[str, Any], shares: dict[float, list[torch.Tensor]]) -> None:
+        others = [dict(group) for _ in range(len(shares) - 1)]
+        optimizer.param_groups.extend(others)
+        for each, (factor, params) in zip([group, *others], shares.items(), strict=False):
+            each["params"], each["lr"] = params, each["lr"] * factor

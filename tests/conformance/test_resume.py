@@ -1,0 +1,138 @@
+"""Saved, killed, loaded and gone on: the same bytes as without a break, for every schedule, at every cut."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance.benches import required
+from conformance.walks import STEPS, WALKS
+from frostline import schedules
+
+RUNS = [name for name in ("torch", "jax") if name in required()]
+
+
+def module(name: str) -> Any:
+    return importlib.import_module(f"conformance.run_{name}")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(request: pytest.FixtureRequest) -> None:
+    """Small tensors: threads would only wait for each other."""
+    if "torch" in RUNS:
+        request.getfixturevalue("one_thread_of_torch")
+
+
+@pytest.fixture
+def one_thread_of_torch() -> Iterator[None]:
+    torch = importlib.import_module("torch")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def recipes() -> list[Any]:
+    """The first of each front end always, the others among the long sweeps."""
+    found = [(name, recipe, number) for name in RUNS for number, recipe in enumerate(module(name).RECIPES)]
+    return [pytest.param(name, recipe, marks=[pytest.mark.slow] if number else []) for name, recipe, number in found]
+
+
+def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
+
+
+def test_every_schedule_and_policy_is_walked() -> None:
+    found = [vars(schedules)[name] for name in schedules.__all__]
+    tops = (schedules.Schedule, schedules.Policy)
+    kinds = {kind for kind in found if isinstance(kind, type) and issubclass(kind, tops)}
+    assert {type(walk) for walk in WALKS.values()} == kinds - set(tops)
+
+
+@pytest.mark.parametrize("walk", WALKS)
+@pytest.mark.parametrize(("name", "recipe"), recipes())
+def test_every_cut(name: str, recipe: str, walk: str) -> None:
+    make = module(name).Run
+    whole = make(walk, recipe)
+    saved, contents = [whole.save()], [whole.content()]
+    for _ in range(STEPS):
+        whole.step()
+        saved.append(whole.save())
+        contents.append(whole.content())
+    for cut in range(STEPS):
+        run = make.load(walk, recipe, saved[cut], driver_first=cut % 2 == 0)
+        assert differing(run.content(), contents[cut]) == [], f"cut at {cut}"
+        for step in range(cut, STEPS):
+            run.step()
+            assert differing(run.content(), contents[step + 1]) == [], f"cut at {cut}, after step {step}"
+
+
+@pytest.mark.parametrize("walk", ["LISA", "LinearProbe"])
+@pytest.mark.parametrize("name", RUNS)
+def test_without_the_state_of_the_driver_it_is_another_run(
+    name: str, walk: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The negative control."""
+    whole = module(name).Run(walk, "AdamW, release")
+    for _ in range(5):
+        whole.step()
+    monkeypatch.setattr(type(whole.driver), "load_state_dict", lambda driver, _, tree=None: tree and driver.start(tree))
+    again = module(name).Run.load(walk, "AdamW, release", whole.save(), driver_first=True)
+    assert {"driver", "plan"} <= set(differing(again.content(), whole.content()))
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_each_walk_changes_what_is_frozen(name: str) -> None:
+    """Else there would be nothing to resume."""
+    plans: dict[str, set[str]] = {walk: set() for walk in WALKS}
+    for walk, seen in plans.items():
+        run = module(name).Run(walk, "AdamW, release")
+        for _ in range(STEPS):
+            seen.add(run.content()["plan"])
+            run.step()
+    assert [walk for walk, seen in plans.items() if len(seen) < 2] == []
+    assert {walk: len(plans[walk]) for walk in ("Phases", "ULMFiT", "LISA", "BAdam", "HiFT", "FreezeOut")} == {
+        "Phases": 4,
+        "ULMFiT": 4,
+        "LISA": 3,
+        "BAdam": 3,
+        "HiFT": 3,
+        "FreezeOut": 5,
+    }
+
+
+_GOES_ON = """
+import sys
+from pathlib import Path
+from conformance.test_resume import module
+name, recipe, walk, steps, file = sys.argv[1:]
+run = module(name).Run.load(walk, recipe, Path(file).read_bytes(), driver_first=True)
+for _ in range(int(steps)):
+    run.step()
+Path(file).write_bytes(run.save())
+"""
+
+
+@pytest.mark.parametrize(("walk", "cut"), [("LISA", 3), ("Egeria", 5)])
+@pytest.mark.parametrize("name", RUNS)
+def test_in_another_process(name: str, walk: str, cut: int, tmp_path: Path) -> None:
+    """Nothing hangs on the identity of an object, or on a hash."""
+    make, recipe, file = module(name).Run, "AdamW, release", tmp_path / "checkpoint"
+    whole = make(walk, recipe)
+    for _ in range(cut):
+        whole.step()
+    file.write_bytes(whole.save())
+    for _ in range(cut, STEPS):
+        whole.step()
+    words = [name, recipe, walk, str(STEPS - cut), str(file)]
+    others = {"PYTHONHASHSEED": "12345", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", _GOES_ON, *words], env=os.environ | others, check=True, timeout=300)
+    again = make.load(walk, recipe, file.read_bytes(), driver_first=True)
+    assert differing(again.content(), whole.content()) == []
