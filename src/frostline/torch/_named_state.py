@@ -69,23 +69,27 @@ def loaded(optimizer: Optimizer, owned: Mapping[str, torch.Tensor], shelf: Shelf
     inside = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for path, tensor in owned.items():
         optimizer.state.pop(tensor, None)
-        moments = _like(tensor, state["state"].get(path, {}))
+        options = state["groups"][state["group_of"][path]]
+        moments = _like(tensor, state["state"].get(path, {}), counts=any(map(options.get, _COUNTS_ON_DEVICE)))
         if id(tensor) not in inside:
             shelf.lay(path, moments)
         elif moments:
             optimizer.state[tensor] = moments
 
 
-def _like(tensor: torch.Tensor, state: State) -> State:
-    """Moments on the device of their parameter; counters stay where they were saved."""
-    return {
-        key: value.to(tensor.device, copy=True) if isinstance(value, torch.Tensor) and value.dim() else _copied(value)
-        for key, value in state.items()
-    }
+# With these options a kernel reads the counts, where otherwise Python does.
+_COUNTS_ON_DEVICE = ("capturable", "fused")
 
 
-def _copied(value: Any) -> Any:
-    return value.clone() if isinstance(value, torch.Tensor) else value
+def _like(tensor: torch.Tensor, state: State, *, counts: bool) -> State:
+    """Moments on the device of their parameter; counts there too, or else where they were saved."""
+    return {key: _copied(value, tensor.device, counts=counts) for key, value in state.items()}
+
+
+def _copied(value: Any, device: torch.device, *, counts: bool) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.to(device, copy=True) if value.dim() or counts else value.clone()
 
 
 def _check_names(owned: Mapping[str, torch.Tensor], state: dict[str, Any]) -> None:
