@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from benchmarks import in_schedules
 from benchmarks.report import Report
 
 console = Console(width=None if sys.stdout.isatty() else 180)
@@ -25,22 +27,43 @@ class Framework(StrEnum):
     BOTH = "both"
 
 
+FRAMEWORKS = (Framework.TORCH, Framework.JAX)
+
+
+class Part(StrEnum):
+    """Which part of it: what freezing costs, or schedules beside full training."""
+
+    FREEZING = "freezing"
+    SCHEDULES = "schedules"
+    ALL = "all"
+
+
 def main(
     framework: Annotated[Framework, typer.Option(help="What to measure.")] = Framework.BOTH,
+    part: Annotated[Part, typer.Option(help="Which part of it.")] = Part.ALL,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer and smaller models, fewer runs.")] = False,  # noqa: FBT002
     file: Annotated[Path | None, typer.Option("--json", help="Where to write the numbers.")] = None,
 ) -> None:
     """Measures what freezing costs against freezing in other ways; exits with 1 if a target is missed."""
-    chosen = [Framework.TORCH, Framework.JAX] if framework is Framework.BOTH else [framework]
-    # One that is not wanted need not be installed.
-    reports = {one: import_module(f"benchmarks.in_{one}").measure(console, quick=quick) for one in chosen}
+    reports = dict(measured([*FRAMEWORKS] if framework is Framework.BOTH else [framework], part, quick=quick))
     if file is not None:
-        numbers = {one.value: report.numbers for one, report in reports.items()}
+        numbers = {one: report.numbers for one, report in reports.items()}
         file.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     verdict(reports)
 
 
-def verdict(reports: dict[Framework, Report]) -> None:
+def measured(frameworks: Sequence[Framework], part: Part, *, quick: bool) -> Iterator[tuple[str, Report]]:
+    """The reports, by name."""
+    if part is not Part.SCHEDULES:
+        for one in frameworks:
+            # One that is not wanted need not be installed.
+            yield one.value, import_module(f"benchmarks.in_{one}").measure(console, quick=quick)
+    if part is not Part.FREEZING:
+        for one in frameworks:
+            yield f"schedules in {one}", in_schedules.measure(console, one.value, quick=quick)
+
+
+def verdict(reports: dict[str, Report]) -> None:
     """Says which targets are missed."""
     missed = [f"{one}: {miss}" for one, report in reports.items() for miss in report.missed]
     console.print("\n".join(missed) or "Every target is met.")

@@ -7,15 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.ways import WAYS, Trainee, made
+from benchmarks.ways import WAYS, made
 
 
-def saved_bytes(trained: Trainee) -> int:
+def saved_bytes(model: nn.Module, forward: Callable[[], object]) -> int:
     """Bytes of the distinct storages that a forward pass saves, those of the model's own tensors left out."""
-    own = [*trained.model.parameters(), *trained.model.buffers()]
+    own = [*model.parameters(), *model.buffers()]
     known = {_start(t) for t in own}
     kept: dict[int, torch.UntypedStorage] = {}  # kept alive, so that no address comes twice
 
@@ -25,7 +26,7 @@ def saved_bytes(trained: Trainee) -> int:
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
-        trained.loss()
+        forward()
     return sum(storage.nbytes() for storage in kept.values())
 
 

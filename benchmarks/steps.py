@@ -133,7 +133,7 @@ def measure(name: str, rounds: int, *, compiled: bool) -> Case:
         rounds=rounds,
         step_ms=1000 * median(seconds[BASE]),
         times={way: Ratio.of(seconds[way], seconds[BASE]) for way in (AGAIN, *OURS)},
-        saved={way: saved_bytes(trained[way]) for way in ways},
+        saved={way: saved_bytes(trained[way].model, trained[way].loss) for way in ways},
         peak=peaks(name, trained),
     )
 
