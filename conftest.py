@@ -34,6 +34,8 @@ FRONT_ENDS = {
 @pytest.fixture(autouse=True)
 def _names(request: pytest.FixtureRequest, doctest_namespace: MutableMapping[str, Any]) -> None:
     torch.manual_seed(0)
+    # It is one for all modules, and each is to see the names of its own front end only.
+    doctest_namespace.clear()
     module = str(getattr(request.node, "dtest", None) and request.node.dtest.name)
     for name, (front_end, others) in FRONT_ENDS.items():
         if module.startswith(name):

@@ -205,6 +205,15 @@ TEXTS: list[tuple[str, Callable[[Any], object], list[str]]] = [
         ],
     ),
     (
+        "nothing left of one",
+        lambda _: fj.grad(lambda _: 0.0)(fj.freeze({"w": jnp.ones(1)})),
+        [
+            "grad(fn)(tree) has nothing to train.",
+            "The only parameter is frozen, 0 of them inside frozen uses.",
+            'Thaw what is to be trained: tree = thaw(tree, "head").',
+        ],
+    ),
+    (
         "nothing but frozen uses",
         lambda tree: fj.grad(lambda _: 0.0)([tree["use"]]),
         [

@@ -46,7 +46,8 @@ class NothingTrainableError(FrostlineError, ValueError):
             yield f"None of the {counted(self.leaves, 'leaf').replace('leafs', 'leaves')} is a floating array."
             yield "Hand it the model or its parameters as the first argument."
             return
-        yield f"All {counted(self.params, 'parameter')} are frozen, {self.pinned} of them inside frozen uses."
+        all_of_them = f"All {self.params} parameters are" if self.params > 1 else "The only parameter is"
+        yield f"{all_of_them} frozen, {self.pinned} of them inside frozen uses."
         if self.pinned == self.params:
             yield "Build the model with layer in place of Frozen(layer), where it is to be trained."
         else:

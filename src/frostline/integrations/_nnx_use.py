@@ -22,7 +22,7 @@ from frostline.jax._arrays import described
 class Still(nnx.Module):
     """A module whose calls, and those of its methods, compute as a constant."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return call(self, args, kwargs)
 
     def __getattribute__(self, name: str) -> Any:

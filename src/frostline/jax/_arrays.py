@@ -22,6 +22,17 @@ def is_param(leaf: Any) -> bool:
     return isinstance(leaf, _SHAPED) and bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
 
 
+def has_bytes(leaf: Any) -> bool:
+    """Whether a leaf has bytes that can be compared: arrays and numbers of NumPy; no shapes, no references.
+
+    Example:
+        >>> has_bytes(jnp.ones(2)), has_bytes(np.float32(1)), has_bytes(np.array([None])), has_bytes(0.5)
+        (True, True, False, False)
+    """
+    is_there = isinstance(leaf, (*ARRAYS, np.generic))
+    return is_there and not (isinstance(leaf.dtype, np.dtype) and leaf.dtype.hasobject)
+
+
 def nbytes(leaf: Any) -> int:
     """The bytes of an array; 0 of anything else."""
     is_sized = isinstance(leaf, _SHAPED) and not jnp.issubdtype(leaf.dtype, jax.dtypes.extended)

@@ -8,9 +8,9 @@ import jax
 
 from frostline._core.errors import PinnedError
 from frostline._core.plan import Plan
-from frostline.jax._marked import bare, marked
+from frostline.jax._parts import as_planned
 from frostline.jax._selection import select, written
-from frostline.jax._survey import Survey, survey
+from frostline.jax._survey import survey
 
 
 def freeze(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: bool = False) -> Any:
@@ -19,6 +19,9 @@ def freeze(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: b
     What comes back is used like the tree: it is called, indexed, mapped and traced like it. Gradients stop at what is
     frozen, modules that are frozen whole are in evaluation mode, and `value_and_grad`, `split`, `mask` and `optimizer`
     know what is left to train. Freeze outside of ``jit``, where the same array under two names can be seen to be one.
+
+    It is read and not written: methods that change a dict or list in place are refused, and what a method makes of it,
+    such as ``.replace(...)`` or ``.copy()``, is a plain tree. Build first, freeze last.
 
     Args:
         tree: any pytree: a module, a dict of parameters, a tuple of models.
@@ -34,6 +37,7 @@ def freeze(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: b
         SelectorError: a selector cannot be read.
         SamePathError: two leaves of the tree have one name.
         UnsupportedError: rows of an array are selected.
+        LayerError: `tree` is an array.
 
     Example:
         >>> params = {"body": {"w": jnp.ones((2, 2))}, "head": {"w": jnp.ones(2)}}
@@ -45,7 +49,7 @@ def freeze(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: b
     """
     read = survey(tree)
     paths = select(selectors, read, expect=expect, allow_empty=allow_empty)
-    return _as_planned(read, read.plan.freeze(paths))
+    return as_planned(read, read.plan.freeze(paths))
 
 
 def thaw(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: bool = False) -> Any:
@@ -73,7 +77,7 @@ def thaw(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: boo
     paths = select(selectors, read, expect=expect, allow_empty=allow_empty)
     if paths and not paths - read.pinned:
         raise PinnedError(f"thaw({written('tree', selectors)})", tuple(sorted(paths)))
-    return _as_planned(read, read.plan.thaw(paths - read.pinned))
+    return as_planned(read, read.plan.thaw(paths - read.pinned))
 
 
 def plan(tree: Any) -> Plan:
@@ -99,6 +103,7 @@ def follow(tree: Any, plan: Plan) -> Any:
     Raises:
         PlanMismatchError: the plan speaks of other paths than the tree has.
         PinnedError: the plan wants to train a frozen use.
+        LayerError: `tree` is an array.
 
     Example:
         >>> params = {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}
@@ -111,7 +116,7 @@ def follow(tree: Any, plan: Plan) -> Any:
     change = plan.change_to(read.plan).inverse()
     if change.thaw & read.pinned:
         raise PinnedError("follow(tree, plan)", tuple(sorted(change.thaw & read.pinned)))
-    return _as_planned(read, plan)
+    return as_planned(read, plan)
 
 
 def trainable(tree: Any) -> dict[str, Any]:
@@ -137,7 +142,3 @@ def mask(tree: Any) -> Any:
     read = survey(tree)
     moving = {slot.leaf for path in read.plan.trainable for slot in read.places[path]}
     return jax.tree.unflatten(read.structure, [number in moving for number in range(len(read.leaves))])
-
-
-def _as_planned(read: Survey, plan: Plan) -> Any:
-    return marked(bare(read.tree), read.marks(plan.frozen - read.pinned), read.ties)

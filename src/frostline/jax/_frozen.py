@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, final
 
-import jax
 from jax import export
-from jax.tree_util import register_pytree_with_keys
+from jax.tree_util import PyTreeDef, register_pytree_with_keys, tree_unflatten
 
 from frostline._core.errors import LayerError
 from frostline.jax._arrays import ARRAYS, described
 from frostline.jax._mode import in_evaluation
+from frostline.jax._opaque import check_transparent
 from frostline.jax._window import THROUGH, Content, Window, inner_of, is_window, stopped, window_of
 
 
@@ -27,7 +27,7 @@ class Frozen(Window):
         layer: a pytree that can be called, or a container of arrays (its items are frozen, too).
 
     Raises:
-        LayerError: `layer` is an array, or nothing.
+        LayerError: `layer` is an array or nothing, is no pytree, or is a function over arrays that are being traced.
 
     Source:
         https://github.com/FluxML/Flux.jl/issues/1931
@@ -54,6 +54,7 @@ class Frozen(Window):
                 "Stop the gradient of an array with jax.lax.stop_gradient(x), or freeze it where it is: "
                 'freeze(model, "encoder.weight").',
             )
+        check_transparent(layer)
         return _made(layer)
 
     def __repr__(self) -> str:
@@ -74,6 +75,7 @@ class Use(Content):
     ties = ()
 
     def __init__(self, layer: Any) -> None:
+        super().__init__()
         self.child = layer
 
     @property
@@ -81,9 +83,9 @@ class Use(Content):
         """The layer."""
         return self.child
 
-    def seen(self) -> Any:
-        """The layer as it is used here."""
-        return jax.tree.map(stopped, in_evaluation(self.child))
+    def made_ready(self, leaves: list[Any], structure: PyTreeDef) -> Any:
+        """All of it stopped, and in evaluation mode."""
+        return in_evaluation(tree_unflatten(structure, map(stopped, leaves)))
 
 
 def _made(layer: Any) -> Frozen:

@@ -72,7 +72,7 @@ def _over_trainable(
         )
 
     @wraps(fn)
-    def differentiated(tree: Any, *args: Any, **kwargs: Any) -> Any:
+    def differentiated(tree: Any, /, *args: Any, **kwargs: Any) -> Any:
         read = survey(tree)
         _check_trainable(read, name)
         trained, rest = parts(read)

@@ -5,19 +5,38 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, NamedTuple, final
 
 import jax
 from jax import export
 from jax.tree_util import PyTreeDef, register_pytree_with_keys, tree_flatten, tree_unflatten
 
-from frostline.jax._arrays import is_param
+from frostline._core.errors import LayerError
+from frostline.jax._arrays import described, is_param
 from frostline.jax._mode import set_mode
 from frostline.jax._slots import Layout, layout
 from frostline.jax._whole import held, is_below
 from frostline.jax._window import THROUGH, Content, Window, inner_of, is_window, stopped, window_of
 
 Ties = tuple[tuple[str, ...], ...]
+_SHOWN = 10
+
+
+class Notes(NamedTuple):
+    """What is said of a tree, as JAX compares it; its errors show it, so it is short.
+
+    Attributes:
+        marks: the names that are frozen.
+        ties: names of one array each.
+    """
+
+    marks: frozenset[str]
+    ties: Ties
+
+    def __repr__(self) -> str:
+        names = ", ".join(sorted(self.marks)[:_SHOWN])
+        more = f" and {left} more" if (left := len(self.marks) - _SHOWN) > 0 else ""
+        return f"<{len(self.marks)} frozen: {names}{more}; {len(self.ties)} tied>"
 
 
 @final
@@ -35,8 +54,7 @@ class Marked(Window):
         return f"<{len(self._frostline.marks)} frozen in {inner_of(self)!r}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        content = self._frostline
-        return _made, ((content.marks, content.ties), (content.child,))
+        return _made, (_notes(self), (self._frostline.child,))
 
 
 @final
@@ -48,6 +66,7 @@ class Marks(Content):
     pins: ClassVar[bool] = False
 
     def __init__(self, child: Any, marks: frozenset[str], ties: Ties) -> None:
+        super().__init__()
         self.child, self.marks, self.ties = child, marks, ties
         self._inner: Any = _NOT_YET
 
@@ -58,29 +77,37 @@ class Marks(Content):
             self._inner = _filled(self.child, self.ties)
         return self._inner
 
-    def seen(self) -> Any:
-        """The tree as it is used: a plain one."""
-        inner = self.inner
-        leaves, structure = tree_flatten(inner)
-        slots = layout(inner, structure)
+    def made_ready(self, leaves: list[Any], structure: PyTreeDef) -> Any:
+        """A plain tree, with what is frozen stopped, and what is held in evaluation mode."""
+        slots = layout(self.inner, structure)
         frozen, still = _still(slots, self.marks, tuple(map(is_param, leaves)))
         seen = [stopped(leaf) if number in frozen else leaf for number, leaf in enumerate(leaves)]
         for number, key in still:
             seen[number] = set_mode(key, seen[number])
         same = all(new is old for new, old in zip(seen, leaves, strict=True))
-        return inner if same else tree_unflatten(structure, seen)
+        return self.inner if same else tree_unflatten(structure, seen)
 
 
 _NOT_YET = object()
 
 
 def marked(tree: Any, marks: Iterable[str], ties: Ties) -> Any:
-    """The tree with these marks; the tree itself, if there is nothing to say."""
+    """The tree with these marks; the tree itself, if there is nothing to say.
+
+    Raises:
+        LayerError: the tree is an array.
+    """
     marks = frozenset(marks)
     if not marks and not ties:
         return tree
+    if is_param(tree):
+        raise LayerError(
+            "freeze(array)",
+            f"is given {described(tree)}, and what is frozen is noted in the tree around an array.",
+            'Put it into one: params = freeze({"weight": array}), or freeze it where it is: freeze(params, "weight").',
+        )
     left_out = {name for _, *others in ties for name in others}
-    return _made((marks, ties), (_without(tree, left_out),))
+    return _made(Notes(marks, ties), (_without(tree, left_out),))
 
 
 def bare(tree: Any) -> Any:
@@ -141,7 +168,7 @@ def _numbers(tree: Any, structure: PyTreeDef) -> dict[str, int]:
     return {slot.name: slot.leaf for slot in layout(numbered, jax.tree.structure(numbered)).slots}
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=64)
 def _still(
     slots: Layout, marks: frozenset[str], params: tuple[bool, ...]
 ) -> tuple[frozenset[int], tuple[tuple[int, str], ...]]:
@@ -151,29 +178,29 @@ def _still(
     return frozen, tuple((slot.leaf, slot.keys[-1]) for slot in slots.slots if is_below(slot.keys, whole))
 
 
-def _made(aux: tuple[frozenset[str], Ties], below: Iterable[Any]) -> Any:
+def _made(notes: Notes, below: Iterable[Any]) -> Any:
     (child,) = below
-    return window_of(Marked, Marks(child, *aux))
+    return window_of(Marked, Marks(child, *notes))
 
 
-def _aux(tree: Marked) -> tuple[frozenset[str], Ties]:
-    return tree._frostline.marks, tree._frostline.ties
+def _notes(tree: Marked) -> Notes:
+    return Notes(tree._frostline.marks, tree._frostline.ties)
 
 
-def _read_aux(text: bytes | bytearray) -> tuple[frozenset[str], Ties]:
+def _read(text: bytes | bytearray) -> Notes:
     marks, ties = json.loads(text)
-    return frozenset(marks), tuple(map(tuple, ties))
+    return Notes(frozenset(marks), tuple(map(tuple, ties)))
 
 
 register_pytree_with_keys(
     Marked,
-    lambda tree: (((THROUGH, tree._frostline.child),), _aux(tree)),
+    lambda tree: (((THROUGH, tree._frostline.child),), _notes(tree)),
     _made,
-    lambda tree: ((tree._frostline.child,), _aux(tree)),
+    lambda tree: ((tree._frostline.child,), _notes(tree)),
 )
 export.register_pytree_node_serialization(
     Marked,
     serialized_name="frostline.jax.Marked",
-    serialize_auxdata=lambda aux: json.dumps([sorted(aux[0]), aux[1]]).encode(),
-    deserialize_auxdata=_read_aux,
+    serialize_auxdata=lambda notes: json.dumps([sorted(notes.marks), notes.ties]).encode(),
+    deserialize_auxdata=_read,
 )

@@ -7,7 +7,8 @@ from typing import Any
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from frostline._core.errors import StructureError
-from frostline.jax._marked import marked
+from frostline._core.plan import Plan
+from frostline.jax._marked import bare, marked
 from frostline.jax._survey import Survey, survey
 
 
@@ -77,6 +78,11 @@ def _is_hole(node: object) -> bool:
 
 
 def _with_ties(read: Survey) -> Any:
-    """The tree, each array in it once."""
+    """The tree, each array in it once; its marks and ties are all at its root then, so that none hides another."""
     several = any(len({slot.leaf for slot in group}) > 1 for group in read.arrays)
-    return marked(read.tree, frozenset(), read.ties) if several else read.tree
+    return as_planned(read, read.plan) if several else read.tree
+
+
+def as_planned(read: Survey, plan: Plan) -> Any:
+    """A tree that was read, with the marks of a plan of it."""
+    return marked(bare(read.tree), read.marks(plan.frozen - read.pinned), read.ties)

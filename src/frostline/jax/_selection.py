@@ -11,10 +11,10 @@ from frostline._core.errors import NoMatchError, SelectorError
 from frostline._core.resolve import resolve
 from frostline._core.selectors import Selector, at
 from frostline.jax._arrays import ARRAYS, described
-from frostline.jax._marked import bare
-from frostline.jax._slots import children, keys_of
+from frostline.jax._objects import Objects
+from frostline.jax._slots import children
 from frostline.jax._survey import Survey
-from frostline.jax._window import inner_of, is_window
+from frostline.jax._window import inner_of
 
 
 def select(choices: Sequence[Any], read: Survey, *, expect: int | None, allow_empty: bool) -> frozenset[str]:
@@ -24,7 +24,8 @@ def select(choices: Sequence[Any], read: Survey, *, expect: int | None, allow_em
         NoMatchError: a choice names nothing, or is no part of the tree.
         SelectorError: a choice is none of the kinds that can be named.
     """
-    selectors = [_selector(choice, read) for choice in choices]
+    objects = Objects(read)
+    selectors = [_selector(choice, objects) for choice in choices]
     return resolve(selectors, read.inventory, expect=expect, allow_empty=allow_empty)
 
 
@@ -34,39 +35,26 @@ def written(first: str, choices: Sequence[Any]) -> str:
     return ", ".join((first, *labels))
 
 
-def _selector(choice: Any, read: Survey) -> str | Selector:
+def _selector(choice: Any, objects: Objects) -> str | Selector:
     if isinstance(choice, str | Selector):
         return choice
-    if not isinstance(choice, ARRAYS) and children(choice) is None:
+    if _is_no_part(choice):
         raise SelectorError(
             repr(choice),
             f"is {described(choice)}; a selector is a string, a selector value, or a module or array of the tree.",
             "Pass several selectors one by one: freeze(tree, *selectors).",
         )
-    wanted = inner_of(choice)
-    paths = list(_paths(wanted, bare(read.tree), ()))
+    paths = objects.paths(choice)
     if not paths:
-        raise NoMatchError(_label(choice), len(read.inventory.params), note=_why(choice))
+        raise NoMatchError(_label(choice), len(objects.read.inventory.params), note=_why(choice))
     return at(*paths, label=_label(choice))
 
 
-def _paths(wanted: Any, node: Any, keys: tuple[str, ...]) -> list[str]:
-    if _is_same(node, wanted):
-        return [".".join(keys)]
-    if is_window(node):
-        return _paths(wanted, inner_of(node), keys)
-    below = children(node) or []
-    return [path for key, child in below for path in _paths(wanted, child, keys + keys_of(key))]
-
-
-def _is_same(node: Any, wanted: Any) -> bool:
-    """Whether two nodes are one: a tree that is seen through its marks makes its nodes anew, but not its arrays."""
-    if node is wanted or isinstance(wanted, ARRAYS) or is_window(node):
-        return node is wanted
-    mine, yours = jax.tree.leaves(node), jax.tree.leaves(wanted)
-    pairs = [(one, other) for one, other in zip(mine, yours, strict=False) if isinstance(other, ARRAYS)]
-    shapes: list[Any] = [jax.tree.structure(node), jax.tree.structure(wanted)]
-    return bool(pairs) and shapes[0] == shapes[1] and all(one is other for one, other in pairs)
+def _is_no_part(choice: Any) -> bool:
+    """Whether it can be in no tree: a leaf that is no array, or several selectors at once."""
+    if isinstance(choice, list | tuple) and choice and all(isinstance(item, str | Selector) for item in choice):
+        return True
+    return not isinstance(choice, ARRAYS) and children(choice) is None
 
 
 def _why(choice: Any) -> str:

@@ -77,7 +77,7 @@ class Layout:
 
 
 _LAYOUTS: dict[PyTreeDef, Layout] = {}
-_MOST = 512
+_MOST, _MOST_SLOTS = 512, 1_000_000
 
 
 def layout(tree: Any, structure: PyTreeDef) -> Layout:
@@ -92,7 +92,7 @@ def layout(tree: Any, structure: PyTreeDef) -> Layout:
         walk.visit(tree, _Place((), (), pinned=False, scopes=()))
         found = Layout(tuple(walk.slots()), tuple(walk.nodes))
         _check_names(found.slots)
-        if len(_LAYOUTS) >= _MOST:
+        if len(_LAYOUTS) >= _MOST or sum(len(one.slots) for one in _LAYOUTS.copy().values()) >= _MOST_SLOTS:
             _LAYOUTS.clear()
         _LAYOUTS[structure] = found
     return found

@@ -132,7 +132,8 @@ def _is_still(slot: Slot) -> bool:
 def _by_use(group: tuple[Slot, ...]) -> Iterable[tuple[Slot, ...]]:
     uses: dict[tuple[bool, bool], list[Slot]] = defaultdict(list)
     for slot in group:
-        uses[slot.pinned, slot.marked].append(slot)
+        # Inside of a frozen use a mark says nothing.
+        uses[slot.pinned, slot.marked and not slot.pinned].append(slot)
     return map(tuple, uses.values())
 
 

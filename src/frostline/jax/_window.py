@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping, MutableSequence
 from typing import Any, ClassVar
 
 import jax
+from jax.extend.core import get_opaque_trace_state
+from jax.tree_util import PyTreeDef, tree_flatten
 
 from frostline._core.errors import LayerError
 from frostline.jax._arrays import described
@@ -22,21 +25,36 @@ class Content(ABC):
         child: the one child that JAX sees.
     """
 
-    __slots__ = ()
+    __slots__ = ("_born", "_shown")
 
     pins: ClassVar[bool]
     marks: frozenset[str]
     ties: tuple[tuple[str, ...], ...]
     child: Any
 
+    def __init__(self) -> None:
+        self._born = get_opaque_trace_state(convention=None)
+        self._shown: tuple[list[Any], PyTreeDef, Any] | None = None
+
     @property
     @abstractmethod
     def inner(self) -> Any:
         """The tree as it is."""
 
-    @abstractmethod
     def seen(self) -> Any:
         """The tree as it is to be used: gradients stop at what is frozen, what is held is in evaluation mode."""
+        leaves, structure = tree_flatten(self.inner)
+        if self._shown is not None and _are_same(leaves, self._shown[0]) and structure == self._shown[1]:
+            return self._shown[2]
+        seen = self.made_ready(leaves, structure)
+        # Each look would add as many operations to a trace as there are arrays; but none is to outlive its trace.
+        if get_opaque_trace_state(convention=None) == self._born:
+            self._shown = leaves, structure, seen
+        return seen
+
+    @abstractmethod
+    def made_ready(self, leaves: list[Any], structure: PyTreeDef) -> Any:
+        """The tree of these leaves as it is to be used."""
 
 
 class Window:
@@ -56,7 +74,7 @@ class Window:
     def __class__(self) -> type:
         return self._frostline.inner.__class__
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         seen = self._frostline.seen()
         if not callable(seen):
             raise LayerError(
@@ -70,6 +88,8 @@ class Window:
         # What Python and JAX look for on any object is asked of this one, and not of what it holds.
         if name.startswith("__") or name == "_frostline":
             raise AttributeError(name)
+        if name in _CHANGES and isinstance(self, MutableMapping | MutableSequence):
+            raise AttributeError(_READ_ONLY.format(repr(name)))
         return getattr(self._frostline.seen(), name)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -89,6 +109,12 @@ class Window:
 
     def __bool__(self) -> bool:
         return True
+
+
+# What is seen of a tree may be a copy of it, and what is changed there would be lost.
+_CHANGES = frozenset({"append", "clear", "extend", "insert", "move_to_end", "pop", "popitem", "remove", "reverse"})
+_CHANGES |= {"setdefault", "sort", "update"}
+_READ_ONLY = "{} would change a frozen tree in place, and it can only be read: make another one, then freeze it."
 
 
 def window_of(kind: type[Window], content: Content) -> Any:
@@ -124,6 +150,10 @@ def is_window(node: object) -> bool:
 def inner_of(node: Any) -> Any:
     """What a window holds; any other node as it is."""
     return node._frostline.inner if is_window(node) else node
+
+
+def _are_same(some: list[Any], others: list[Any]) -> bool:
+    return len(some) == len(others) and all(map(operator.is_, some, others))
 
 
 def stopped(leaf: Any) -> Any:

@@ -37,7 +37,8 @@ def _width(least: int, changes: list[int]) -> int:
     period = gcd(*changes)
     if least >= period > 0:
         return -(-least // period) * period
-    return next((width for width in range(least, min(2 * least, period) + 1) if period % width == 0), least)
+    parts = (count for count in range(period // least, 0, -1) if period % count == 0)
+    return next((period // count for count in parts if period // count <= 2 * least), least)
 
 
 def _counted(changes: list[tuple[int, Phase]], steps: int, width: int) -> list[Counter[Phase]]:

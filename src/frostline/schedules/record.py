@@ -167,7 +167,8 @@ def _text(file: Path) -> str:
     if file.exists() and not file.is_file():
         raise FileFormatError(str(file), "it is no ordinary file", f"Give a file: ls {file.parent}")
     try:
-        return file.read_text(encoding="utf-8")
+        # Some editors begin a text with a mark of their own, which this encoding leaves out.
+        return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise FileFormatError(str(file), "it is no text in UTF-8", "Save it again as UTF-8.") from error
     except (OSError, ValueError) as error:

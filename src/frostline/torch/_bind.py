@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from torch.optim import LBFGS, Optimizer
 
 from frostline._core.errors import BindError, UnsupportedError
 from frostline._core.rules import Rule
+from frostline.schedules.arguments import closest
 from frostline.torch._groups import assigned
 from frostline.torch._named_state import check_fits, loaded, saved
 from frostline.torch._rates import Rates
@@ -34,32 +36,43 @@ class Binding:
     ) -> None:
         self.optimizer, self.names = optimizer, names
         self._groups, self._shelf = groups, shelf
+        self._root, self._inside = read.root, _inside(read)
         self._sites = {path: read.sites[path][0] for path in names}
         self._owned: dict[str, torch.Tensor] = {path: read.parameters[path] for path in names}
-        own = {id(tensor) for tensor in self._owned.values()}
-        # What the optimizer has besides, a loss with parameters for example, is none of our business.
-        self._others = [[p for p in group["params"] if id(p) not in own] for group in optimizer.param_groups]
+        self._count = len(optimizer.param_groups)
         self._known: tuple[tuple[int, bool], ...] = ()
         self._rates = Rates()
+        self._attach()
 
     def sync(self) -> None:
         """Makes the optimizer hold what trains now, and nothing else; idempotent.
 
-        It is done after each freezing and thawing, and before each step for what was frozen by hand.
+        It is done after each freezing and thawing, and before each step for what was frozen by hand. A module that was
+        put in the place of another one trains in its stead, without moments. Groups may be added by hand, and
+        parameters moved among them.
+
+        Raises:
+            BindError: groups were removed.
         """
         self._rates.take_back(self.optimizer)
+        own = {id(tensor) for tensor in self._owned.values()}
+        self._find_again()
         present = {path: module._parameters[local] for path, (module, local) in self._sites.items()}
         known = tuple((id(tensor), _trains(tensor)) for tensor in present.values())
         if known == self._known:
             return
+        self._read_groups()
         self._known = known
         for path, tensor in present.items():
             self._carry(path, tensor)
-        for number, (group, others) in enumerate(zip(self.optimizer.param_groups, self._others, strict=True)):
+        own.update(map(id, present.values()))
+        for number, group in enumerate(self.optimizer.param_groups):
+            # What the optimizer has besides, a loss with parameters for example, is none of our business.
+            others = [place for place, p in enumerate(group["params"]) if id(p) not in own]
             inside = [path for path in self.names if self._groups[path] == number and _trains(present[path])]
-            group["params"][:] = [*others, *(present[path] for path in inside)]
             if "param_names" in group:
-                group["param_names"][:] = [*group["param_names"][: len(others)], *inside]
+                group["param_names"][:] = [*(group["param_names"][place] for place in others), *inside]
+            group["params"][:] = [*(group["params"][place] for place in others), *(present[path] for path in inside)]
 
     def scale(self, factors: Mapping[str, float]) -> None:
         """From now on each step is taken at these factors of the learning rates; a later call takes their place.
@@ -69,7 +82,14 @@ class Binding:
 
         Args:
             factors: path -> factor; what is not in it has 1.
+
+        Raises:
+            BindError: a path is none of those that the optimizer is for.
         """
+        if unknown := [path for path in factors if path not in self._sites]:
+            problem = f"names {len(unknown)} of {len(factors)} paths that are none of the {len(self.names)} bound ones:"
+            near = closest(unknown[0], self.names)[:3]
+            raise BindError("binding.scale(factors)", problem, tuple(unknown), f"Write one of binding.names: {near}.")
         self._rates.factors = {path: factor for path, factor in factors.items() if factor != 1.0}
 
     def state_dict(self) -> dict[str, Any]:
@@ -98,6 +118,47 @@ class Binding:
         inside = sum(trains for _, trains in self._known)
         return f"Binding({type(self.optimizer).__name__}, {inside} of {len(self.names)} parameters in it)"
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Optimizers leave their hooks out of copies and pickles.
+        self.__dict__.update(state, _known=())
+        self._attach()
+
+    def _attach(self) -> None:
+        # The hooks keep the binding alive as long as the optimizer is.
+        self.optimizer.register_step_pre_hook(lambda *_: self._begin_step())
+        self.optimizer.register_step_post_hook(lambda *_: self._rates.take_back(self.optimizer))
+        # A step that failed has given nothing back.
+        self.optimizer.register_state_dict_pre_hook(lambda *_: self._rates.take_back(self.optimizer))
+        FOLLOWERS.add(self)
+        _LIVE.add(self)
+
+    def _find_again(self) -> None:
+        """Follows modules that were put in the place of others, in place."""
+        if all(module._modules.get(local) is child for module, local, child in self._inside):
+            return
+        read = survey(self._root)
+        self._inside = _inside(read)
+        before = dict(self._owned)
+        for path in self.names:
+            if path in read.sites and self._sites[path] not in read.sites[path]:
+                self._sites[path], self._owned[path] = read.sites[path][0], read.parameters[path]
+                self._shelf.take(path)
+        kept = {id(tensor) for tensor in self._owned.values()}
+        for tensor in before.values():
+            if id(tensor) not in kept:
+                self.optimizer.state.pop(tensor, None)
+
+    def _read_groups(self) -> None:
+        """Takes note, in place, of groups that were added by hand, and of what was moved among them."""
+        groups = self.optimizer.param_groups
+        if len(groups) < self._count:
+            problem = f"finds {len(groups)} parameter groups, and there were {self._count}."
+            raise BindError("optimizer.step()", problem, (), "Leave groups where they are; they may be empty.")
+        self._count = len(groups)
+        places = {id(p): number for number, group in enumerate(groups) for p in group["params"]}
+        for path, tensor in self._owned.items():
+            self._groups[path] = places.get(id(tensor), self._groups[path])
+
     def _begin_step(self) -> None:
         self.sync()
         self._shelf.begin_step()
@@ -106,6 +167,10 @@ class Binding:
     def _carry(self, path: str, tensor: torch.Tensor | None) -> None:
         """Carries the state of one parameter to where it belongs now."""
         state = self.optimizer.state.pop(self._owned[path], None)
+        if tensor is not None and tensor.shape != self._owned[path].shape:
+            # Moments of another shape are of no use.
+            state = None
+            self._shelf.take(path)
         if tensor is None or not tensor.requires_grad:
             self._shelf.put(path, state)
         elif kept := state or self._shelf.take(path):
@@ -170,13 +235,6 @@ def bind(
     names = tuple(path for path in read.parameters if path in chosen - pinned)
     _check_free(optimizer, read, names)
     binding = Binding(optimizer, read, names, assigned(optimizer, read, names, rules), shelf)
-    # The hooks keep the binding alive as long as the optimizer is.
-    optimizer.register_step_pre_hook(lambda *_: binding._begin_step())
-    optimizer.register_step_post_hook(lambda *_: binding._rates.take_back(optimizer))
-    # A step that failed has given nothing back.
-    optimizer.register_state_dict_pre_hook(lambda *_: binding._rates.take_back(optimizer))
-    FOLLOWERS.add(binding)
-    _LIVE.add(binding)
     binding.sync()
     return binding
 
@@ -188,7 +246,20 @@ def _trains(tensor: torch.Tensor | None) -> bool:
     return tensor is not None and tensor.requires_grad
 
 
+def _inside(read: Survey) -> tuple[tuple[nn.Module, str, nn.Module | None], ...]:
+    return tuple((module, *entry) for module in read.modules.values() for entry in module._modules.items())
+
+
 def _check_free(optimizer: Optimizer, read: Survey, names: Sequence[str]) -> None:
+    try:
+        _check_bound(optimizer, read, names)
+    except BindError:
+        # An optimizer that nobody has any more, but its own hooks, is in nobody's way.
+        gc.collect()
+        _check_bound(optimizer, read, names)
+
+
+def _check_bound(optimizer: Optimizer, read: Survey, names: Sequence[str]) -> None:
     wanted = {id(read.parameters[path]): path for path in names}
     for other in _LIVE:
         if other.optimizer is optimizer:

@@ -146,6 +146,7 @@ def load_delta(
     parts = divided(read, plan)
     targets = _moving(read, parts)
     _check_values(expression, targets)
+    _check_writable(expression, targets)
     delta.check_tensors(expression, {path: _described(path, tensor) for path, tensor in targets.items()}, delta.own)
     if not any_base:
         delta.check_base(expression, _fingerprint(expression, _base(read, parts)), _OTHER_BASE)
@@ -206,6 +207,17 @@ def _check_values(expression: str, tensors: Mapping[str, torch.Tensor]) -> None:
     if hollow := tuple(path for path, tensor in tensors.items() if tensor.is_meta):
         problem = f"has {len(hollow)} of {len(tensors)} tensors on the meta device, where they have no values:"
         raise DeltaError(expression, problem, hollow, 'Give them a place first: model.to_empty(device="cpu").')
+
+
+def _check_writable(expression: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    if fixed := tuple(path for path, tensor in tensors.items() if not _is_writable(tensor)):
+        problem = f"cannot write {len(fixed)} of {len(tensors)} tensors in place: they are expanded, or of inference mode:"
+        raise DeltaError(expression, problem, fixed, "Make them plain tensors first: tensor.clone().")
+
+
+def _is_writable(tensor: torch.Tensor) -> bool:
+    expanded = any(size > 1 and not step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return not expanded and (not tensor.is_inference() or torch.is_inference_mode_enabled())
 
 
 def _source(tensor: torch.Tensor) -> Source:

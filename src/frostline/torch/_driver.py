@@ -169,7 +169,7 @@ class Driver:
             if change:
                 _LOG.info("%s", line(walk, change))
         for binding in self.bindings:
-            binding.scale(factors)
+            binding.scale({path: factors[path] for path in binding.names if path in factors})
         self._walk = walk
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ def saved(
 
 
 _CONTENT = {"params", "param_names"}
+_FIELDS = {"optimizer", "groups", "group_of", "shapes", "state"}
 
 
 def check_fits(optimizer: Optimizer, owned: Mapping[str, torch.Tensor], groups: Mapping[str, int], state: Any) -> None:
@@ -46,6 +48,8 @@ def check_fits(optimizer: Optimizer, owned: Mapping[str, torch.Tensor], groups: 
     if not isinstance(state, dict) or (state.get("format"), state.get("version")) != (FORMAT, VERSION):
         found = state.get("format", sorted(map(str, state))[:3]) if isinstance(state, dict) else type(state).__name__
         raise BindError(_LOAD, f"got no state of version {VERSION} that a binding saved, but {found!r}.", (), _SAVE)
+    if missing := sorted(_FIELDS - state.keys()):
+        raise BindError(_LOAD, f"got a state that lacks {', '.join(missing)}.", (), _SAVE)
     if state["optimizer"] != type(optimizer).__name__:
         problem = f"got the state of {state['optimizer']} for {type(optimizer).__name__}."
         fix = f"Make the optimizer that was saved: torch.optim.{state['optimizer']}(...)."
@@ -64,7 +68,8 @@ def check_fits(optimizer: Optimizer, owned: Mapping[str, torch.Tensor], groups: 
 def loaded(optimizer: Optimizer, owned: Mapping[str, torch.Tensor], shelf: Shelf, state: dict[str, Any]) -> None:
     """Takes over a state that fits, in place."""
     for group, options in zip(optimizer.param_groups, state["groups"], strict=True):
-        group.update(options)
+        # A rate may be a tensor, and schedulers write into it.
+        group.update(deepcopy(options))
     shelf.clear()
     inside = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for path, tensor in owned.items():
@@ -102,9 +107,9 @@ def _check_names(owned: Mapping[str, torch.Tensor], state: dict[str, Any]) -> No
 
 def _check_shapes(owned: Mapping[str, torch.Tensor], state: dict[str, Any]) -> None:
     wrong = [
-        f"{path}: saved {shape}, in the model {tuple(owned[path].shape)}"
+        f"{path}: saved {tuple(shape)}, in the model {tuple(owned[path].shape)}"
         for path, shape in state["shapes"].items()
-        if tuple(owned[path].shape) != shape
+        if tuple(owned[path].shape) != tuple(shape)
     ]
     if wrong:
         raise BindError(_LOAD, f"got moments of {len(wrong)} parameters of other shapes.", tuple(wrong), _SAVE)
