@@ -119,22 +119,19 @@ def schedule(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A schedule as .toml or .json.")],
     steps: Annotated[int | None, typer.Option(metavar="N", help="How many steps to show.")] = None,
     model: Annotated[str | None, typer.Option(metavar="CHECKPOINT", help="The model that it is for.")] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture of it.")] = None,
+    plot: Annotated[
+        bool, typer.Option("--plot", help="Write a picture beside FILE: run.toml becomes run.png.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what a schedule will freeze, and when, before the run starts.
 
     With a checkpoint of the model, every selector of the schedule is looked up in it: a typo is said now.
     """
-    _check_writable(plot)
     inventory = Guess.of(_opened(model).tensors.values()).inventory if model else None
     chart = Chart.of(Schedule.load(file), steps=steps, inventory=inventory)
-    if plot is not None:
-        try:
-            from frostline.integrations.schedule_plot import picture
-        except ModuleNotFoundError as error:
-            _fail(_missing("A picture", "plot", error))
-        plot.write_bytes(picture(chart, plot.suffix))
+    if plot:
+        _draw(chart, file.with_suffix(".png"))
     if as_json:
         _print_json(chart.to_dict())
     else:
@@ -168,6 +165,17 @@ def main() -> None:
         app()
     except FrostlineError as error:
         _fail(_in_words(error))
+
+
+def _draw(chart: Chart, file: Path) -> None:
+    try:
+        from frostline.integrations.schedule_plot import picture
+    except ModuleNotFoundError as error:
+        _fail(_missing("A picture", "plot", error))
+    try:
+        file.write_bytes(picture(chart, file.suffix))
+    except OSError as error:
+        _fail(f"{str(file)!r} cannot be written: {error.strerror}.\nCopy the schedule to where you may write.")
 
 
 def _opened(name: str) -> Checkpoint:

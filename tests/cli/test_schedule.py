@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from frostline.schedules import Phase, Phases, Span
+from frostline.schedules import LISA, Phase, Phases, Span
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -28,28 +28,39 @@ def test_a_chart(run: Run, plan: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("period", [3 * 10**22, 10**22 + 9])
+def test_steps_without_end(run: Run, plan: Path, period: int) -> None:
+    LISA(["a", "b"], sampled=1, period=period).save(plan)
+    code, out, err = run("schedule", plan)
+    assert (code, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()[1:4]] == ["a", "b", "everything"]
+
+
+def test_a_file_of_an_editor_for_windows(run: Run, plan: Path) -> None:
+    before = run("schedule", plan, "--steps", 60)
+    plan.write_bytes(b"\xef\xbb\xbf" + plan.read_bytes().replace(b"\n", b"\r\n"))
+    assert run("schedule", plan, "--steps", 60) == before
+
+
 def test_as_json(run: Run, plan: Path) -> None:
     code, out, _ = run("schedule", plan, "--steps", 60, "--json")
     assert code == 0
     assert json.loads(out)["steps"] == 60
 
 
-@pytest.mark.parametrize(
-    ("name", "begins"), [("a.png", b"\x89PNG\r\n\x1a\n"), ("a.pdf", b"%PDF-"), ("a.svg", b"<?xml")]
-)
-def test_a_picture(run: Run, plan: Path, name: str, begins: bytes) -> None:
-    assert run("schedule", plan, "--steps", 60, "--plot", name)[0] == 0
-    assert Path(name).read_bytes().startswith(begins)
+def test_a_picture_beside_the_schedule(run: Run, plan: Path) -> None:
+    code, out, err = run("schedule", plan, "--steps", 60, "--plot")
+    assert (code, err) == (0, "")
+    assert (out, Path("run.png").read_bytes()[:8]) == (run("schedule", plan, "--steps", 60)[1], b"\x89PNG\r\n\x1a\n")
 
 
-def test_a_picture_of_no_kind(run: Run, plan: Path) -> None:
-    code, out, err = run("schedule", plan, "--steps", 60, "--plot", "a.gif")
-    assert (code, out) == (2, "")
-    assert err.splitlines() == [
-        "picture(chart, '.gif') draws none of the 3 kinds there are: .pdf, .png, .svg.",
-        "Name the file schedule.png.",
-    ]
-    assert not Path("a.gif").exists()
+def test_a_picture_that_cannot_be_written(run: Run, plan: Path) -> None:
+    Path("run.png").mkdir()
+    assert run("schedule", plan, "--steps", 60, "--plot") == (
+        2,
+        "",
+        "'run.png' cannot be written: Is a directory.\nCopy the schedule to where you may write.\n",
+    )
 
 
 def test_a_selector_that_the_model_has_not(run: Run, file: Path) -> None:

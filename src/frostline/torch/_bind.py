@@ -18,7 +18,7 @@ from frostline.torch._groups import assigned
 from frostline.torch._named_state import check_fits, loaded, saved
 from frostline.torch._rates import Rates
 from frostline.torch._selection import Choice, select
-from frostline.torch._shelf import Moments, Shelf
+from frostline.torch._shelf import Moments, Shelf, State
 from frostline.torch._survey import Survey, survey
 from frostline.torch._whole import FOLLOWERS
 
@@ -49,22 +49,24 @@ class Binding:
 
         It is done after each freezing and thawing, and before each step for what was frozen by hand. A module that was
         put in the place of another one trains in its stead, without moments. Groups may be added by hand, and
-        parameters moved among them.
-
-        Raises:
-            BindError: groups were removed.
+        parameters moved among them; where some were removed, nothing is done, and the next step fails.
         """
         self._rates.take_back(self.optimizer)
+        if len(self.optimizer.param_groups) < self._count:
+            return
         own = {id(tensor) for tensor in self._owned.values()}
         self._find_again()
-        present = {path: module._parameters[local] for path, (module, local) in self._sites.items()}
+        present = self._present()
         known = tuple((id(tensor), _trains(tensor)) for tensor in present.values())
         if known == self._known:
             return
-        self._read_groups()
+        if self._known:
+            self._read_groups()
         self._known = known
+        # All are taken out first: tensors may have changed places.
+        states = {path: self.optimizer.state.pop(self._owned[path], None) for path in present}
         for path, tensor in present.items():
-            self._carry(path, tensor)
+            self._carry(path, tensor, states[path])
         own.update(map(id, present.values()))
         for number, group in enumerate(self.optimizer.param_groups):
             # What the optimizer has besides, a loss with parameters for example, is none of our business.
@@ -99,6 +101,7 @@ class Binding:
         moments by position.
         """
         self.sync()
+        self._check_groups("binding.state_dict()")
         return saved(self.optimizer, self._owned, self._groups, self._shelf)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -136,7 +139,10 @@ class Binding:
         """Follows modules that were put in the place of others, in place."""
         if all(module._modules.get(local) is child for module, local, child in self._inside):
             return
-        read = survey(self._root)
+        try:
+            read = survey(self._root)
+        except UnsupportedError:
+            return  # A lazy layer, which gets its shape from the first batch.
         self._inside = _inside(read)
         before = dict(self._owned)
         for path in self.names:
@@ -148,12 +154,15 @@ class Binding:
             if id(tensor) not in kept:
                 self.optimizer.state.pop(tensor, None)
 
+    def _check_groups(self, expression: str) -> None:
+        # Not when it is told of a freezing: that may be one of another model.
+        if (count := len(self.optimizer.param_groups)) < self._count:
+            problem = f"finds {count} parameter groups, and there were {self._count}."
+            raise BindError(expression, problem, (), "Leave groups where they are; they may be empty.")
+
     def _read_groups(self) -> None:
         """Takes note, in place, of groups that were added by hand, and of what was moved among them."""
         groups = self.optimizer.param_groups
-        if len(groups) < self._count:
-            problem = f"finds {len(groups)} parameter groups, and there were {self._count}."
-            raise BindError("optimizer.step()", problem, (), "Leave groups where they are; they may be empty.")
         self._count = len(groups)
         places = {id(p): number for number, group in enumerate(groups) for p in group["params"]}
         for path, tensor in self._owned.items():
@@ -161,12 +170,22 @@ class Binding:
 
     def _begin_step(self) -> None:
         self.sync()
+        self._check_groups("optimizer.step()")
         self._shelf.begin_step()
         self._rates.lend(self.optimizer, self._owned)
 
-    def _carry(self, path: str, tensor: torch.Tensor | None) -> None:
+    def _present(self) -> dict[str, torch.Tensor | None]:
+        """What is there now; of names that were tied since, the first one has the tensor."""
+        found: dict[str, torch.Tensor | None] = {}
+        seen: set[int] = set()
+        for path, (module, local) in self._sites.items():
+            tensor = module._parameters[local]
+            found[path] = None if id(tensor) in seen else tensor
+            seen.add(id(tensor))
+        return found
+
+    def _carry(self, path: str, tensor: torch.Tensor | None, state: State | None) -> None:
         """Carries the state of one parameter to where it belongs now."""
-        state = self.optimizer.state.pop(self._owned[path], None)
         if tensor is not None and tensor.shape != self._owned[path].shape:
             # Moments of another shape are of no use.
             state = None
@@ -251,28 +270,28 @@ def _inside(read: Survey) -> tuple[tuple[nn.Module, str, nn.Module | None], ...]
 
 
 def _check_free(optimizer: Optimizer, read: Survey, names: Sequence[str]) -> None:
-    try:
-        _check_bound(optimizer, read, names)
-    except BindError:
-        # An optimizer that nobody has any more, but its own hooks, is in nobody's way.
+    if _conflict(optimizer, read, names) is not None:
+        # An optimizer that only its own hooks know of any more is in nobody's way.
         gc.collect()
-        _check_bound(optimizer, read, names)
+    if error := _conflict(optimizer, read, names):
+        raise error
 
 
-def _check_bound(optimizer: Optimizer, read: Survey, names: Sequence[str]) -> None:
+def _conflict(optimizer: Optimizer, read: Survey, names: Sequence[str]) -> BindError | None:
     wanted = {id(read.parameters[path]): path for path in names}
     for other in _LIVE:
         if other.optimizer is optimizer:
-            raise BindError(
+            return BindError(
                 "bind(optimizer, model)",
                 f"binds an optimizer that is bound already, to {len(other.names)} parameters.",
                 (),
                 "Bind once, and keep what it returns: binding = bind(optimizer, model).",
             )
         if both := [wanted[id(tensor)] for tensor in other._owned.values() if id(tensor) in wanted]:
-            raise BindError(
+            return BindError(
                 "bind(optimizer, model)",
                 f"would give {len(both)} of {len(names)} parameters to two optimizers.",
                 tuple(both),
                 'Say which part each is for: bind(optimizer, model, "generator").',
             )
+    return None

@@ -211,7 +211,7 @@ def _check_values(expression: str, tensors: Mapping[str, torch.Tensor]) -> None:
 
 def _check_writable(expression: str, tensors: Mapping[str, torch.Tensor]) -> None:
     if fixed := tuple(path for path, tensor in tensors.items() if not _is_writable(tensor)):
-        problem = f"cannot write {len(fixed)} of {len(tensors)} tensors in place: they are expanded, or of inference mode:"
+        problem = f"cannot write {len(fixed)} of {len(tensors)} tensors in place; they are expanded, or of inference:"
         raise DeltaError(expression, problem, fixed, "Make them plain tensors first: tensor.clone().")
 
 

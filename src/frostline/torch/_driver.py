@@ -182,6 +182,7 @@ def _bound(optimizer: Optimizer | Binding | Sequence[Binding], model: nn.Module,
             problem = f"is handed {len(bindings)} optimizers, and {type(each).__name__} is not bound to its part."
             fix = 'Bind each first: Driver(schedule, model, [bind(one, model, "encoder"), bind(other, model, "head")]).'
             raise BindError("Driver(schedule, model, [...])", problem, (), fix)
+        each.sync()
         if foreign := [path for path, site in each._sites.items() if site not in read.sites.get(path, ())]:
             problem = f"is handed a binding with {len(foreign)} of {len(each.names)} parameters of another model:"
             fix = "Bind to the same model: Driver(schedule, model, bind(optimizer, model))."
