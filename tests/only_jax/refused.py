@@ -90,6 +90,15 @@ TEXTS: list[tuple[str, Callable[[Any], object], list[str]]] = [
         ["<dict> matches none of the 6 parameters.", FOREIGN, EMPTY_FIX],
     ),
     (
+        "a mask, of another structure or of this one",
+        lambda tree: fj.freeze(tree, {"trunk": True, "head": False}),
+        [
+            "<dict> matches none of the 6 parameters.",
+            "It is a mask, and a selector says what to freeze by its names; a mask of what trains is mask(tree).",
+            EMPTY_FIX,
+        ],
+    ),
+    (
         "an array from outside of jit",
         lambda tree: jax.jit(lambda other: fj.freeze(tree, other["trunk"]["w"]) and None)(tree),
         [
