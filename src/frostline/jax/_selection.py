@@ -58,9 +58,10 @@ def _is_no_part(choice: Any) -> bool:
 
 
 def _why(choice: Any) -> str:
-    if all(isinstance(leaf, bool) for leaf in jax.tree.leaves(choice)):
+    leaves = jax.tree.leaves(choice)
+    if leaves and all(isinstance(leaf, bool) for leaf in leaves):
         return "It is a mask, and a selector says what to freeze by its names; a mask of what trains is mask(tree)."
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(choice)):
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         return "It is being traced, and inside of jit an array is another object: names say what is."
     return "It is no part of this tree, or not any more: names say what is."
 
