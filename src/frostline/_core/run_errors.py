@@ -1,4 +1,4 @@
-"""What can be wrong while a model trains: optimizers, schedules and checkpoints that do not fit."""
+"""What can be wrong while a model trains: optimizers and checkpoints that do not fit."""
 
 from __future__ import annotations
 
@@ -7,29 +7,8 @@ from collections.abc import Iterable
 from frostline._core.failure import FrostlineError, listed
 
 
-class BindError(FrostlineError, ValueError):
-    """An optimizer and a model that do not go together.
-
-    Attributes:
-        expression: what was asked for.
-        problem: what is wrong with it, with numbers.
-        found: what was there instead.
-        fix: what to do about it, as code.
-    """
-
-    def __init__(self, expression: str, problem: str, found: tuple[str, ...], fix: str) -> None:
-        super().__init__(expression, problem, found, fix)
-        self.expression, self.problem, self.found, self.fix = expression, problem, found, fix
-
-    def lines(self) -> Iterable[str]:
-        """The lines of the text."""
-        yield f"{self.expression} {self.problem}"
-        yield from listed(self.found, 5)
-        yield self.fix
-
-
-class DeltaError(FrostlineError, ValueError):
-    """A delta checkpoint that cannot be written, or does not go with a model.
+class MisfitError(FrostlineError, ValueError):
+    """Two things that do not go together; never raised itself.
 
     Attributes:
         expression: what was asked for.
@@ -47,3 +26,11 @@ class DeltaError(FrostlineError, ValueError):
         yield f"{self.expression} {self.problem}"
         yield from listed(self.found, 5)
         yield self.fix
+
+
+class BindError(MisfitError):
+    """An optimizer and a model that do not go together."""
+
+
+class DeltaError(MisfitError):
+    """A delta checkpoint that cannot be written, or does not go with a model."""

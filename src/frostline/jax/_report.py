@@ -8,7 +8,7 @@ from frostline._core.report import Report
 from frostline._core.report import report as report_of
 from frostline.jax._moments import state_bytes
 from frostline.jax._survey import survey
-from frostline.jax._whole import held, is_below
+from frostline.jax._whole import is_below
 
 
 def report(tree: Any, state: Any = None) -> Report:
@@ -32,9 +32,7 @@ def report(tree: Any, state: Any = None) -> Report:
         3 of 9 params are trainable (33.3%; 12 B of 36 B).
     """
     read = survey(tree)
-    params = [slot for slots in read.places.values() for slot in slots]
-    whole = held(params, lambda slot: slot.pinned or slot.marked)
     free = (node.keys for node in read.layout.nodes if not node.pinned)
-    paths = (keys for keys in free if keys in whole or is_below(keys, whole))
+    paths = (keys for keys in free if keys in read.whole or is_below(keys, read.whole))
     kept = None if state is None else state_bytes(state, tree)
     return report_of(read.inventory, read.plan, optimizer_bytes=kept, held=frozenset(map(".".join, paths)))

@@ -40,6 +40,11 @@ class Slot:
         """Its dotted name."""
         return ".".join(self.keys)
 
+    @property
+    def is_still(self) -> bool:
+        """Whether a parameter here is frozen."""
+        return self.pinned or self.marked
+
 
 @dataclass(frozen=True, slots=True)
 class Node:

@@ -8,7 +8,7 @@ from typing import Any
 from frostline.jax._arrays import ARRAYS, has_bytes, is_param
 from frostline.jax._slots import Slot
 from frostline.jax._survey import Survey
-from frostline.jax._whole import held, is_below
+from frostline.jax._whole import is_below
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,11 @@ def divided(read: Survey) -> Division:
     """The arrays of a tree, as it is frozen."""
     # Numbers of NumPy are values: two that are the same are no tie.
     trained = {id(leaf) for leaf in map(read.leaves.__getitem__, read.trainable) if isinstance(leaf, ARRAYS)}
-    params = [slot for slots in read.places.values() for slot in slots]
-    whole = held(params, lambda slot: slot.pinned or slot.marked)
     still: dict[str, tuple[Any, str]] = {}
     moving: dict[str, Slot] = {}
     for slot in read.layout.slots:
         array = read.leaves[slot.leaf]
-        stands = slot.pinned or (slot.marked if is_param(array) else is_below(slot.keys, whole))
+        stands = slot.pinned or (slot.marked if is_param(array) else is_below(slot.keys, read.whole))
         if not stands and (is_param(array) or isinstance(array, ARRAYS)):
             moving[slot.name] = slot
         elif stands and has_bytes(array) and id(array) not in trained:

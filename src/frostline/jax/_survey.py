@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
+from operator import attrgetter
 from typing import Any
 
 from jax.tree_util import PyTreeDef, tree_flatten
@@ -15,6 +16,7 @@ from frostline._core.plan import Plan
 from frostline.jax._arrays import ARRAYS, is_param, nbytes
 from frostline.jax._frozen import Frozen
 from frostline.jax._slots import Keys, Layout, Node, Slot, layout
+from frostline.jax._whole import held
 
 # Containers of Python say nothing about a model.
 _CONTAINERS = (dict, list, tuple)
@@ -68,7 +70,7 @@ class Survey:
     @cached_property
     def plan(self) -> Plan:
         """What is frozen in it."""
-        frozen = {path for path, (slot, *_) in self.places.items() if _is_still(slot)}
+        frozen = {path for path, (slot, *_) in self.places.items() if slot.is_still}
         return Plan(frozenset(frozen), frozenset(self.places.keys() - frozen))
 
     @cached_property
@@ -77,18 +79,21 @@ class Survey:
         return frozenset(path for path, (slot, *_) in self.places.items() if slot.pinned)
 
     @cached_property
+    def whole(self) -> frozenset[Keys]:
+        """The keys of every module that is frozen whole."""
+        return held((slot for slots in self.places.values() for slot in slots), attrgetter("is_still"))
+
+    @cached_property
     def trainable(self) -> frozenset[int]:
         """The leaves that training moves, each array once."""
-        free = (slots for slots in self.places.values() if not _is_still(slots[0]))
+        free = (slots for slots in self.places.values() if not slots[0].is_still)
         return frozenset(slots[0].leaf for slots in free)
 
     @cached_property
     def ties(self) -> tuple[tuple[str, ...], ...]:
         """The names of each array that has several; the first is one at which it trains, if there is one."""
         tied = (group for group in self.arrays if len(group) > 1)
-        return tuple(
-            tuple(slot.name for slot in sorted(group, key=lambda slot: slot.pinned or slot.marked)) for group in tied
-        )
+        return tuple(tuple(slot.name for slot in sorted(group, key=attrgetter("is_still"))) for group in tied)
 
     def marks(self, paths: Iterable[str]) -> frozenset[str]:
         """All names of parameters: what a mark is made of."""
@@ -123,10 +128,6 @@ def survey(tree: Any) -> Survey:
     """
     leaves, structure = tree_flatten(tree)
     return Survey(tree, leaves, structure, layout(tree, structure))
-
-
-def _is_still(slot: Slot) -> bool:
-    return slot.pinned or slot.marked
 
 
 def _by_use(group: tuple[Slot, ...]) -> Iterable[tuple[Slot, ...]]:

@@ -12,7 +12,7 @@ from jax.tree_util import PyTreeDef, register_pytree_node, tree_flatten, tree_un
 from frostline._core.errors import StructureError
 from frostline._core.failure import counted, listed
 from frostline.jax._arrays import is_param
-from frostline.jax._slots import Slot, layout
+from frostline.jax._slots import layout
 from frostline.jax._window import is_window
 
 
@@ -112,7 +112,7 @@ def places(params: Any) -> Places:
     for slot in layout(params, inner).slots:
         if is_param(arrays[slot.leaf]):
             names.setdefault(slot.leaf, slot.name)
-            if not _is_still(slot):
+            if not slot.is_still:
                 trainable.setdefault(slot.leaf, slot.name)
     names |= trainable
     numbers = iter(range(len(arrays)))
@@ -122,10 +122,6 @@ def places(params: Any) -> Places:
 
 def _is_hole(node: object) -> bool:
     return node is None
-
-
-def _is_still(slot: Slot) -> bool:
-    return slot.pinned or slot.marked
 
 
 def _unmoved(grad: Any) -> Any:
@@ -163,7 +159,7 @@ def _verdicts(tree: Any) -> dict[str, str]:
     leaves, structure = tree_flatten(tree, is_leaf=_is_hole)
     full = tree_unflatten(structure, range(len(leaves)))
     slots = layout(full, jax.tree.structure(full)).slots
-    return {slot.name: "frozen" if _is_still(slot) else "trainable" for slot in slots}
+    return {slot.name: "frozen" if slot.is_still else "trainable" for slot in slots}
 
 
 def _listed(lines: Iterable[str]) -> tuple[str, ...]:

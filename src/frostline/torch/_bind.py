@@ -54,8 +54,7 @@ class Binding:
         self._rates.take_back(self.optimizer)
         if len(self.optimizer.param_groups) < self._count:
             return
-        own = {id(tensor) for tensor in self._owned.values()}
-        self._find_again()
+        replaced = self._find_again()
         present = self._present()
         known = tuple((id(tensor), _trains(tensor)) for tensor in present.values())
         if known == self._known:
@@ -63,11 +62,11 @@ class Binding:
         if self._known:
             self._read_groups()
         self._known = known
+        own = replaced.union(map(id, self._owned.values()), map(id, present.values()))
         # All are taken out first: tensors may have changed places.
         states = {path: self.optimizer.state.pop(self._owned[path], None) for path in present}
         for path, tensor in present.items():
             self._carry(path, tensor, states[path])
-        own.update(map(id, present.values()))
         for number, group in enumerate(self.optimizer.param_groups):
             # What the optimizer has besides, a loss with parameters for example, is none of our business.
             others = [place for place, p in enumerate(group["params"]) if id(p) not in own]
@@ -135,14 +134,14 @@ class Binding:
         FOLLOWERS.add(self)
         _LIVE.add(self)
 
-    def _find_again(self) -> None:
-        """Follows modules that were put in the place of others, in place."""
+    def _find_again(self) -> set[int]:
+        """Follows modules that were put in the place of others, in place; returns the ``id`` of what was before."""
         if all(module._modules.get(local) is child for module, local, child in self._inside):
-            return
+            return set()
         try:
             read = survey(self._root)
         except UnsupportedError:
-            return  # A lazy layer, which gets its shape from the first batch.
+            return set()  # A lazy layer, which gets its shape from the first batch.
         self._inside = _inside(read)
         before = dict(self._owned)
         for path in self.names:
@@ -153,6 +152,7 @@ class Binding:
         for tensor in before.values():
             if id(tensor) not in kept:
                 self.optimizer.state.pop(tensor, None)
+        return set(map(id, before.values()))
 
     def _check_groups(self, expression: str) -> None:
         # Not when it is told of a freezing: that may be one of another model.
