@@ -16,9 +16,11 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "_core": (set(), {"rich", "xxhash"}),
     "schedules": ({"_core"}, {"rich"}),
     "": ({"_core", "schedules"}, set()),
-    "torch": ({"_core", "schedules", "checkpoint"}, {"numpy", "torch"}),
-    "jax": ({"_core", "schedules", "checkpoint"}, {"jax", "numpy", "optax"}),
+    "torch": ({"_core", "schedules", "checkpoint", "features"}, {"numpy", "torch"}),
+    "jax": ({"_core", "schedules", "checkpoint", "features"}, {"jax", "numpy", "optax"}),
     "checkpoint": ({"_core"}, {"safetensors"}),
+    # What is behind the frost line: where to cut, and the store of what was computed there.
+    "features": ({"_core", "checkpoint"}, {"networkx", "rich", "safetensors", "xxhash"}),
     "integrations": (
         {"", "_core", "schedules", "torch", "jax", "checkpoint"},
         {"equinox", "flax", "haiku", "jax", "matplotlib", "numpy", "torch"},
@@ -27,7 +29,7 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
         {"", "_core", "schedules", "torch", "jax", "integrations"},
         {"jax", "matplotlib", "numpy", "optax", "rich", "sklearn", "torch"},
     ),
-    "cli": ({"", "_core", "schedules", "checkpoint", "integrations", "demo"}, {"rich", "typer"}),
+    "cli": ({"", "_core", "schedules", "checkpoint", "features", "integrations", "demo"}, {"rich", "typer"}),
 }
 MOST_LINES = 300
 MOST_LINES_OF_AN_INTEGRATION = 150
