@@ -10,8 +10,20 @@
     │   └── PlanMismatchError                   plans, or a plan and a model, that speak of different paths
     ├── ModeError (ValueError)                  a mode that is neither "eval" nor "follow"
     ├── BindError (ValueError)                  an optimizer and a model that do not go together
+    ├── CostError (ValueError)                  a model whose cost cannot be told with this example
     ├── DeltaError (ValueError)                 a delta checkpoint that does not go with a model
+    ├── CacheError (ValueError)                 a feature cache that does not go with a model, a dataset or a folder
+    │   ├── StaleCacheError (RuntimeError)      what is below the line changed after the cache was opened
+    │   └── DamagedCacheError (RuntimeError)    features that are not what was stored
+    ├── CacheBudgetError (ValueError)           a feature cache larger than its budget
+    ├── CacheSpaceError (OSError)               a disk without room for a feature cache
     ├── ScheduleError (ValueError)              a schedule or policy that cannot be made, read or walked
+    ├── LineError (ValueError)                  a model without a frost line, or what does not go with its line
+    │   └── UntraceableError                    a model that a trace cannot follow
+    ├── RuntimeChoiceError (ValueError)         a runtime that is not there, does not run, or is too far off
+    ├── NothingFrozenError (ValueError)         making frozen parts cheap where nothing is frozen
+    ├── BudgetError (ValueError)                a memory budget that cannot be kept
+    ├── BudgetValueError (ValueError)           a memory budget that is neither bytes nor a fraction
     ├── LayerError (TypeError)                  what is no layer, held or called as one
     ├── NothingTrainableError (ValueError)      training with nothing left to train
     ├── SamePathError (ValueError)              two leaves of a tree with one name
@@ -32,8 +44,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from frostline._core.budget_errors import BudgetValueError
+from frostline._core.cache_errors import (
+    CacheBudgetError,
+    CacheError,
+    CacheSpaceError,
+    DamagedCacheError,
+    StaleCacheError,
+)
+from frostline._core.cost_errors import CostError
 from frostline._core.failure import FrostlineError, counted, listed
+from frostline._core.lean_errors import BudgetError, NothingFrozenError
+from frostline._core.line_errors import LineError, UntraceableError
 from frostline._core.run_errors import BindError, DeltaError
+from frostline._core.runtime_errors import RuntimeChoiceError
 from frostline._core.schedule_errors import ScheduleError
 from frostline._core.selector_errors import CountError, NoMatchError, SelectorError, TiedError, UnsupportedError
 from frostline._core.tree_errors import (
@@ -50,26 +74,38 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BindError",
+    "BudgetError",
+    "BudgetValueError",
+    "CacheBudgetError",
+    "CacheError",
+    "CacheSpaceError",
     "CheckError",
+    "CostError",
     "CountError",
+    "DamagedCacheError",
     "DeltaError",
     "FileFormatError",
     "FrostlineError",
     "LayerError",
+    "LineError",
     "ModeError",
     "MovedError",
     "NoMatchError",
+    "NothingFrozenError",
     "NothingTrainableError",
     "PinnedError",
     "PlanError",
     "PlanMismatchError",
+    "RuntimeChoiceError",
     "SamePathError",
     "ScheduleError",
     "SelectorError",
+    "StaleCacheError",
     "StructureError",
     "TiedError",
     "UnprovenError",
     "UnsupportedError",
+    "UntraceableError",
     "WrappedError",
 ]
 

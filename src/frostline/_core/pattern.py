@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import final
@@ -71,6 +71,22 @@ def spell(keys: Sequence[str]) -> str:
     plain = (re.fullmatch(f"{_BARE}+", key) and key.isprintable() for key in keys)
     parts = (f".{key}" if bare else f"[{key!r}]" for key, bare in zip(keys, plain, strict=True))
     return "".join(parts).removeprefix(".")
+
+
+def covering(paths: Sequence[str], others: Iterable[str]) -> list[str]:
+    """The shortest patterns that together name all paths and none of some others; a path has a dot between keys.
+
+    Example:
+        >>> covering(["stem.weight", "stem.bias", "body.0.weight"], ["body.1.weight"])
+        ['stem', 'body.0']
+    """
+    taken = {tuple(keys[:depth]) for keys in (other.split(".") for other in others) for depth in range(len(keys) + 1)}
+    found: dict[str, None] = {}
+    for path in paths:
+        keys = path.split(".")
+        prefixes = (keys[:depth] for depth in range(1, len(keys) + 1))
+        found[spell(next(each for each in prefixes if each == keys or tuple(each) not in taken))] = None
+    return list(found)
 
 
 @lru_cache(maxsize=4096)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 
 from frostline._core import document, table
 from frostline._core.account import Amounts, Entry, account
+from frostline._core.cost import Cost
 from frostline._core.errors import PlanMismatchError
 from frostline._core.inventory import Inventory
 from frostline._core.outline import outline
@@ -59,10 +60,16 @@ class Report:
     Attributes:
         entries: one for each name of the model, in pre-order, the model itself first.
         has_optimizer: whether bytes of an optimizer are known.
+        cost: what a step costs, if that was asked for.
     """
 
     entries: tuple[Entry, ...]
     has_optimizer: bool
+    cost: Cost | None = None
+
+    def with_cost(self, cost: Cost | None) -> Report:
+        """The report with what a step costs below it."""
+        return replace(self, cost=cost)
 
     @property
     def totals(self) -> Amounts:
@@ -74,7 +81,9 @@ class Report:
         totals = self.entries[0].to_dict()
         params, frozen = self.totals.params, self.totals.frozen_params
         totals["trainable_percent"] = round(100 * (params - frozen) / params, 4) if params else 0.0
-        fields = {"totals": totals, "entries": [entry.to_dict() for entry in self.entries[1:]]}
+        fields: dict[str, object] = {"totals": totals, "entries": [entry.to_dict() for entry in self.entries[1:]]}
+        if self.cost is not None:
+            fields["cost"] = self.cost.to_dict()
         return document.stamped("report", fields)
 
     def __str__(self) -> str:
@@ -84,7 +93,9 @@ class Report:
         return f"<Report: {table.summary(self.totals)}>"
 
     def __rich__(self) -> RenderableType:
-        return table.rendered(outline(self.entries), self.totals, optimizer=self.has_optimizer)
+        frozen = table.rendered(outline(self.entries), self.totals, optimizer=self.has_optimizer)
+        return frozen if self.cost is None else Group(frozen, "", self.cost)
 
     def _repr_html_(self) -> str:
-        return table.page(outline(self.entries), self.totals, optimizer=self.has_optimizer)
+        frozen = table.page(outline(self.entries), self.totals, optimizer=self.has_optimizer)
+        return frozen if self.cost is None else frozen + self.cost._repr_html_()
