@@ -1,4 +1,4 @@
-"""The command line: ``frostline demo``, ``tree``, ``diff``, ``merge`` and ``schedule``."""
+"""The command line: ``frostline demo``, ``tree``, ``diff``, ``merge``, ``schedule`` and ``cache``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from frostline.checkpoint.inventory import Guess
 from frostline.checkpoint.merging import Merging
 from frostline.checkpoint.safetensors_file import SafetensorsFile
 from frostline.checkpoint.stored import Checkpoint
+from frostline.features import description
+from frostline.features.store import Store
 from frostline.schedules import Chart, Schedule
 
 BAD_INPUT = 2
@@ -36,7 +38,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+cache = typer.Typer(help="Look after a folder of features, as FeatureCache makes it.", no_args_is_help=True)
+app.add_typer(cache, name="cache")
+
 File = Annotated[str, typer.Argument(metavar="FILE", help="A .safetensors, .pt or .pth file.")]
+Folder = Annotated[str, typer.Argument(metavar="DIR", help="The folder of a feature cache.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
@@ -154,6 +160,39 @@ def merge(
     merging = Merging.of(f"frostline merge {base} {delta} {out}", _opened(base), DeltaFile(delta))
     merging.write(file)
     _write(f"{out}: {len(merging.tensors)} tensors, {len(merging.trained)} of them from {delta}.\n")
+
+
+@cache.command()
+def info(folder: Folder, as_json: AsJson = False) -> None:
+    """Show whose features a cache holds, how many, and what they take."""
+    store = Store.opened(folder)
+    if as_json:
+        _print_json(description.to_dict(store))
+    else:
+        _write("\n".join(description.summary(store)) + "\n")
+
+
+@cache.command()
+def verify(folder: Folder) -> None:
+    """Read every byte of a cache. Exit code 0: all is as it was written. 1: something is damaged. 2: bad input."""
+    store = Store.opened(folder)
+    damages = store.verify()
+    _write("\n".join(description.verdict(store, damages)) + "\n")
+    raise typer.Exit(1 if damages else 0)
+
+
+@cache.command()
+def clear(folder: Folder, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+    """Delete a cache: its shards and its manifest, and the folder if nothing else is in it."""
+    store = Store.opened(folder)
+    _write("\n".join(description.summary(store)) + "\n")
+    if not yes:
+        typer.confirm("Delete it?", abort=True)
+    try:
+        store.clear()
+    except OSError as error:
+        _fail(f"{folder!r} cannot be deleted: {error.strerror}.\nWhat is left of it is still a cache.")
+    _write("Deleted.\n")
 
 
 def main() -> None:

@@ -1,0 +1,159 @@
+"""Whether a feature cache goes with a line, a dataset and a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from frostline._core.cache_errors import differences
+from frostline._core.errors import CacheError
+from frostline.features.columns import SOURCE
+from frostline.features.manifest import Manifest
+from frostline.features.shards import Key
+from frostline.features.store import Store, found
+
+# So many samples are read twice to see whether they are random; a flip of one in two is missed once in 256.
+_PROBES = 8
+
+
+def name_of(folder: Path) -> str:
+    """What a cache is called in an error."""
+    return f"FeatureCache({str(folder)!r}, line)"
+
+
+def check_made_alike(folder: Path, wanted: Manifest) -> Manifest | None:
+    """The manifest in a folder, if there is one.
+
+    Args:
+        folder: where to look.
+        wanted: what is asked for; what its samples are beside the inputs of the model is not compared.
+
+    Raises:
+        CacheError: the folder is something else, or the cache of another line, or was made in another way.
+    """
+    there = found(folder)
+    if there is None:
+        return None
+    if there.fingerprint != wanted.fingerprint:
+        problem = "holds the features of another model, or of other weights below the line."
+        prints = differences({"fingerprint": (there.fingerprint, wanted.fingerprint)})
+        raise CacheError(name_of(folder), problem, prints, _another(folder))
+    words = {"dtype": "precision", "preprocessing": "preprocessing", "views": "views", "boundary": "values"}
+    if other := differences({word: (getattr(there, name), getattr(wanted, name)) for word, name in words.items()}):
+        raise CacheError(name_of(folder), "holds features that were made in another way.", other, _another(folder))
+    return there
+
+
+def planned(folder: Path, wanted: Manifest) -> Store:
+    """The store for a manifest; nothing is written.
+
+    Raises:
+        CacheError: the folder is something else, or holds something else.
+    """
+    there = check_made_alike(folder, wanted)
+    if there is not None and (other := differences({"rest": (_rest(there), _rest(wanted))})):
+        problem = "holds samples with another rest, which is what does not go into the model."
+        raise CacheError(name_of(folder), problem, other, _another(folder))
+    return Store(folder, wanted)
+
+
+def complete(folder: Path, wanted: Manifest, keys: Sequence[Key]) -> Store:
+    """The store in a folder, in which all rows are.
+
+    Raises:
+        CacheError: there is another one, or rows are missing.
+    """
+    there = check_made_alike(folder, wanted)
+    store = Store(folder, there or wanted)
+    missing = [(keys[index], view) for view in range(wanted.views) for index in store.missing(keys, view)]
+    if not missing:
+        return store
+    names = [f"{damage.file.name}: {damage.problem}" for damage in store.damages]
+    names += [f"sample {key!r}" + (f", view {view}" if wanted.views > 1 else "") for key, view in missing]
+    problem = f"lacks {len(missing)} of {len(keys) * wanted.views} rows."
+    fix = "Compute them: cache.fill(dataset). If other ranks are filling it, wait until they have."
+    raise CacheError(f"{name_of(folder)}.dataset(dataset)", problem, tuple(names), fix)
+
+
+def keys_of(samples: int, key: Callable[[int], Key] | None) -> list[Key]:
+    """What each sample is known by.
+
+    Raises:
+        CacheError: there is none, a key is no number or text, or two have the same key.
+    """
+    if not samples:
+        raise CacheError("A feature cache", "needs samples, and the dataset has none.", (), "Give another dataset.")
+    keys: list[Key] = list(range(samples) if key is None else map(key, range(samples)))
+    if other := [key for key in keys if type(key) not in (int, str)]:
+        kinds = tuple(sorted({type(key).__name__ for key in other}))
+        problem = f"gives {len(other)} of {samples} samples a key that is neither an int nor a str."
+        raise CacheError(
+            "FeatureCache(..., key=...)", problem, kinds, "Make it one: key=lambda index: str(name[index])."
+        )
+    known: set[Key] = set()
+    twice = [repr(key) for key in keys if key in known or known.add(key)]  # type: ignore[func-returns-value]
+    if twice:
+        problem = f"gives {len(twice)} of {samples} samples a key that another has."
+        raise CacheError("FeatureCache(..., key=...)", problem, tuple(twice), "Make it different for each index.")
+    return keys
+
+
+def probes(samples: int) -> list[int]:
+    """A few indices, from the first to the last.
+
+    Example:
+        >>> probes(100), probes(3)
+        ([0, 14, 28, 42, 56, 70, 84, 99], [0, 1, 2])
+    """
+    return sorted({number * (samples - 1) // (_PROBES - 1) for number in range(_PROBES)})
+
+
+def check_random(one: Mapping[int, bytes], two: Mapping[int, bytes], views: int) -> None:
+    """Sees that a dataset is random if, and only if, several views of it are to be stored.
+
+    Args:
+        one: digests of samples, by index.
+        two: of the same ones, read again.
+        views: how many are to be stored.
+
+    Raises:
+        CacheError: it is otherwise.
+    """
+    differ = [index for index in one if one[index] != two[index]]
+    if differ and views == 1:
+        problem = f"reads a random dataset: {len(differ)} of {len(one)} samples differ when they are read twice."
+        fix = "Store several views of each: FeatureCache(..., views=4); or take the augmentation out."
+        raise CacheError("cache.fill(dataset)", problem, tuple(f"sample {index}" for index in differ), fix)
+    if not differ and views > 1:
+        problem = f"would store {views} equal views: {len(one)} samples were read twice, and none differs."
+        raise CacheError("cache.fill(dataset)", problem, (), "Store one: FeatureCache(..., views=1).")
+
+
+def check_sources(store: Store, keys: Sequence[Key], sources: Mapping[int, bytes]) -> None:
+    """Sees that samples are those whose features are stored.
+
+    Args:
+        store: what is there.
+        keys: of all samples.
+        sources: digests of some of them as they are now, by index.
+
+    Raises:
+        CacheError: some are not.
+        DamagedCacheError: a row is damaged.
+    """
+    stored = [index for index in sources if not store.missing([keys[index]], 0)]
+    data = store.reader().rows(store.places([keys[index] for index in stored], 0), [SOURCE.name])[SOURCE.name]
+    width = SOURCE.nbytes
+    other = [index for n, index in enumerate(stored) if sources[index] != data[n * width : (n + 1) * width]]
+    if other:
+        problem = f"holds features of other samples: {len(other)} of {len(stored)} that were looked at differ."
+        names = tuple(f"sample {keys[index]!r}" for index in other)
+        raise CacheError(name_of(store.folder), problem, names, _another(store.folder))
+
+
+def _another(folder: Path) -> str:
+    return f"Name another folder, FeatureCache({f'{folder}-2'!r}, line), or delete it: frostline cache clear {folder}"
+
+
+def _rest(manifest: Manifest) -> object:
+    return [str(column.of(1)) for column in manifest.rest], manifest.structure

@@ -1,0 +1,145 @@
+"""What is stored for each row: named arrays of a fixed shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Protocol, final
+
+from frostline.checkpoint.stored import StoredTensor
+from frostline.features.precision import ITEMSIZES, stored_as
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One array of each row.
+
+    Attributes:
+        name: its name in a shard.
+        dtype: of its numbers, as they are stored.
+        shape: of one row.
+
+    Example:
+        >>> Column("value.0", "bfloat16", (16, 7, 7)).nbytes
+        1568
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one row."""
+        return prod(self.shape) * ITEMSIZES[self.dtype]
+
+    def of(self, rows: int) -> StoredTensor:
+        """The array of so many rows."""
+        return StoredTensor(self.name, (rows, *self.shape), self.dtype, rows * self.nbytes)
+
+    def to_json(self) -> list[object]:
+        """The column as JSON."""
+        return [self.name, self.dtype, list(self.shape)]
+
+    @classmethod
+    def from_json(cls, data: Any) -> Column:
+        """The column that `to_json` made JSON of.
+
+        Raises:
+            ValueError: it is none.
+        """
+        match data:
+            case [str(name), str(dtype), [*shape]] if dtype in ITEMSIZES:
+                return cls(name, dtype, sizes(shape))
+        raise ValueError(f"{data!r} is no column")
+
+
+class Crossing(Protocol):
+    """A value that crosses the line, of one sample."""
+
+    @property
+    def name(self) -> str:
+        """What makes it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+
+    @property
+    def dtype(self) -> str:
+        """As which it is computed."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One value that crosses the line, and how it is stored.
+
+    Attributes:
+        name: what makes it.
+        dtype: as which it is computed, and given back.
+        shape: of one sample.
+        stored: the dtype of its column.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    stored: str
+
+    @classmethod
+    def of(cls, crossing: Crossing, precision: str) -> Value:
+        """How a value is stored with this precision."""
+        shape = tuple(crossing.shape)
+        return cls(crossing.name, crossing.dtype, shape, stored_as(crossing.dtype, precision))
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether it is stored in steps between the least and the greatest number of a sample."""
+        return self.stored == "int8" and self.dtype != "int8"
+
+    def columns(self, number: int) -> tuple[Column, ...]:
+        """Its columns: the numbers; and if they are steps, how large those are, and where they begin."""
+        numbers = Column(f"value.{number}", self.stored, self.shape)
+        if not self.is_scaled:
+            return (numbers,)
+        return (numbers, Column(f"step.{number}", "float32", ()), Column(f"least.{number}", "float32", ()))
+
+    def to_json(self) -> list[object]:
+        """The value as JSON."""
+        return [self.name, self.dtype, list(self.shape), self.stored]
+
+    @classmethod
+    def from_json(cls, data: Any) -> Value:
+        """The value that `to_json` made JSON of.
+
+        Raises:
+            ValueError: it is none.
+        """
+        match data:
+            case [str(name), str(dtype), [*shape], str(stored)] if {dtype, stored} <= ITEMSIZES.keys():
+                if name.isprintable():
+                    return cls(name, dtype, sizes(shape), stored)
+        raise ValueError(f"{data!r} is no value")
+
+
+def sizes(shape: Iterable[object]) -> tuple[int, ...]:
+    """A shape that was read.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = tuple(shape)
+    # True is an int, and no length.
+    if any(type(length) is not int or length < 0 for length in found):
+        raise ValueError(f"{list(found)} is no shape")
+    return found  # type: ignore[return-value]
+
+
+DIGEST = Column("digest", "uint8", (8,))
+"""XXH3 of all else in the row, so that each row can be checked by itself."""
+
+SOURCE = Column("source", "uint8", (16,))
+"""XXH3 of what went into the model, so that another dataset is recognised."""

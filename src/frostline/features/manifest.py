@@ -1,0 +1,156 @@
+"""What a feature cache says of itself: whose features they are, and what each row holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, final
+
+from frostline._core import document
+from frostline._core.errors import CacheError
+from frostline.features import precision as precisions
+from frostline.features.columns import DIGEST, SOURCE, Column, Crossing, Value
+from frostline.features.structure import Structure, count, is_structure
+
+NAME = "frostline-cache.json"
+_KIND = "feature_cache"
+_FIELDS = ("fingerprint", "precision", "preprocessing", "rest", "samples", "structure", "values", "views")
+
+
+@final
+@dataclass(frozen=True)
+class Manifest:
+    """Whose features a cache holds, and what each row of it is; a row is one view of one sample.
+
+    Attributes:
+        fingerprint: of all that is below the line.
+        preprocessing: the name that the user gave to what is done before the model.
+        precision: how exactly floats are stored, one of `PRECISIONS`.
+        views: rows of each sample.
+        samples: how many the dataset has; how many are stored, the shards say.
+        values: what crosses the line.
+        rest: what else a sample has, such as its label; one column for each leaf.
+        structure: how the leaves of the rest are nested.
+
+    Example:
+        >>> from frostline.features.boundary import Boundary
+        >>> label = Column("rest.0", "int64", ())
+        >>> layer = Boundary("layer3", (256, 7, 7), "float32", 50176)
+        >>> made = Manifest.of("1f3a", [layer], samples=1000, rest=(label,), structure=["tuple", "int"])
+        >>> made.row, Manifest.from_json(made.to_json()) == made
+        (50208, True)
+    """
+
+    fingerprint: str
+    preprocessing: str
+    precision: str
+    views: int
+    samples: int
+    values: tuple[Value, ...]
+    rest: tuple[Column, ...]
+    structure: Structure
+
+    @classmethod
+    def of(
+        cls,
+        fingerprint: str,
+        crossings: Iterable[Crossing],
+        *,
+        samples: int,
+        rest: Iterable[Column] = (),
+        structure: Structure = ("tuple",),
+        precision: str = precisions.EXACT,
+        preprocessing: str = "",
+        views: int = 1,
+    ) -> Manifest:
+        """The manifest for what crosses a line.
+
+        Raises:
+            CacheError: there is no such precision, a value has a dtype that cannot be stored, or a name has letters
+                that cannot be printed.
+        """
+        precisions.check(precision)
+        if not preprocessing.isprintable():
+            words = "has letters that cannot be printed."
+            raise CacheError(f"preprocessing={preprocessing!r}", words, (), 'Give it a plain name: "resize224-v2".')
+        values = tuple(Value.of(crossing, precision) for crossing in crossings)
+        return cls(fingerprint, preprocessing, precision, views, samples, values, tuple(rest), _plain(structure))
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """All that is stored for a row."""
+        values = (column for number, value in enumerate(self.values) for column in value.columns(number))
+        return (*values, *self.rest, SOURCE, DIGEST)
+
+    @cached_property
+    def given(self) -> tuple[str, ...]:
+        """The names of the columns that a sample is made of; the others are kept to check it."""
+        return tuple(column.name for column in self.columns if column not in (SOURCE, DIGEST))
+
+    @property
+    def row(self) -> int:
+        """Bytes of one row."""
+        return sum(column.nbytes for column in self.columns)
+
+    @property
+    def rows(self) -> int:
+        """How many rows a full cache has."""
+        return self.samples * self.views
+
+    @property
+    def total(self) -> int:
+        """Bytes of all rows, without what each shard says of itself."""
+        return self.row * self.rows
+
+    def with_precision(self, precision: str) -> Manifest:
+        """The same with floats stored another way."""
+        values = tuple(Value.of(value, precision) for value in self.values)
+        return replace(self, precision=precision, values=values)
+
+    def with_samples(self, samples: int) -> Manifest:
+        """The same for so many samples."""
+        return replace(self, samples=samples)
+
+    def to_json(self) -> str:
+        """The manifest as text: equal ones give equal bytes."""
+        fields: dict[str, object] = {name: getattr(self, name) for name in _FIELDS}
+        fields["values"] = [value.to_json() for value in self.values]
+        fields["rest"] = [column.to_json() for column in self.rest]
+        return document.write(_KIND, fields)
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """The manifest that `to_json` made a text of.
+
+        Raises:
+            ValueError: the text is none; the text of the error says why.
+        """
+        found = document.fields(document.parse(text), _KIND, _FIELDS)
+        _check(found)
+        values = tuple(map(Value.from_json, found.pop("values")))
+        rest = tuple(map(Column.from_json, found.pop("rest")))
+        if len(rest) != count(found["structure"]):
+            raise ValueError(f"its structure has {count(found['structure'])} leaves for {len(rest)} columns")
+        return cls(values=values, rest=rest, **found)
+
+
+def _check(found: dict[str, Any]) -> None:
+    if not all(isinstance(found[name], str) for name in ("fingerprint", "precision", "preprocessing")):
+        raise ValueError("its fingerprint, precision or preprocessing is no text")
+    # They are shown in a terminal, and the folder may be somebody else's.
+    if not (found["fingerprint"] + found["preprocessing"]).isprintable():
+        raise ValueError("its fingerprint or preprocessing has letters that cannot be printed")
+    if found["precision"] not in precisions.PRECISIONS:
+        raise ValueError(f"its precision is {found['precision']!r}")
+    if any(type(found[name]) is not int or found[name] < least for name, least in (("samples", 0), ("views", 1))):
+        raise ValueError("its samples or views are no number")
+    if not isinstance(found["values"], list) or not isinstance(found["rest"], list):
+        raise ValueError("its values or its rest are no list")
+    if not is_structure(found["structure"]):
+        raise ValueError(f"{found['structure']!r} is no structure")
+
+
+def _plain(structure: Structure) -> Structure:
+    """The structure with lists, as it comes back from JSON."""
+    return [_plain(part) for part in structure] if isinstance(structure, (list, tuple)) else structure

@@ -1,0 +1,82 @@
+"""How exactly numbers are stored, and what that takes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from frostline._core.errors import CacheError
+
+EXACT: Final = "exact"
+PRECISIONS: Final = (EXACT, "float32", "bfloat16", "int8")
+ITEMSIZES: Final = {
+    "bool": 1,
+    "uint8": 1,
+    "int8": 1,
+    "float8_e4m3fn": 1,
+    "float8_e5m2": 1,
+    "uint16": 2,
+    "int16": 2,
+    "float16": 2,
+    "bfloat16": 2,
+    "uint32": 4,
+    "int32": 4,
+    "float32": 4,
+    "uint64": 8,
+    "int64": 8,
+    "float64": 8,
+    "complex64": 8,
+}
+"""Bytes of a number of each kind that can be stored."""
+
+# What int8 and bfloat16 are made of; less than that is not made smaller.
+_SHRINKS: Final = ("float16", "bfloat16", "float32", "float64")
+
+
+def stored_as(dtype: str, precision: str) -> str:
+    """The dtype as which numbers of a dtype are stored.
+
+    Numbers that are no floats are always stored as they are, and nothing is ever stored as something wider.
+
+    Raises:
+        CacheError: the format has no such dtype.
+
+    Example:
+        >>> [stored_as("float32", precision) for precision in ("exact", "float32", "bfloat16", "int8")]
+        ['float32', 'float32', 'bfloat16', 'int8']
+        >>> stored_as("int64", "int8"), stored_as("float16", "bfloat16"), stored_as("float16", "float32")
+        ('int64', 'float16', 'float16')
+    """
+    if dtype not in ITEMSIZES:
+        words = "cannot be stored. What can be:"
+        raise CacheError(f"A value of dtype {dtype}", words, (", ".join(ITEMSIZES),), "Cast it to one of them.")
+    if precision == EXACT or dtype not in _SHRINKS:
+        return dtype
+    return precision if ITEMSIZES[precision] < ITEMSIZES[dtype] else dtype
+
+
+def check(precision: str) -> None:
+    """Sees that there is such a precision.
+
+    Raises:
+        CacheError: there is none.
+    """
+    if precision not in PRECISIONS:
+        words = f"is none of the {len(PRECISIONS)} kinds of storage."
+        found = (
+            '"exact": as it was computed, bit for bit',
+            '"float32": what is wider is rounded',
+            '"bfloat16": 2 bytes a number, 8 significant bits',
+            '"int8": 1 byte a number, 256 steps between the least and the greatest of a sample',
+        )
+        raise CacheError(f"dtype={precision!r}", words, found, 'Write dtype="bfloat16", or leave it out.')
+
+
+def smaller(precision: str) -> tuple[str, ...]:
+    """The precisions that may take less than this one.
+
+    Example:
+        >>> smaller("exact"), smaller("int8")
+        (('bfloat16', 'int8'), ())
+    """
+    after = PRECISIONS[PRECISIONS.index(precision) + 1 :]
+    return tuple(word for word in after if word != "float32")

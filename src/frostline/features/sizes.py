@@ -1,0 +1,42 @@
+"""Numbers of bytes, as people write them."""
+
+from __future__ import annotations
+
+import re
+
+from frostline._core.errors import CacheError
+
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40, "B": 1}
+
+
+def parsed(size: int | str) -> int:
+    """How many bytes a text means; a number is taken as it is.
+
+    Raises:
+        CacheError: it is no size.
+
+    Example:
+        >>> parsed("20GB"), parsed("1.5 GiB"), parsed(4096)
+        (20000000000, 1610612736, 4096)
+    """
+    if isinstance(size, int) and not isinstance(size, bool) and size >= 0:
+        return size
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", size) if isinstance(size, str) else None
+    if found is None or found[2].upper() not in _UNITS:
+        words = "is no number of bytes. A number may have one of these units:"
+        raise CacheError(f"budget={size!r}", words, ("KB, MB, GB, TB, KiB, MiB, GiB, TiB",), 'Write budget="20GB".')
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+def shown(size: int) -> str:
+    """A number of bytes for people.
+
+    Example:
+        >>> shown(999), shown(20_000_000_000), shown(1_234_567)
+        ('999 B', '20.0 GB', '1.2 MB')
+    """
+    for unit in ("TB", "GB", "MB", "KB"):
+        if size >= _UNITS[unit]:
+            return f"{size / _UNITS[unit]:.1f} {unit}"
+    return f"{size} B"

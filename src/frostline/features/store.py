@@ -1,0 +1,215 @@
+"""A feature cache as it lies on the disk: a folder with a manifest and shards. No framework: bytes in, bytes out.
+
+A front end writes the columns of `Manifest.columns` and reads them, and makes arrays of the bytes itself:
+
+    manifest = Manifest.of(line.fingerprint(), line.boundary, samples=len(dataset), rest=..., structure=...)
+    store = Store(folder, manifest)         # nothing is written yet
+    store.missing(keys, view)               # positions in keys of what is to be computed
+    check_room(...)                         # budget and disk, before anything is written
+    store.create()                          # the folder and the manifest
+    writer = store.writer(rank)
+    writer.add(view, keys, {"value.0": ..., "rest.0": ..., "source": ...})
+    writer.flush()
+    store.refresh()                         # sees what this and other processes have written
+    reader = store.reader()
+    reader.rows(store.places(keys, view), ["value.0"])["value.0"]   # a bytearray, row after row
+
+Shards are named by what is in them and by the rank that wrote them, are renamed into their place when they are whole,
+and are never changed. The manifest says what they are and does not list them. So several processes may write at a
+time, and a kill at any instant leaves a cache from which to go on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import final
+
+from frostline._core.errors import CacheError
+from frostline.checkpoint.replacement import replacing
+from frostline.checkpoint.stored import reason
+from frostline.features.manifest import NAME, Manifest
+from frostline.features.reading import Place, Reader
+from frostline.features.shards import PART, SHARD, Damage, Key, Shard
+from frostline.features.writing import Writer
+
+_MANIFEST_PART = re.compile(rf"\.{re.escape(NAME)}\.[0-9a-f]{{8}}\.part")
+
+
+@final
+class Store:
+    """A folder of features.
+
+    Attributes:
+        folder: where it is.
+        manifest: what is in it.
+        shards: the files that can be read.
+        damages: the files that cannot.
+
+    Example:
+        >>> import tempfile
+        >>> from frostline.features.boundary import Boundary
+        >>> manifest = Manifest.of("1f3a", [Boundary("layer", (2,), "uint8", 2)], samples=2)
+        >>> store = Store(Path(tempfile.mkdtemp()) / "features", manifest)
+        >>> store.create()
+        >>> writer = store.writer()
+        >>> writer.add(0, [0, 1], {"value.0": b"abcd", "source": bytes(32)})
+        >>> writer.flush()
+        >>> store.refresh()
+        >>> store.reader().rows(store.places([1, 0], view=0), ["value.0"])
+        {'value.0': bytearray(b'cdab')}
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.shards: list[Shard] = []
+        self.damages: list[Damage] = []
+        self._places: dict[tuple[Key, int], Place] = {}
+        self._without: set[Path] = set()
+        self.refresh()
+
+    @classmethod
+    def opened(cls, folder: str | os.PathLike[str]) -> Store:
+        """The cache in a folder.
+
+        Raises:
+            CacheError: there is none.
+        """
+        manifest = found(Path(folder))
+        if manifest is None:
+            words = "is no feature cache: there is no such folder, or it is empty."
+            fix = f"Make one: cache = FeatureCache({str(folder)!r}, line); cache.fill(dataset)"
+            raise CacheError(repr(str(folder)), words, (), fix)
+        return cls(Path(folder), manifest)
+
+    @property
+    def nbytes(self) -> int:
+        """The size of all shards."""
+        return sum(shard.nbytes for shard in self.shards)
+
+    @property
+    def rows(self) -> int:
+        """How many rows are there, each counted once."""
+        return len(self._places)
+
+    def create(self) -> None:
+        """Makes the folder, and writes the manifest unless it is there.
+
+        Raises:
+            OSError: it cannot be written.
+            CacheError: meanwhile the folder became something else.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # Of two processes that write at a time one may find its file gone; then the other's is there.
+        for last in (False, False, True):
+            if found(self.folder) == self.manifest:
+                return
+            try:
+                with replacing(self.folder / NAME) as stream:
+                    stream.write(self.manifest.to_json().encode())
+            except FileNotFoundError:
+                if last:
+                    raise
+
+    def refresh(self) -> None:
+        """Looks at which shards there are now."""
+        known = {shard.file: shard for shard in self.shards}
+        files = sorted({*_matching(self.folder, SHARD.fullmatch)} - self._without)
+        read = [known.get(file) or Shard.read(file, self.manifest) for file in files]
+        self.shards = [shard for shard in read if isinstance(shard, Shard)]
+        self.damages = [damage for damage in read if isinstance(damage, Damage)]
+        self._places = {}
+        for number, shard in enumerate(self.shards):
+            for row, key in enumerate(shard.keys):
+                self._places.setdefault((key, shard.view), (number, row))
+
+    def forget(self, files: Iterable[Path]) -> None:
+        """Takes shards for missing from now on; they stay where they are."""
+        self._without |= set(files)
+        self.refresh()
+
+    def missing(self, keys: Sequence[Key], view: int) -> list[int]:
+        """The positions of the keys whose rows are not there."""
+        return [position for position, key in enumerate(keys) if (key, view) not in self._places]
+
+    def places(self, keys: Iterable[Key], view: int) -> list[Place]:
+        """Where the rows of some keys are; all must be there."""
+        return [self._places[key, view] for key in keys]
+
+    def reader(self) -> Reader:
+        """What reads the shards that there are now."""
+        return Reader(self.shards)
+
+    def writer(self, rank: int = 0) -> Writer:
+        """What writes new shards."""
+        return Writer(self, rank)
+
+    def verify(self, seen: Callable[[], object] = lambda: None) -> list[Damage]:
+        """All shards that are not what was written; every byte is read.
+
+        Args:
+            seen: called after each shard.
+        """
+        damages, reader = list(self.damages), self.reader()
+        for number in range(len(self.shards)):
+            damage = reader.damage(number)
+            damages += [damage] if damage else []
+            seen()
+        return damages
+
+    def leftovers(self) -> list[Path]:
+        """Files that were not finished when their writer was killed, or are being written."""
+        return sorted(_matching(self.folder, PART.fullmatch))
+
+    def remove(self, files: Iterable[Path]) -> None:
+        """Removes shards or leftovers of this cache, and sees what is then there."""
+        for file in files:
+            file.unlink(missing_ok=True)
+            self._without.discard(file)
+        self.refresh()
+
+    def leftovers_of(self, rank: int, ranks: int) -> list[Path]:
+        """The leftovers of a killed process that this one takes the place of; those of others are left to them."""
+        writers = {file: int(PART.fullmatch(file.name)[1]) for file in self.leftovers()}  # type: ignore[index]
+        return [file for file, writer in writers.items() if writer == rank or (rank == 0 and writer >= ranks)]
+
+    def clear(self) -> None:
+        """Removes all that belongs to the cache and nothing else; the folder, too, if it is then empty."""
+        unfinished = _matching(self.folder, _MANIFEST_PART.fullmatch)
+        self.remove([*_matching(self.folder, SHARD.fullmatch), *self.leftovers(), *unfinished])
+        # Last: a clearing that is killed half-way leaves a cache that can be cleared.
+        (self.folder / NAME).unlink(missing_ok=True)
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+
+def found(folder: Path) -> Manifest | None:
+    """The manifest in a folder; None if a cache could be made there.
+
+    Raises:
+        CacheError: the folder is something else, and is left as it is.
+    """
+    try:
+        return Manifest.from_json((folder / NAME).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        names = sorted(os.listdir(folder)) if folder.is_dir() else []
+        if all(map(_MANIFEST_PART.fullmatch, names)):
+            return None
+        problem = f"is no feature cache: of the {len(names)} files in it none is {NAME}, and nothing was touched."
+        raise CacheError(repr(str(folder)), problem, tuple(names), f"Name a new folder: {_beside(folder)}") from None
+    except (OSError, ValueError) as error:
+        problem = f"is no feature cache that can be read, and nothing was touched: {reason(error)}."
+        raise CacheError(repr(str(folder)), problem, (), f"Name a new folder: {_beside(folder)}") from None
+
+
+def _beside(folder: Path) -> str:
+    return f"FeatureCache({f'{folder}-features'!r}, line)"
+
+
+def _matching(folder: Path, matches: Callable[[str], object]) -> list[Path]:
+    try:
+        return [folder / name for name in os.listdir(folder) if matches(name)]
+    except FileNotFoundError:
+        return []
