@@ -10,7 +10,10 @@ Example:
 
 from frostline.torch._bind import Binding as Binding
 from frostline.torch._bind import bind as bind
+from frostline.torch._cache import FeatureCache as FeatureCache
+from frostline.torch._cache_data import CachedDataset as CachedDataset
 from frostline.torch._check import check as check
+from frostline.torch._cost import cost as cost
 from frostline.torch._delta import load_delta as load_delta
 from frostline.torch._delta import save_delta as save_delta
 from frostline.torch._driver import Driver as Driver
@@ -24,20 +27,31 @@ from frostline.torch._freezing import trainable as trainable
 from frostline.torch._frozen import Frozen as Frozen
 from frostline.torch._frozen import frozen_call as frozen_call
 from frostline.torch._guard import guard as guard
+from frostline.torch._lean import Lean as Lean
+from frostline.torch._lean import lean as lean
+from frostline.torch._line import Line as Line
+from frostline.torch._line import frostline as frostline
 from frostline.torch._report import report as report
 
 __all__ = [
     "Binding",
+    "CachedDataset",
     "Driver",
+    "FeatureCache",
     "Frozen",
     "Handle",
+    "Lean",
+    "Line",
     "bind",
     "check",
+    "cost",
     "follow",
     "freeze",
+    "frostline",
     "frozen",
     "frozen_call",
     "guard",
+    "lean",
     "load_delta",
     "plan",
     "report",

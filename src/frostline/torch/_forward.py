@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 from torch import nn
@@ -30,6 +31,11 @@ class StillForward:
     def __wrapped__(self) -> Callable[..., Any]:
         """The forward that this one stands for; ``inspect.signature`` reads it."""
         return self.earlier or type(self.module).forward.__get__(self.module)
+
+    @property
+    def __code__(self) -> CodeType:
+        """Of the forward that this one stands for; ``torch.export`` says where it is."""
+        return self.__wrapped__.__code__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if ATTRIBUTE not in self.module.__dict__:  # removed, and still inside somebody's wrapper

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torch.optim import Optimizer
 
+from frostline._core.cost import Cost
 from frostline._core.report import Report
 from frostline._core.report import report as report_of
 from frostline.torch._freezing import plan_of
@@ -13,7 +14,7 @@ from frostline.torch._optimizer_findings import state_bytes
 from frostline.torch._survey import survey
 
 
-def report(model: nn.Module, optimizer: Optimizer | None = None) -> Report:
+def report(model: nn.Module, optimizer: Optimizer | None = None, *, cost: Cost | None = None) -> Report:
     """What is frozen in a model, as a tree with counts and bytes.
 
     It prints well, renders in a notebook, and ``.to_dict()`` gives plain data.
@@ -21,6 +22,7 @@ def report(model: nn.Module, optimizer: Optimizer | None = None) -> Report:
     Args:
         model: the model.
         optimizer: if given, the bytes that it keeps for each parameter are shown too.
+        cost: if given, what a step costs is shown below: ``report(model, cost=cost(model, x))``.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
@@ -33,4 +35,4 @@ def report(model: nn.Module, optimizer: Optimizer | None = None) -> Report:
     if optimizer is not None:
         kept = {path: state_bytes(optimizer, tensor) for path, tensor in read.parameters.items()}
     held = frozenset(path for path, module in read.modules.items() if is_held(module))
-    return report_of(read.inventory, plan_of(read), optimizer_bytes=kept, held=held)
+    return report_of(read.inventory, plan_of(read), optimizer_bytes=kept, held=held).with_cost(cost)
