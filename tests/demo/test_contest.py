@@ -61,6 +61,8 @@ def test_the_same_seed_gives_the_same_numbers_but_for_the_seconds(
     framework: Framework, budget: Budget, outcome: Outcome
 ) -> None:
     first, second = outcome.to_dict(), perform(framework, budget, quiet).to_dict()
+    for limits in (first["limits"], second["limits"]):
+        assert all(seconds > 0 for seconds in limits.pop("median_step_seconds").values())  # type: ignore[attr-defined]
     for ways in (first["ways"], second["ways"]):
         assert [way.pop("median_step_seconds") > 0 for way in ways] == [True, True, True]  # type: ignore[attr-defined]
     assert first == second
@@ -77,7 +79,12 @@ def test_every_step_has_its_time(run: Run, budget: Budget) -> None:
 def test_every_bit_of_work_ticks(framework: Framework, budget: Budget) -> None:
     ticks: Counter[str] = Counter()
     perform(framework, budget, lambda stage: ticks.update([stage]))
-    assert ticks == {"learn 0 to 4": 2, "learn 5 to 9, three ways": 12, "freeze by hand": 6}
+    assert ticks == {
+        "learn 0 to 4": 2,
+        "learn 5 to 9, three ways": 12,
+        "freeze by hand": 6,
+        "learn 5 to 9 from the cache": 6,
+    }
 
 
 def test_no_scan_is_both_learnt_and_judged() -> None:

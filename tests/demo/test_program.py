@@ -61,6 +61,7 @@ def test_json_is_one_document_and_nothing_else(
         "accuracy_on_0_to_4_before",
         "ways",
         "proof",
+        "limits",
         "sharing",
         "report",
     ]

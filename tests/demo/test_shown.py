@@ -72,7 +72,7 @@ def test_a_page_fetches_nothing_and_runs_nothing(outcome: Outcome) -> None:
     text = page.page(outcome)
     tags = tags_of(text)
     names = [tag for tag, _ in tags.seen]
-    assert names.count("svg") == 3
+    assert names.count("svg") == 4
     assert not {"script", "link", "iframe", "object"} & set(names)
     addresses = [
         attributes[key] for _, attributes in tags.seen for key in ("src", "href", "xlink:href") if key in attributes
@@ -114,7 +114,7 @@ def test_the_same_numbers_make_the_same_files(outcome: Outcome) -> None:
 def test_a_picture_is_what_its_suffix_says(outcome: Outcome) -> None:
     png = picture.picture(outcome, ".PNG")
     assert png[:8] == b"\x89PNG\r\n\x1a\n"
-    assert (int.from_bytes(png[16:20]), int.from_bytes(png[20:24])) == (1920, 1536)
+    assert (int.from_bytes(png[16:20]), int.from_bytes(png[20:24])) == (1920, 1824)
     assert picture.picture(outcome, ".pdf")[:5] == b"%PDF-"
     root = ElementTree.fromstring(picture.picture(outcome, ".svg"))
     texts = {"".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")}

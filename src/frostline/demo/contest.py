@@ -15,7 +15,7 @@ from frostline.demo.scans import Lesson, Scans, lesson
 
 Way = Literal["frozen trunk", "full fine-tuning", "from scratch"]
 WAYS: tuple[Way, ...] = ("frozen trunk", "full fine-tuning", "from scratch")
-Stage = Literal["learn 0 to 4", "learn 5 to 9, three ways", "freeze by hand"]
+Stage = Literal["learn 0 to 4", "learn 5 to 9, three ways", "freeze by hand", "learn 5 to 9 from the cache"]
 Tick = Callable[[Stage], None]
 
 

@@ -11,13 +11,21 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.ticker import PercentFormatter
 
+from frostline._core.cost_table import flops
 from frostline._core.table import human
 from frostline.demo.contest import Way
+from frostline.demo.limits import Limits
 from frostline.demo.outcome import Outcome, Score
 from frostline.demo.scans import NEW, OLD, one_of_each
 
 # Readable on white and on black.
 COLORS: dict[Way, str] = {"frozen trunk": "#2589d0", "full fine-tuning": "#e0702a", "from scratch": "#8d7bd0"}
+LIMIT_COLORS = {
+    "all trained": COLORS["full fine-tuning"],
+    "frozen": COLORS["frozen trunk"],
+    "at the limit": "#2a9d6f",
+    "from the cache": "#2a9d6f",
+}
 COST_TITLES = ("time a step", "optimizer state", "saved for backward", "parameters trained")
 
 
@@ -105,6 +113,48 @@ def _costs(scores: Sequence[Score]) -> list[tuple[list[float], list[str]]]:
         (list(saved), [human(size) for size in saved]),
         (list(params), [f"{count:,}" for count in params]),
     ]
+
+
+def draw_limits(places: Sequence[Axes], outcome: Outcome, ink: Ink) -> None:
+    """Draws what a step costs, could cost, and costs from the cache, on three axes."""
+    for axes, (title, bars) in zip(places, _limits(outcome.limits).items(), strict=True):
+        values, labels = [bar.value for bar in bars], [bar.label for bar in bars]
+        drawn = axes.barh(range(len(bars)), values, color=[LIMIT_COLORS[bar.name] for bar in bars], height=0.68)
+        names = [f"{bar.name}  {label}" for bar, label in zip(bars, labels, strict=True)]
+        axes.bar_label(drawn, names, padding=5, color=ink.dark, fontsize=10)
+        axes.set_title(title, loc="left", color=ink.dark, fontsize=11)
+        # Room for the label of the longest bar.
+        axes.set(xlim=(0, 2.6 * max(values)), xticks=[], yticks=[])
+        axes.invert_yaxis()
+        axes.spines[["top", "right", "bottom"]].set_visible(False)
+        axes.spines["left"].set_color(ink.rule)
+
+
+@final
+@dataclass(frozen=True)
+class Bar:
+    """One bar.
+
+    Attributes:
+        name: of what it stands for.
+        value: its length.
+        label: the number at its end.
+    """
+
+    name: str
+    value: float
+    label: str
+
+
+def _limits(limits: Limits) -> dict[str, list[Bar]]:
+    cost = limits.cost
+    bills = {"all trained": cost.all_trained, "frozen": cost.now, "at the limit": cost.limit}
+    times = {"all trained": limits.full_seconds, "frozen": limits.live_seconds, "from the cache": limits.cached_seconds}
+    return {
+        "saved for backward": [Bar(name, bill.saved_bytes, human(bill.saved_bytes)) for name, bill in bills.items()],
+        "operations a step": [Bar(name, bill.flops, flops(bill.flops)) for name, bill in bills.items()],
+        "time a step": [Bar(name, seconds, f"{1000 * seconds:.2f} ms") for name, seconds in times.items()],
+    }
 
 
 def _label_ends(axes: Axes, outcome: Outcome) -> None:

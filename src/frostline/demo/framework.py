@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Literal, Protocol, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
+from frostline._core.cost import Cost
 from frostline._core.report import Report
-from frostline.demo.scans import Scans
+from frostline.demo.scans import Numbers, Scans
 from frostline.demo.sharing import Sharing
 from frostline.demo.words import Words
 
 Name = Literal["torch", "jax"]
 Scores = NDArray[np.float32]
+
+
+class Cached(Protocol):
+    """The head of a learner, which learns from what its frozen trunk said once."""
+
+    @property
+    def seconds(self) -> list[float]:
+        """What each step took, reading included."""
+
+    @property
+    def nbytes(self) -> int:
+        """What is stored for all scans, in bytes."""
+
+    def step(self, places: Numbers) -> None:
+        """Takes one step on the scans at these places."""
 
 
 class Learner(Protocol):
@@ -61,6 +78,15 @@ class Learner(Protocol):
 
     def saved_bytes(self, batch: Scans) -> int:
         """The size of what one forward pass keeps for the backward pass, not counting the network itself."""
+
+    def cost(self, batch: Scans) -> Cost:
+        """The account of one step."""
+
+    def cached(self, scans: Scans, folder: Path) -> Cached:
+        """Has the trunk look at some scans once, and stores what it says."""
+
+    def head_values(self) -> Scores:
+        """All numbers of the head, in a row."""
 
 
 class Framework(Protocol):

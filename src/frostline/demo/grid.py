@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
+from frostline._core.cost import Bill
+from frostline._core.cost_table import flops
 from frostline._core.table import human
+from frostline.demo.limits import Limits
 from frostline.demo.outcome import Outcome, Score
 from frostline.demo.sharing import Gradients, Sharing
 
@@ -39,6 +42,25 @@ def _score_row(score: Score) -> tuple[str, ...]:
         f"{score.trainable_params:,}",
         human(score.optimizer_bytes),
         human(score.saved_bytes),
+    )
+
+
+def limit_grid(limits: Limits) -> Grid:
+    """A step in four ways."""
+    cost = limits.cost
+
+    def row(name: str, bill: Bill, seconds: float | None) -> tuple[str, ...]:
+        time = "–" if seconds is None else f"{1000 * seconds:.2f}"
+        return name, time, flops(bill.flops), human(bill.saved_bytes)
+
+    return Grid(
+        ("", "ms a\nstep", "FLOPs", "saved for\nbackward"),
+        (
+            row("everything trained", cost.all_trained, limits.full_seconds),
+            row("trunk frozen", cost.now, limits.live_seconds),
+            row("the limit", cost.limit, None),
+            ("trunk from the cache", f"{1000 * limits.cached_seconds:.2f}", "–", "–"),
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from frostline._core.report import Report
 from frostline.demo.budget import Budget
 from frostline.demo.by_hand import ByHand
 from frostline.demo.contest import WAYS, Run, Trace, Way
+from frostline.demo.limits import Limits
 from frostline.demo.sharing import Sharing
 from frostline.demo.words import Words
 
@@ -96,6 +97,7 @@ class Outcome:
         unseen_old: how many of 0 to 4.
         watched: the frozen tensors that the guard watched, by name.
         by_hand: the negative control.
+        limits: what a step costs, could cost, and costs from the cache.
         sharing: the layer with two uses.
         report: what is frozen.
     """
@@ -108,6 +110,7 @@ class Outcome:
     unseen_old: int
     watched: tuple[str, ...]
     by_hand: ByHand
+    limits: Limits
     sharing: Sharing
     report: Report
 
@@ -124,12 +127,15 @@ class Outcome:
                 "steps": self.budget.steps * self.budget.runs,
                 "frozen_by_hand": asdict(self.by_hand),
             },
+            "limits": self.limits.to_dict(),
             "sharing": asdict(self.sharing),
             "report": self.report.to_dict(),
         }
 
 
-def summed_up(words: Words, budget: Budget, runs: Sequence[Run], by_hand: ByHand, sharing: Sharing) -> Outcome:
+def summed_up(
+    words: Words, budget: Budget, runs: Sequence[Run], by_hand: ByHand, limits: Limits, sharing: Sharing
+) -> Outcome:
     """The outcome of some runs."""
     first = runs[0]
     return Outcome(
@@ -141,6 +147,7 @@ def summed_up(words: Words, budget: Budget, runs: Sequence[Run], by_hand: ByHand
         unseen_old=len(first.dealt.old_unseen),
         watched=tuple(sorted(first.watched)),
         by_hand=by_hand,
+        limits=limits,
         sharing=sharing,
         report=first.report,
     )

@@ -10,10 +10,10 @@ from string import Template
 from matplotlib.figure import Figure
 
 from frostline.demo import picture
-from frostline.demo.drawing import COLORS, Ink
-from frostline.demo.grid import Grid, score_grid, sharing_grid
+from frostline.demo.drawing import COLORS, LIMIT_COLORS, Ink
+from frostline.demo.grid import Grid, limit_grid, score_grid, sharing_grid
 from frostline.demo.outcome import Outcome
-from frostline.demo.story import by_hand, proof, setting, story
+from frostline.demo.story import by_hand, near_the_limit, proof, setting, story
 
 # Colours that stand for others in a drawing until the page says which, by day and by night.
 STAND_INS = Ink(dark="#010101", soft="#020202", rule="#030303")
@@ -24,6 +24,7 @@ VARIABLES = {
     COLORS["frozen trunk"]: "var(--frozen)",
     COLORS["full fine-tuning"]: "var(--full)",
     COLORS["from scratch"]: "var(--scratch)",
+    LIMIT_COLORS["at the limit"]: "var(--limit)",
 }
 CLASSES = {"frozen trunk": "frozen", "full fine-tuning": "full", "from scratch": "scratch"}
 
@@ -34,6 +35,8 @@ def page(outcome: Outcome) -> str:
         "story": story(outcome),
         "proof": proof(outcome),
         "by_hand": by_hand(outcome),
+        "near_the_limit": near_the_limit(outcome),
+        "line": outcome.words.line,
         "message": outcome.by_hand.message,
         "setting": setting(outcome.budget, outcome.words),
         "report": str(outcome.report),
@@ -54,7 +57,11 @@ def _pieces(outcome: Outcome) -> dict[str, str]:
         "digits": _drawn(picture.digits(outcome, STAND_INS), "One scan of each digit, 0 to 9."),
         "curves": _drawn(picture.curves(outcome, STAND_INS), "Accuracy on unseen scans against the steps."),
         "costs": _drawn(picture.costs(outcome, STAND_INS), "What a step of each way costs, as bars."),
+        "limits": _drawn(
+            picture.limits(outcome, STAND_INS), "What a step costs, could cost, and costs from the cache."
+        ),
         "scores": _table(score_grid(outcome)),
+        "limit_table": _table(limit_grid(outcome.limits)),
         "sharing": _table(sharing_grid(outcome.sharing)),
     }
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 
-from frostline.demo.drawing import Ink, draw_costs, draw_curves, draw_digits
+from frostline.demo.drawing import Ink, draw_costs, draw_curves, draw_digits, draw_limits
 from frostline.demo.outcome import Outcome
 from frostline.demo.story import story
 
@@ -38,17 +38,18 @@ def saved(figure: Figure, form: str, **options: Any) -> bytes:
 
 
 def sheet(outcome: Outcome) -> Figure:
-    """Everything on 12 by 9.6 inches."""
-    figure = Figure(figsize=(12, 9.6), facecolor="white")
+    """Everything on 12 by 11.4 inches."""
+    figure = Figure(figsize=(12, 11.4), facecolor="white")
     title, text = "Learning 5 to 9 while what knows 0 to 4 stays frozen", fill(story(outcome), 138)
-    figure.text(0.04, 0.968, title, fontsize=21, weight="bold", color=LIGHT.dark, va="top")
-    figure.text(0.04, 0.918, text, fontsize=11, color=LIGHT.soft, va="top", linespacing=1.55)
-    draw_digits(_ten(figure, _box(figure, 0.67, 0.77)), outcome.budget.labelled, LIGHT)
-    axes = _with_margin(figure, _box(figure, 0.255, 0.595))
+    figure.text(0.04, 0.973, title, fontsize=21, weight="bold", color=LIGHT.dark, va="top")
+    figure.text(0.04, 0.931, text, fontsize=11, color=LIGHT.soft, va="top", linespacing=1.55)
+    draw_digits(_ten(figure, _box(figure, 0.722, 0.806)), outcome.budget.labelled, LIGHT)
+    axes = _with_margin(figure, _box(figure, 0.372, 0.66))
     draw_curves(axes, outcome, LIGHT)
     said = f"accuracy on unseen scans of 5 to 9: mean of {outcome.budget.runs} runs, from the worst to the best"
     axes.set_title(said, loc="left", color=LIGHT.dark, fontsize=11, pad=12)
-    draw_costs(_four(figure, _box(figure, 0.03, 0.16)), outcome, LIGHT)
+    draw_costs(_four(figure, _box(figure, 0.183, 0.292)), outcome, LIGHT)
+    draw_limits(_three(figure, _box(figure, 0.025, 0.125)), outcome, LIGHT)
     return figure
 
 
@@ -73,6 +74,13 @@ def costs(outcome: Outcome, ink: Ink) -> Figure:
     return figure
 
 
+def limits(outcome: Outcome, ink: Ink) -> Figure:
+    """How near the limit a step is, alone."""
+    figure = Figure(figsize=(9, 1.45))
+    draw_limits(_three(figure, _box(figure, 0.02, 0.8, left=0, right=1)), outcome, ink)
+    return figure
+
+
 def _box(figure: Figure, bottom: float, top: float, *, left: float = 0.065, right: float = 0.965) -> SubplotSpec:
     return figure.add_gridspec(1, 1, left=left, right=right, top=top, bottom=bottom)[0]
 
@@ -91,3 +99,8 @@ def _four(figure: Figure, spec: SubplotSpec) -> list[Axes]:
     # To the left there are the names of the bars.
     cells = spec.subgridspec(1, 5, width_ratios=[0.62, 1, 1, 1, 1], wspace=0.1)
     return [figure.add_subplot(cells[place]) for place in range(1, 5)]
+
+
+def _three(figure: Figure, spec: SubplotSpec) -> list[Axes]:
+    cells = spec.subgridspec(1, 3, wspace=0.06)
+    return [figure.add_subplot(cells[place]) for place in range(3)]

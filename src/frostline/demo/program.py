@@ -15,6 +15,7 @@ from frostline.demo.budget import Budget
 from frostline.demo.by_hand import freeze_by_hand
 from frostline.demo.contest import Tick, play
 from frostline.demo.framework import Framework, Name, framework_of
+from frostline.demo.limits import explored
 from frostline.demo.outcome import Outcome, summed_up
 from frostline.demo.scans import NEW, one_of_each
 from frostline.demo.story import setting
@@ -88,4 +89,5 @@ def perform(framework: Framework, budget: Budget, tick: Tick) -> Outcome:
     with framework.alone():
         runs = [play(framework, budget, seed, tick) for seed in range(budget.runs)]
         by_hand = freeze_by_hand(runs[0], budget, tick)
-        return summed_up(framework.WORDS, budget, runs, by_hand, framework.share(one_of_each(NEW)))
+        limits = explored(runs[0], budget, tick)
+        return summed_up(framework.WORDS, budget, runs, by_hand, limits, framework.share(one_of_each(NEW)))

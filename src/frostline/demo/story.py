@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from frostline._core.table import human
 from frostline.demo.budget import Budget
 from frostline.demo.outcome import Outcome, Spread
 from frostline.demo.words import Words
@@ -62,6 +63,24 @@ def by_hand(outcome: Outcome) -> str:
         f"The same routine after {words.by_hand} alone: {outcome.budget.steps} steps move {len(hand.moved)} "
         f"{words.arrays}. With the old head back on, {hand.changed} of {outcome.unseen_old} unseen scans of 0 to 4 get "
         f"other scores than before ({100 * hand.before:.1f} % right before, {100 * hand.after:.1f} % now)."
+    )
+
+
+def near_the_limit(outcome: Outcome) -> str:
+    """What the frozen trunk costs against the least that it could, and from the cache."""
+    limits = outcome.limits
+    cost, full, cached = limits.cost, limits.full_seconds, limits.cached_seconds
+    same = (
+        "is bitwise the one"
+        if limits.other == 0
+        else f"has {limits.other} of {limits.values} numbers other than the one"
+    )
+    return (
+        f"With the frozen trunk a step is at {cost.flop_percent:.0f} % of the FLOP limit and {cost.byte_percent:.0f} % "
+        f"of the limit of what is saved for backward. From the cache ({human(limits.cached_bytes)} for "
+        f"{5 * outcome.budget.labelled} scans) it takes {times(cached, limits.live_seconds)} the time of a live step, "
+        f"{times(cached, full)} that of a step that trains everything; the head that learnt from it {same} that "
+        "learnt live."
     )
 
 

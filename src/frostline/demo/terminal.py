@@ -14,9 +14,9 @@ from rich.text import Text
 
 from frostline.demo.budget import Budget
 from frostline.demo.contest import Stage, Tick
-from frostline.demo.grid import Grid, score_grid, sharing_grid
+from frostline.demo.grid import Grid, limit_grid, score_grid, sharing_grid
 from frostline.demo.outcome import Outcome
-from frostline.demo.story import by_hand, excerpt, proof, story
+from frostline.demo.story import by_hand, excerpt, near_the_limit, proof, story
 
 COLORS = {"frozen trunk": "cyan", "full fine-tuning": "yellow", "from scratch": "magenta"}
 
@@ -28,6 +28,7 @@ def progress(budget: Budget, console: Console) -> Iterator[Tick]:
         "learn 0 to 4": budget.runs * budget.epochs,
         "learn 5 to 9, three ways": budget.runs * budget.steps,
         "freeze by hand": budget.steps,
+        "learn 5 to 9 from the cache": budget.steps,
     }
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
@@ -46,6 +47,7 @@ def shown(outcome: Outcome) -> RenderableType:
     return Group(
         *_part(f"What is frozen: {words.report}", outcome.report),
         *_part("Three ways to learn 5 to 9", _table(score_grid(outcome))),
+        *_part("How near the limit it is", _table(limit_grid(outcome.limits)), Text(near_the_limit(outcome))),
         *_part(f"The proof: with {words.guard} around the training", Text(proof(outcome))),
         *_part(
             "The same guard around freezing by hand", Text(by_hand(outcome)), _quoted(excerpt(outcome.by_hand.message))

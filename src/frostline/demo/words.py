@@ -24,6 +24,7 @@ class Words:
         by_hand: what is commonly written to freeze a trunk.
         models: the two models that share a layer, as code.
         kept: what is counted as saved for the backward pass.
+        line: the calls that find the frost line and store what is below it.
     """
 
     framework: str
@@ -36,6 +37,7 @@ class Words:
     by_hand: str
     models: str
     kept: str
+    line: str
 
     def tempted(self, budget: Budget) -> str:
         """What would move a trunk that is not held, with its numbers."""

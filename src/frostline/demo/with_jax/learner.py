@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, final
 
 import jax
@@ -16,9 +17,11 @@ import optax
 from jax.extend.core import Literal
 
 import frostline.jax as fj
+from frostline._core.cost import Cost
 from frostline._core.report import Report
 from frostline.demo.framework import Scores
 from frostline.demo.scans import Scans
+from frostline.demo.with_jax.cached import Cached
 from frostline.demo.with_jax.network import Linear, Network, Statistics, new_network
 
 
@@ -104,6 +107,25 @@ class Learner:
         kept = {out for out in trace.outvars if not isinstance(out, Literal)}
         kept -= set(trace.invars[: len(jax.tree.leaves(own))])
         return sum(array.aval.size * array.aval.dtype.itemsize for array in kept)
+
+    def cost(self, batch: Scans) -> Cost:
+        """The account of one step."""
+        return fj.cost(self._lost, self.network, *_arrays(batch), tx=_optimizer(self._lr))
+
+    def cached(self, scans: Scans, folder: Path) -> Cached:
+        """Has the trunk look at some scans once, and stores what it says."""
+        line = fj.frostline(self._said, self.network, _arrays(scans)[0][:2])
+        return Cached(self, line, _optimizer(self._lr), scans, folder)
+
+    def head_values(self) -> Scores:
+        """All numbers of the head, in a row."""
+        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(self.head)])
+
+    def _lost(self, network: Network, images: jax.Array, labels: jax.Array) -> jax.Array:
+        return _loss(network, self.statistics, images, labels)[0]
+
+    def _said(self, network: Network, images: jax.Array) -> jax.Array:
+        return network.head(network.trunk(images, self.statistics)[0])
 
     def _begin(self, network: Network) -> None:
         self.network, self.state = network, _optimizer(self._lr).init(network)

@@ -15,4 +15,5 @@ WORDS = Words(
     by_hand="jax.lax.stop_gradient(trunk)",
     models="m0 = (l1, l2, l3)\nm1 = (l1, fj.Frozen(l2), l3)",
     kept="distinct arrays that jax.vjp of a step keeps; a compiled one may compute some again instead",
+    line="fj.FeatureCache(folder, fj.frostline(scores, network, images))",
 )

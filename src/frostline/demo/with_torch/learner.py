@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import final
 
 import torch
@@ -13,9 +14,11 @@ import torch.nn.functional as F
 from torch import nn
 
 import frostline.torch as ft
+from frostline._core.cost import Cost
 from frostline._core.report import Report
 from frostline.demo.framework import Scores
 from frostline.demo.scans import Scans
+from frostline.demo.with_torch.cached import Cached
 from frostline.demo.with_torch.network import Network, new_network
 
 
@@ -107,6 +110,24 @@ class Learner:
         # While the loss lives, so do the tensors, and no two of them share an address.
         del loss
         return sum(size for address, size in saved.items() if address not in own)
+
+    def cost(self, batch: Scans) -> Cost:
+        """The account of one step."""
+        images, labels = _tensors(batch)
+        return ft.cost(
+            self.network, images, loss=lambda scores: F.cross_entropy(scores, labels), optimizer=self.optimizer
+        )
+
+    def cached(self, scans: Scans, folder: Path) -> Cached:
+        """Has the trunk look at some scans once, and stores what it says."""
+        images, labels = _tensors(scans)
+        line = ft.frostline(self.network, images[:2])
+        with torch.random.fork_rng(devices=[]):  # a DataLoader draws a seed
+            return Cached(line, torch.utils.data.TensorDataset(images, labels), self.optimizer, folder)
+
+    def head_values(self) -> Scores:
+        """All numbers of the head, in a row."""
+        return torch.cat([parameter.detach().flatten() for parameter in self.head.parameters()]).numpy()
 
 
 def beginner(seed: int, lr: float) -> Learner:

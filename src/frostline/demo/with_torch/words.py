@@ -15,4 +15,5 @@ WORDS = Words(
     by_hand="trunk.requires_grad_(False)",
     models="m0 = Sequential(l1, l2, l3)\nm1 = Sequential(l1, ft.Frozen(l2), l3)",
     kept="distinct storages that a step keeps",
+    line="ft.FeatureCache(folder, ft.frostline(network, images))",
 )
