@@ -31,10 +31,12 @@ FRAMEWORKS = (Framework.TORCH, Framework.JAX)
 
 
 class Part(StrEnum):
-    """Which part of it: what freezing costs, or schedules beside full training."""
+    """Which part of it: what freezing costs, schedules, how near the limit is, or what is behind the line."""
 
     FREEZING = "freezing"
     SCHEDULES = "schedules"
+    LEAN = "lean"
+    LINES = "lines"
     ALL = "all"
 
 
@@ -54,13 +56,19 @@ def main(
 
 def measured(frameworks: Sequence[Framework], part: Part, *, quick: bool) -> Iterator[tuple[str, Report]]:
     """The reports, by name."""
-    if part is not Part.SCHEDULES:
+    if part in (Part.FREEZING, Part.ALL):
         for one in frameworks:
             # One that is not wanted need not be installed.
             yield one.value, import_module(f"benchmarks.in_{one}").measure(console, quick=quick)
-    if part is not Part.FREEZING:
+    if part in (Part.SCHEDULES, Part.ALL):
         for one in frameworks:
             yield f"schedules in {one}", in_schedules.measure(console, one.value, quick=quick)
+    if part in (Part.LEAN, Part.ALL) and Framework.TORCH in frameworks:
+        yield "lean", import_module("benchmarks.in_lean").measure(console, quick=quick)
+    if part in (Part.LEAN, Part.ALL) and Framework.JAX in frameworks:
+        yield "lean in jax", import_module("benchmarks.in_jax.leaned").measure(console, quick=quick)
+    if part in (Part.LINES, Part.ALL) and Framework.TORCH in frameworks:
+        yield "lines", import_module("benchmarks.in_lines").measure(console, quick=quick)
 
 
 def verdict(reports: dict[str, Report]) -> None:

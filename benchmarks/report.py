@@ -13,7 +13,9 @@ class Report:
     Attributes:
         numbers: all of them, as they go into JSON.
         missed: the targets that are missed, in words.
+        markdown: the tables as they go into a page, with the versions, the machine and the recipe.
     """
 
     numbers: dict[str, Any]
     missed: list[str]
+    markdown: str = ""
