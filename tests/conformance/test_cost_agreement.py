@@ -104,6 +104,10 @@ CULPRITS = {
     ("mlp", "middle"): (("first.weight", "first.bias"), 2 * 2048, 11776 - 4096 - 512 - 1024),
     # 10752 in all, less the chain, the last one's 512 and the second one's 2048.
     ("mlp", "alternating"): (("second.weight", "second.bias"), 2048, 10752 - 2048 - 512 - 2048),
+    # third's bias trains, and needs the last one's 512 anyway: 10752 less the chain and the second one's 2048.
+    ("mlp", "scattered"): (("second.weight", "second.bias"), 2048, 10752 - 2048 - 2048),
+    # The same: 83136 less the chain and the second one's 18432.
+    ("conv", "scattered"): (("second.weight", "second.bias"), 9216, 83136 - 9216 - 18432),
     # 110784 in all, less the chain, the last one's 64 and the first one's 27648.
     ("conv", "middle"): (("first.weight", "first.bias"), 18432 + 9216, 110784 - 27648 - 64 - 27648),
     # In the first block 2048 and o's 1024, in the second 3072 and 2048; 23552 in all, less the chain, the second o's
@@ -117,6 +121,8 @@ CULPRITS = {
 FIXES = {
     ("mlp", "middle"): "first",
     ("mlp", "alternating"): "second",
+    ("mlp", "scattered"): "second",
+    ("conv", "scattered"): "second",
     ("conv", "middle"): "first",
     ("attention", "middle"): "one",
 }

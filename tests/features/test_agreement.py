@@ -263,7 +263,23 @@ def test_sizes(text: str | int, size: int) -> None:
     assert sizes.parsed(text) == size
 
 
+def test_a_size_beyond_all_floats() -> None:
+    assert sizes.parsed("1" + "0" * 400) == 10**400
+
+
 @pytest.mark.parametrize("text", ["", "GB", "-1", "1PB", "1e9", -1, True, 1.5, None])
 def test_what_is_no_size(text: object) -> None:
     with pytest.raises(CacheError):
         sizes.parsed(text)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("key", [lambda index: f"{index}" + "x" * 1000, lambda index: 10**5000 + index])
+def test_keys_for_which_a_header_has_no_room(key: object) -> None:
+    with pytest.raises(CacheError) as caught:
+        agreement.keys_of(3, key)  # type: ignore[arg-type]
+    assert str(caught.value) == "\n".join(
+        [
+            "FeatureCache(..., key=...) gives 3 of 3 samples a key of more than 1000 letters.",
+            "Take a digest of it: key=lambda index: hashlib.sha256(name[index].encode()).hexdigest()",
+        ]
+    )

@@ -129,6 +129,12 @@ def test_a_name_that_cannot_be_printed() -> None:
     )
 
 
+def test_a_name_that_is_no_text() -> None:
+    with pytest.raises(CacheError) as caught:
+        manifest(preprocessing=5)
+    assert str(caught.value) == 'preprocessing=5 is no text.\nGive it a plain name: "resize224-v2".'
+
+
 def test_a_value_that_no_column_holds() -> None:
     with pytest.raises(CacheError) as caught:
         Manifest.of(MADE, [Boundary("fft", (3,), "complex128", 48)], samples=1)

@@ -250,6 +250,15 @@ def test_clearing_takes_the_cache_and_nothing_else(tmp_path: Path) -> None:
     assert not tmp_path.exists()
 
 
+def test_clearing_through_a_link_leaves_the_link_and_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "there")
+    filled(link, range(4)).clear()
+    assert sorted(os.listdir(tmp_path)) == ["link", "there"]
+    assert not os.listdir(link)
+
+
 def test_a_folder_that_is_something_else_is_left_as_it_is(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(b"mine")

@@ -334,6 +334,23 @@ def test_a_write_below_the_line_is_said_at_the_next_read() -> None:
         )
 
 
+@pytest.mark.parametrize("act", ["fill", "dataset"])
+def test_a_write_past_the_counters_is_said_before_more_is_stored_or_opened(act: str) -> None:
+    """As ``.data`` and numpy write: the features would go to the folder of other weights."""
+    drawn, cache, _ = watched()
+    before = drawn.fingerprint()
+    drawn.model[0][0].bias.data += 1
+    with pytest.raises(StaleCacheError) as caught:
+        getattr(cache, act)(Numbered())
+    assert str(caught.value) == "\n".join(
+        [
+            f"{NAME} is stale: what is below the line was changed since it was opened, past the counters of its "
+            f"tensors, and the fingerprint is {drawn.fingerprint()} now, not {before}.",
+            "Load the weights that it was made with, or make a new one: FeatureCache(another_folder, line).",
+        ]
+    )
+
+
 def test_a_write_of_the_same_bits_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """And it is looked at once."""
     drawn, _, data = watched()

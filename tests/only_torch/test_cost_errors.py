@@ -1,5 +1,6 @@
 """The whole text of every error of a cost."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +46,12 @@ def frozen() -> nn.Module:
     model = nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 2))
     ft.freeze(model)
     return model
+
+
+def scripted() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.script(nn.Linear(4, 2))
 
 
 TEXTS: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
@@ -97,6 +104,22 @@ TEXTS: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
             "Ask for the cost of the parts that do not: cost(model.encoder, x), and so on.",
         ],
     ),
+    "no parameters": (
+        lambda: ft.cost(nn.ReLU(), torch.ones(3, 4)),
+        CostError,
+        [
+            "cost(model, float32[3, 4]) finds nothing to take a gradient of: the model has no parameters.",
+            "Ask for the cost of the model that it is a part of, or give an example that requires a gradient.",
+        ],
+    ),
+    "a part that TorchScript has compiled": (
+        lambda: ft.cost(nn.Sequential(scripted(), nn.Linear(2, 2)), torch.ones(3, 4)),
+        UnsupportedError,
+        [
+            "cost(model) cannot be told: Linear was compiled by TorchScript, and its parameters cannot be exchanged.",
+            "Ask for the cost of the module that it was made of.",
+        ],
+    ),
     "an attribute that cannot be copied": (
         lambda: ft.cost(Holding(), torch.ones(3, 4)),
         UnsupportedError,
@@ -137,3 +160,25 @@ def test_a_kernel_that_needs_data_is_named() -> None:
 def test_what_is_no_model_is_refused() -> None:
     with pytest.raises(TypeError, match=r"a model is an nn\.Module; this is of type int"):
         ft.cost(3, torch.ones(3, 4))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "name", "reason"),
+    [
+        ("adam", "str", "TypeError: 'str' object is not callable"),
+        (len, "len", "TypeError: it makes a value of type int, which is no optimizer"),
+    ],
+)
+def test_what_is_no_optimizer_is_refused(optimizer: Any, name: str, reason: str) -> None:
+    with pytest.raises(CostError) as caught:
+        ft.cost(nn.Linear(4, 2), torch.ones(3, 4), optimizer=optimizer)
+    assert str(caught.value).splitlines() == [
+        f"cost(model, ..., optimizer={name}) cannot be told: the optimizer does not take float32[2, 4]: {reason}.",
+        "Give an optimizer of this model's parameters, or a class: optimizer=torch.optim.AdamW.",
+    ]
+
+
+def test_an_optimizer_of_some_parameters_keeps_nothing_for_those_it_cannot_take() -> None:
+    model = nn.Linear(4, 2)
+    muon = torch.optim.Muon([model.weight])
+    assert ft.cost(model, torch.ones(3, 4), optimizer=muon).now.optimizer_bytes == 4 * 2 * 4

@@ -112,3 +112,21 @@ def test_a_gradient_that_only_a_hook_asks_for_is_not_in_the_limit() -> None:
     found = ft.cost(model, torch.zeros(3, dtype=torch.long))
     assert (found.now.input_gradient_flops, found.limit.input_gradient_flops) == (192, 0)
     assert (found.now.weight_gradient_flops, found.limit.weight_gradient_flops) == (96, 96)
+
+
+def test_experts_in_groups_cost_the_same_in_every_floating_type() -> None:
+    class Experts(nn.Module):
+        def __init__(self, dtype: torch.dtype) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(2, 16, 8, dtype=dtype))
+
+        def forward(self, rows: Tensor, ends: Tensor) -> Tensor:
+            return torch._grouped_mm(rows, self.weight, offs=ends)
+
+    ends = torch.tensor([2, 4], dtype=torch.int32)
+    for dtype in (torch.float32, torch.bfloat16):
+        rows = torch.ones(4, 16, dtype=dtype, requires_grad=True)
+        found = ft.cost(Experts(dtype), rows, ends, loss=torch.square).now
+        each = 2 * 4 * 16 * 8
+        assert (found.forward_flops, found.input_gradient_flops, found.weight_gradient_flops) == (each, each, each)
+        assert found.gradient_bytes == 2 * 16 * 8 * dtype.itemsize

@@ -173,3 +173,17 @@ def test_there_is_no_culprit_where_nothing_would_be_won(selectors: tuple[str, ..
     if selectors:
         ft.freeze(model, *selectors)
     assert ft.cost(model, torch.ones(3, 8)).culprit is None
+
+
+def test_attention_between_trained_weights_is_no_culprit() -> None:
+    """The gradient passes through products without weights, and through nothing that is frozen."""
+
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(16, 2)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.attention(x, x, x)
+
+    assert ft.cost(Attending(), torch.ones(5, 2, 16)).culprit is None

@@ -130,3 +130,37 @@ def test_the_mode_of_the_caller_does_not_matter(ambient: type) -> None:
     with ambient():
         found = ft.cost(model, torch.ones(3, 4))
     assert found == ft.cost(model, torch.ones(3, 4))
+
+
+def test_what_is_beside_the_model_is_left_alone() -> None:
+    """As the critic of a generator, which its loss asks."""
+    critic = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 1))
+    critic(torch.ones(3, 2)).sum().backward()
+    before, gradients = contents(critic), [p.grad for p in critic.parameters()]
+    values = [gradient.clone() for gradient in gradients if gradient is not None]
+    ft.cost(nn.Linear(4, 2), torch.ones(3, 4), loss=lambda made: critic(made).mean())
+    assert contents(critic) == before
+    assert all(p.grad is gradient for p, gradient in zip(critic.parameters(), gradients, strict=True))
+    assert all(torch.equal(p.grad, value) for p, value in zip(critic.parameters(), values, strict=True))
+
+
+def test_a_critic_without_gradients_still_has_none() -> None:
+    critic = nn.Linear(2, 1)
+    ft.cost(nn.Linear(4, 2), torch.ones(3, 4), loss=lambda made: critic(made).mean())
+    assert [p.grad for p in critic.parameters()] == [None, None]
+
+
+def test_a_counter_counts_once() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+            self.first, self.later = nn.Linear(4, 4), nn.Linear(4, 400)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls.add_(1)
+            return (self.first if self.calls == 1 else self.later)(x)
+
+    model = Counting()
+    assert ft.cost(model, torch.ones(3, 4)).now.forward_flops == 2 * 3 * 4 * 4
+    assert model.calls == 0

@@ -15,6 +15,9 @@ from frostline.features.store import Store, found
 # So many samples are read twice to see whether they are random; a flip of one in two is missed once in 256.
 _PROBES = 8
 
+# A header has room for as many keys as a shard has rows, and readers take none of more than 100 MB.
+_LONGEST = 1000
+
 
 def name_of(folder: Path) -> str:
     """What a cache is called in an error."""
@@ -79,7 +82,7 @@ def keys_of(samples: int, key: Callable[[int], Key] | None) -> list[Key]:
     """What each sample is known by.
 
     Raises:
-        CacheError: there is none, a key is no number or text, or two have the same key.
+        CacheError: there is none, a key is no number or text, or a very long one, or two have the same key.
     """
     if not samples:
         raise CacheError("A feature cache", "needs samples, and the dataset has none.", (), "Give another dataset.")
@@ -90,12 +93,21 @@ def keys_of(samples: int, key: Callable[[int], Key] | None) -> list[Key]:
         raise CacheError(
             "FeatureCache(..., key=...)", problem, kinds, "Make it one: key=lambda index: str(name[index])."
         )
+    if long := [key for key in keys if _length(key) > _LONGEST]:
+        problem = f"gives {len(long)} of {samples} samples a key of more than {_LONGEST} letters."
+        fix = "Take a digest of it: key=lambda index: hashlib.sha256(name[index].encode()).hexdigest()"
+        raise CacheError("FeatureCache(..., key=...)", problem, (), fix)
     known: set[Key] = set()
     twice = [repr(key) for key in keys if key in known or known.add(key)]  # type: ignore[func-returns-value]
     if twice:
         problem = f"gives {len(twice)} of {samples} samples a key that another has."
         raise CacheError("FeatureCache(..., key=...)", problem, tuple(twice), "Make it different for each index.")
     return keys
+
+
+def _length(key: Key) -> int:
+    # Three bits are less than a digit; a very large number cannot even be written.
+    return len(key) if isinstance(key, str) else key.bit_length() // 3
 
 
 def probes(samples: int) -> list[int]:

@@ -71,8 +71,8 @@ class Manifest:
                 that cannot be printed.
         """
         precisions.check(precision)
-        if not preprocessing.isprintable():
-            words = "has letters that cannot be printed."
+        if not isinstance(preprocessing, str) or not preprocessing.isprintable():
+            words = "has letters that cannot be printed." if isinstance(preprocessing, str) else "is no text."
             raise CacheError(f"preprocessing={preprocessing!r}", words, (), 'Give it a plain name: "resize224-v2".')
         values = tuple(Value.of(crossing, precision) for crossing in crossings)
         return cls(fingerprint, preprocessing, precision, views, samples, values, tuple(rest), _plain(structure))

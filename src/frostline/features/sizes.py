@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 from frostline._core.errors import CacheError
 
@@ -26,7 +27,7 @@ def parsed(size: int | str) -> int:
     if found is None or found[2].upper() not in _UNITS:
         words = "is no number of bytes. A number may have one of these units:"
         raise CacheError(f"budget={size!r}", words, ("KB, MB, GB, TB, KiB, MiB, GiB, TiB",), 'Write budget="20GB".')
-    return int(float(found[1]) * _UNITS[found[2].upper()])
+    return int(Decimal(found[1]) * _UNITS[found[2].upper()])
 
 
 def shown(size: int) -> str:

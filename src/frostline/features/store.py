@@ -24,6 +24,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import final
 
@@ -176,13 +177,14 @@ class Store:
         return [file for file, writer in writers.items() if writer == rank or (rank == 0 and writer >= ranks)]
 
     def clear(self) -> None:
-        """Removes all that belongs to the cache and nothing else; the folder, too, if it is then empty."""
+        """Removes all that belongs to the cache and nothing else; the folder, too, if it is then empty and no link."""
         unfinished = _matching(self.folder, _MANIFEST_PART.fullmatch)
         self.remove([*_matching(self.folder, SHARD.fullmatch), *self.leftovers(), *unfinished])
         # Last: a clearing that is killed half-way leaves a cache that can be cleared.
         (self.folder / NAME).unlink(missing_ok=True)
         if not any(self.folder.iterdir()):
-            self.folder.rmdir()
+            with suppress(OSError):  # a link, or in a folder that may not be written to: what is left is no cache
+                self.folder.rmdir()
 
 
 def found(folder: Path) -> Manifest | None:

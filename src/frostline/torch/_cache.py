@@ -122,7 +122,7 @@ class FeatureCache:
         """
         if not 0 <= rank < ranks:
             raise CacheError(f"cache.fill(rank={rank}, ranks={ranks})", "names no process.", (), "Ranks begin at 0.")
-        self._watch.check()
+        self._watch.check(bytes_too=True)
         keys, samples = self._keys(dataset), Samples.of(dataset, self._split)
         packing = samples.packing
         wanted = replace(self._said, samples=len(keys), rest=packing.rest, structure=packing.structure)
@@ -155,7 +155,7 @@ class FeatureCache:
             DamagedCacheError: what was stored is damaged.
             StaleCacheError: what is below the line is not what it was.
         """
-        self._watch.check()
+        self._watch.check(bytes_too=True)
         keys = self._keys(dataset)
         store = agreement.complete(self.directory, self._said, keys)
         manifest = store.manifest
@@ -194,8 +194,7 @@ class FeatureCache:
         """The columns of some samples, computed."""
         device = next((tensor.device for tensor in self._line.tensors.values()), torch.device("cpu"))
         named = {name: part.to(device) for name, part in packed.named.items()}
-        with torch.no_grad():
-            crossing = self._line.below(*(part.to(device) for part in packed.args), **named)
+        crossing = self._line.below(*(part.to(device) for part in packed.args), **named)
         columns = {name: raw(tensor) for name, tensor in packed.columns.items()}
         rows = len(columns[SOURCE.name]) // SOURCE.nbytes
         for number, (value, batch) in enumerate(zip(manifest.values, crossing, strict=True)):

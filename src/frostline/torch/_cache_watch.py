@@ -38,8 +38,9 @@ class Below(Protocol):
 class Watch:
     """Sees what happens to the tensors below a line.
 
-    Flags and version counters are looked at, which takes microseconds; only when a counter has moved are the bytes
-    compared. Freezing and thawing is told to it, and it tells the workers of a DataLoader, which have no model.
+    Flags and version counters are looked at, which takes microseconds; when a counter has moved the bytes are
+    compared. No counter sees what is written through ``.data`` or numpy, so where much depends on it, they are
+    compared anyway. Freezing and thawing is told to it, and it tells the workers of a DataLoader, which have no model.
 
     Args:
         line: what to look at.
@@ -60,14 +61,17 @@ class Watch:
         """Something was frozen or thawed somewhere."""
         self.thawed.fill_(any(tensor.requires_grad for tensor in self._line.tensors.values()))
 
-    def check(self) -> None:
+    def check(self, *, bytes_too: bool = False) -> None:
         """Sees that everything below is as it was.
+
+        Args:
+            bytes_too: whether the bytes are compared even if no counter has moved.
 
         Raises:
             StaleCacheError: something is not.
         """
         stamps = _stamps(self._line.tensors)
-        if stamps == self._stamps and not self.thawed:
+        if stamps == self._stamps and not self.thawed and not bytes_too:
             return
         self.sync()
         if self.thawed:
@@ -79,10 +83,10 @@ class Watch:
 
     def _moved(self, stamps: Mapping[str, Stamp], now: str) -> StaleCacheError:
         written = tuple(path for path in stamps if stamps[path] != self._stamps.get(path))
-        problem = (
-            f"is stale: {len(written)} of {len(stamps)} tensors below the line were written to since it was opened, "
-            f"and the fingerprint is {now} now, not {self.fingerprint}."
-        )
+        what = f"{len(written)} of {len(stamps)} tensors below the line were written to since it was opened"
+        if not written:
+            what = "what is below the line was changed since it was opened, past the counters of its tensors"
+        problem = f"is stale: {what}, and the fingerprint is {now} now, not {self.fingerprint}."
         fix = "Load the weights that it was made with, or make a new one: FeatureCache(another_folder, line)."
         return StaleCacheError(self.name, problem, written, fix)
 

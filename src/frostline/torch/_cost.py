@@ -16,15 +16,16 @@ from torch._subclasses.fake_tensor import (
 from torch.optim import Optimizer
 
 from frostline._core.cost import Cost
-from frostline._core.errors import CostError, UnsupportedError
+from frostline._core.errors import BudgetError, CostError, UnsupportedError
 from frostline._core.failure import counted
 from frostline.torch._cost_bills import Ledger
+from frostline.torch._cost_lean import is_lean, is_left_alone, lean_shadow, plain_shadow
 from frostline.torch._cost_optimizer import Keeping, Maker
 from frostline.torch._cost_places import Places
 from frostline.torch._cost_text import described
 from frostline.torch._cost_trace import NoGradientError, Step, step
 from frostline.torch._freezing import plan_of, thaw
-from frostline.torch._shadow import Shades, shadow
+from frostline.torch._shadow import Shades
 from frostline.torch._survey import Survey, is_trained, survey
 
 _FAILURES = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AssertionError, AttributeError)
@@ -48,6 +49,10 @@ def cost(
     the step holds at its highest point, without what a kernel uses inside; at the limit it is less by what need not
     be saved.
 
+    Of a model that :func:`lean` has made cheap, `now` is what it costs so, with weights folded and blocks chosen; all
+    trained and the limit are those of the same model without it, and a memory budget, which computes twice, may keep
+    less than the limit. What is compiled costs what it would if it were run as it is written, without lean.
+
     Args:
         model: the model, in the mode in which it will be trained.
         *example: what it is called with. Tensors may be real, fake, or on the meta device.
@@ -58,6 +63,7 @@ def cost(
     Raises:
         CostError: the model stops with an error on this example, or nothing in it needs a gradient.
         UnsupportedError: the model looks at numbers while it runs, or has an attribute that cannot be copied.
+        BudgetError: the memory budget of a lean model cannot be met.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -71,8 +77,11 @@ def cost(
     read = survey(model)
     call = _Call(read, example, keywords, loss)
     ledger = Ledger(read, Keeping(optimizer))
-    now = call.step(all_trained=False)
-    return ledger.cost(now, call.step(all_trained=True) if plan_of(read).frozen else now)
+    plain = now = call.step(lambda shades: plain_shadow(read.root, shades))
+    if is_lean(read.root) and not is_left_alone(model):
+        now = call.step(lambda shades: lean_shadow(read.root, shades))
+    trained = call.step(lambda shades: _trained(read.root, shades)) if plan_of(read).frozen else plain
+    return ledger.cost(now, trained, plain)
 
 
 @final
@@ -85,15 +94,15 @@ class _Call:
         self._read, self._example, self._keywords, self._loss = read, example, keywords, loss
 
     @torch.inference_mode(False)
-    def step(self, *, all_trained: bool) -> Step:
+    def step(self, shadow: Callable[[Shades], nn.Module]) -> Step:
         """Runs a step, with a shadow of its own."""
         shades = Shades(self._example, self._keywords, list(self._read.root.parameters()))
-        model = shadow(self._read.root, shades, with_uses=not all_trained)
-        if all_trained:
-            _thaw_all(model)
+        model = shadow(shades)
         places = Places(model)
         try:
             return step(model, shades.all_of((self._example, self._keywords)), shades, places, self._loss)
+        except (BudgetError, UnsupportedError):
+            raise
         except NoGradientError:
             raise self._nothing_to_do() from None
         except (DataDependentOutputException, DynamicOutputShapeException) as error:
@@ -147,6 +156,13 @@ class _Call:
                 (),
                 "Say what is differentiated: cost(model, x, loss=lambda output: output.score).",
             )
+        if not frozen:
+            return CostError(
+                self._expression,
+                "finds nothing to take a gradient of: the model has no parameters.",
+                (),
+                "Ask for the cost of the model that it is a part of, or give an example that requires a gradient.",
+            )
         return CostError(
             self._expression,
             f"finds nothing to take a gradient of: all {counted(len(frozen), 'parameter')} are frozen.",
@@ -155,8 +171,10 @@ class _Call:
         )
 
 
-def _thaw_all(model: nn.Module) -> None:
+def _trained(root: nn.Module, shades: Shades) -> nn.Module:
+    model = plain_shadow(root, shades, with_uses=False)
     thaw(model)
     for parameter in model.parameters():
         if is_trained(parameter):
             parameter.requires_grad_(True)
+    return model

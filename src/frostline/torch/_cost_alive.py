@@ -31,6 +31,10 @@ class Alive:
         """Bytes of what was there before."""
         return sum({id(storage): storage.nbytes() for storage in self._given}.values())
 
+    def knows(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor was there before, or was made by a kernel."""
+        return all(id(storage) in self._watched or id(storage) in self._given_ids for storage in storages(tensor))
+
     def see(self, tensors: Iterable[torch.Tensor]) -> None:
         """Takes up what a kernel has made."""
         for tensor in tensors:

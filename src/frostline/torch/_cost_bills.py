@@ -28,18 +28,19 @@ class Ledger:
     def __init__(self, read: Survey, keeping: Keeping) -> None:
         self._read, self._keeping = read, keeping
 
-    def cost(self, now: Step, trained: Step) -> Cost:
+    def cost(self, now: Step, trained: Step, plain: Step) -> Cost:
         """The cost of a model.
 
         Args:
             now: a step as the model is frozen.
             trained: a step with all of it trained.
+            plain: a step as it is frozen now, of which nothing is made cheap.
         """
         made, optimizer = self._made(now), self._kept(now)
         bills = {
             "now": _bills(now, optimizer),
             "all_trained": _bills(trained, self._made(trained)),
-            "limit": _least_bills(now, made),
+            "limit": _least_bills(plain, made),
         }
         paths = [path for path in self._read.modules if any(path in bills[name] for name in bills)]
         units = tuple(
@@ -47,11 +48,11 @@ class Ledger:
             for path in paths
         )
         totals = {name: Bill.total(bills[name].values()) for name in bills}
-        unneeded = totals["now"].saved_bytes - totals["limit"].saved_bytes
+        unneeded = sum(plain.saved.values()) - totals["limit"].saved_bytes
         whole = {
             "now": _peak(totals["now"], now),
             "all_trained": _peak(totals["all_trained"], trained),
-            "limit": _peak(totals["limit"], now, -unneeded),
+            "limit": _peak(totals["limit"], plain, -unneeded),
         }
         return Cost(units, **whole, culprit=culprit_of(now, totals["now"].flops))
 

@@ -22,8 +22,9 @@ def culprit_of(step: Step, flops: int) -> Culprit | None:
         flops: what it costs.
     """
     chains = Counter[int]()
+    through_frozen = {gradient.reach for gradient in step.gradients if gradient.meets_frozen}
     for gradient in step.gradients:
-        if _is_passed_on(gradient) and gradient.reach < len(step.order) - 1:
+        if _is_passed_on(gradient) and gradient.reach in through_frozen and gradient.reach < len(step.order) - 1:
             chains[gradient.reach] += gradient.flops
     last, longest = max(chains.items(), key=lambda item: item[1], default=(0, 0))
     spared = [gradient for gradient in step.gradients if NOWHERE < gradient.reach <= last]

@@ -46,12 +46,13 @@ class Kernels(TorchDispatchMode):
         self._parameters = {id(parameter) for parameter in parameters}
 
     def __torch_dispatch__(self, kernel: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = with_workspace(kernel, args, run(kernel, args, kwargs or {}))
-        if kernel.namespace != "prim":
-            self._follow(list(tensors(args)), list(tensors(made)))
-            if kernel.overloadpacket in _COINS:
-                self.alive.mark(TOSSED, list(tensors(made))[-1:])
-            self._charge(kernel, args, made)
+        if kernel.namespace == "prim":  # asks where a tensor is, which is most of all calls
+            return kernel(*args, **(kwargs or {}))
+        made = with_workspace(kernel, args, run(kernel, args, kwargs or {}, self.alive.knows))
+        self._follow(list(tensors(args)), list(tensors(made)))
+        if kernel.overloadpacket in _COINS:
+            self.alive.mark(TOSSED, list(tensors(made))[-1:])
+        self._charge(kernel, args, made)
         return made
 
     def _follow(self, given: list[torch.Tensor], made: list[torch.Tensor]) -> None:
@@ -82,7 +83,10 @@ class Kernels(TorchDispatchMode):
         for value in args:
             if isinstance(value, list | tuple) and any(isinstance(each, torch.Tensor) for each in value):
                 yield from self._dependence(value)
-            elif value is None or isinstance(value, torch.Tensor):
-                yield value is not None and self.alive.is_marked(FLOWING, value)
+            elif value is None:
+                yield False
+            elif isinstance(value, torch.Tensor):
+                if value.is_floating_point() or value.is_complex():  # positions have no edge
+                    yield self.alive.is_marked(FLOWING, value)
             else:
                 return

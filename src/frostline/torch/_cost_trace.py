@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, final
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_leaves
 
 from frostline.torch._cost_alive import Alive
 from frostline.torch._cost_kernels import FLOWING, TOSSED, Kernels
 from frostline.torch._cost_places import Places
+from frostline.torch._folding import shadows
 from frostline.torch._limit import NOWHERE, Node, graph, least_saved
+from frostline.torch._patch import patches
 from frostline.torch._saved import distinct_bytes, identity, saving, storages
 from frostline.torch._shadow import Shades
 
@@ -34,6 +38,7 @@ class Gradient:
         least: what it needs.
         reach: the last parameter for which it is computed, by its place in `Step.order`.
         is_of_frozen: whether no weight gradient is wanted of the same kernel.
+        meets_frozen: whether the kernel has weights, and all of them are frozen.
     """
 
     unit: str
@@ -42,6 +47,7 @@ class Gradient:
     least: int
     reach: int
     is_of_frozen: bool
+    meets_frozen: bool
 
 
 @final
@@ -110,7 +116,8 @@ def step(
     """
     names = {id(tensor): name for name, tensor in reversed(list(model.named_parameters(remove_duplicate=False)))}
     inputs = [leaf for leaf in tree_leaves(example) if isinstance(leaf, torch.Tensor)]
-    alive = Alive([*model.parameters(), *model.buffers(), *inputs])
+    _settle(model, example, shades, places)
+    alive = Alive([*model.parameters(), *model.buffers(), *shadows(model), *inputs])
     alive.mark(FLOWING, inputs)
     kernels = Kernels(places, alive, (p for p in model.parameters() if p.requires_grad))
     with shades.fallen(), kernels, places, torch.enable_grad():
@@ -123,9 +130,11 @@ def step(
         tossed = {identity(s) for _, t in saved.held if alive.is_marked(TOSSED, t) for s in storages(t)}
         least = least_saved(nodes, saved.held, saved.own | tossed)
         bytes_of = _bytes_by_node(saved.held, saved.own)
+        strangers = list(_strangers(nodes))
         nodes = {number: Node(None, node.reaches) for number, node in nodes.items()}
         kernels.is_backward = True
-        total.backward()
+        with _spared(strangers):
+            total.backward()
     return Step(
         forward=kernels.forward,
         repeated=kernels.repeated,
@@ -139,6 +148,13 @@ def step(
     )
 
 
+def _settle(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], shades: Shades, places: Places) -> None:
+    """What a lean model does in its first call alone is no part of a step: it folds weights and chooses blocks."""
+    if any(True for _ in patches(model)):
+        with shades.fallen(), Kernels(places, Alive(()), ()), places, torch.enable_grad():
+            model(*example[0], **example[1])
+
+
 def _total(value: Any) -> torch.Tensor:
     parts = [tensor.sum() for tensor in floating(value) if tensor.requires_grad]
     if not parts:
@@ -147,6 +163,27 @@ def _total(value: Any) -> torch.Tensor:
     for part in parts[1:]:
         total = total + part
     return total
+
+
+def _strangers(nodes: Mapping[int, Node]) -> Iterator[torch.Tensor]:
+    """Leaves with data: they belong to what is beside the model, as the critic that a loss asks."""
+    for node in nodes.values():
+        for edge, _ in node.function.next_functions:
+            if hasattr(edge, "variable") and not isinstance(edge.variable, FakeTensor):
+                yield edge.variable
+
+
+@contextmanager
+def _spared(leaves: list[torch.Tensor]) -> Iterator[None]:
+    """Within this context leaves have no gradient, and after it those that they had before."""
+    gradients = [leaf.grad for leaf in leaves]
+    for leaf in leaves:
+        leaf.grad = None
+    try:
+        yield
+    finally:
+        for leaf, gradient in zip(leaves, gradients, strict=True):
+            leaf.grad = gradient
 
 
 def _bytes_by_node(held: list[tuple[int, torch.Tensor]], own: frozenset[int]) -> dict[int, int]:
@@ -168,8 +205,10 @@ def _by_unit(numbers: Mapping[int, int], places: Places) -> dict[str, int]:
 
 def _gradients(kernels: Kernels, nodes: Mapping[int, Node], places: Places) -> Iterator[Gradient]:
     for number, shares in kernels.shares.items():
+        edges = [share.edge for share in shares]
         for share in shares:
-            yield _gradient(kernels, nodes.get(number), number, places, (share.edge, share.flops, share.least))
+            one = (share.edge, share.flops, share.least)
+            yield _gradient(kernels, nodes.get(number), number, places, one, edges)
     for number, flops in kernels.products.items():
         node, depends = nodes.get(number), kernels.depends.get(number)
         # The two that are multiplied come last among the tensors.
@@ -178,11 +217,16 @@ def _gradients(kernels: Kernels, nodes: Mapping[int, Node], places: Places) -> I
         parts: list[int | None] = [*wanted] or [None]
         for edge in parts:
             part = flops // len(parts)
-            yield _gradient(kernels, node, number, places, (edge, part, part))
+            yield _gradient(kernels, node, number, places, (edge, part, part), parts)
 
 
 def _gradient(
-    kernels: Kernels, node: Node | None, number: int, places: Places, share: tuple[int | None, int, int]
+    kernels: Kernels,
+    node: Node | None,
+    number: int,
+    places: Places,
+    share: tuple[int | None, int, int],
+    edges: Sequence[int | None],
 ) -> Gradient:
     edge, flops, least = share
     depends = kernels.depends.get(number, [])
@@ -191,12 +235,16 @@ def _gradient(
     if node is not None:
         found = node.reach if edge is None or edge >= len(node.reaches) else node.reaches[edge]
         reach = NOWHERE if found is None else found
-    weights = [] if node is None else [r for r, d in zip(node.reaches, depends, strict=False) if not d]
+    reaches = () if node is None else node.reaches
+    weights = {place: r for place, (r, d) in enumerate(zip(reaches, depends, strict=False)) if not d}
+    # A bias that trains needs no products, so these are still done for others.
+    is_of_frozen = not any(r is not None and r != NOWHERE for place, r in weights.items() if place in edges)
     return Gradient(
         unit=places.of(number),
         is_weights=is_weights,
         flops=flops,
         least=least if reach != NOWHERE else 0,
         reach=reach,
-        is_of_frozen=not any(r is not None and r != NOWHERE for r in weights),
+        is_of_frozen=is_of_frozen,
+        meets_frozen=is_of_frozen and bool(weights),
     )

@@ -7,6 +7,7 @@ from typing import Any, final
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules import module as module_globals
 from torch.nn.modules.conv import _ConvTransposeNd
@@ -118,15 +119,21 @@ def _is_constant(parameter: torch.Tensor | None) -> bool:
     # functional_call and torch.func put tensors of other types in a parameter's place.
     if parameter is None:
         return True
-    is_plain = type(parameter) is nn.Parameter and not parameter.is_inference()
+    # A shadow has fake ones.
+    is_plain = isinstance(parameter, nn.Parameter) and type(parameter) in (nn.Parameter, FakeTensor)
+    is_plain = is_plain and not parameter.is_inference()
     return is_plain and parameter.dtype is torch.float32 and not parameter.requires_grad
 
 
 def is_watched(module: nn.Module) -> bool:
     """Whether somebody's hook would see what the module gets or returns."""
-    hooks = (hook for name in HOOKS for hook in module.__dict__[name].values())
-    return any(not getattr(type(hook), "__module__", "").startswith("frostline.") for hook in hooks)
+    return not all(_is_ours(hook) for name in HOOKS for hook in module.__dict__[name].values())
 
 
 def _is_everything_watched() -> bool:
-    return any(getattr(module_globals, name, None) for name in GLOBAL_HOOKS)
+    return not all(_is_ours(hook) for name in GLOBAL_HOOKS for hook in getattr(module_globals, name, {}).values())
+
+
+def _is_ours(hook: Any) -> bool:
+    owner = type(getattr(hook, "__self__", hook))
+    return getattr(owner, "__module__", "").startswith("frostline.")

@@ -6,7 +6,7 @@ them, as on whether a mask hides anything, then goes the way that it goes in tra
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import (
     FakeTensor,
     unset_fake_temporarily,
 )
+from torch.utils._pytree import tree_map_only
 
 _MOST = 1 << 24
 """Larger ones have no data either, for the sake of memory."""
@@ -32,19 +33,26 @@ def may_be_exact(value: torch.Tensor) -> bool:
     return not is_number and value.device.type != "meta" and value.numel() <= _MOST
 
 
-def run(kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def run(
+    kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any], is_own: Callable[[torch.Tensor], bool] = lambda _: True
+) -> Any:
     """Runs a kernel on integers where it can, and without data elsewhere.
 
     Args:
         kernel: an operator, as a dispatch mode sees it.
         args: its positional arguments.
         kwargs: its other ones.
+        is_own: whether a tensor belongs to the shadow or was made while it ran; no other is written to.
     """
     if kernel in _MIXED and all(map(is_exact, tensors(args[1]))):
         return _MIXED[kernel](kernel, args)
+    if kernel in _BLANK and args[0].dtype is not torch.bfloat16:
+        return _BLANK[kernel](args, kwargs)
     is_random = torch.Tag.nondeterministic_seeded in kernel.tags  # it would move a generator
     if is_random or not all(map(is_exact, tensors((args, kwargs)))):
         return kernel(*args, **kwargs)
+    if kernel._schema.is_mutable:
+        return _write(kernel, args, kwargs, is_own)
     try:
         made = kernel(*args, **kwargs)
     except (DataDependentOutputException, DynamicOutputShapeException):
@@ -54,6 +62,14 @@ def run(kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not all(map(may_be_exact, tensors(made))):
             return made
     with unset_fake_temporarily():
+        return kernel(*args, **kwargs)
+
+
+def _write(kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any], is_own: Callable[[torch.Tensor], bool]) -> Any:
+    """Writes into integers, once; in place of what is not ours, such as a counter beside the model, into a copy."""
+    with unset_fake_temporarily():
+        copies = {id(each): each.clone() for each in tensors((args, kwargs)) if not is_own(each)}
+        args, kwargs = tree_map_only(torch.Tensor, lambda each: copies.get(id(each), each), (args, kwargs))
         return kernel(*args, **kwargs)
 
 
@@ -75,6 +91,17 @@ def _pack(kernel: Any, args: tuple[Any, ...]) -> Any:
     return data.new_empty(rows.shape[0], *data.shape[2:]), sizes
 
 
+def _grouped(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
+    """A product by groups, which PyTorch runs in every floating type, and without data in bfloat16 only."""
+    left, right = args[:2]
+    shape = [left.shape[-2], right.shape[-1]]
+    if left.dim() == right.dim():
+        ends = args[2] if len(args) > 2 else kwargs.get("offs")
+        shape.insert(0, len(left) if ends is None else len(ends))
+    return torch.empty(shape, dtype=left.dtype, device=left.device)
+
+
+_BLANK = {getattr(torch.ops.aten, name).default: _grouped for name in ("_grouped_mm",) if hasattr(torch.ops.aten, name)}
 _MIXED = {torch.ops.aten.index.Tensor: _index, torch.ops.aten._pack_padded_sequence.default: _pack}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Self, final
 
@@ -11,7 +11,7 @@ from torch import nn
 from frostline._core.errors import NothingFrozenError
 from frostline.torch import _budget, _casting, _folding, _slimming
 from frostline.torch._freezing import plan_of
-from frostline.torch._patch import Patch, remove_all
+from frostline.torch._patch import patches, remove_all
 from frostline.torch._survey import survey
 
 TakeBack = Callable[[], None]
@@ -63,8 +63,9 @@ def lean(model: nn.Module, *, exact: bool = True, memory_budget: float | None = 
     What autograd saves and no remaining gradient reads is dropped or kept in a smaller form, and under
     autocast a frozen weight is cast once. Outputs and gradients are bitwise the same. This follows what
     is frozen: freeze and thaw as ever, before and after. It comes along when the model is copied or
-    pickled, and ``lean(copy).undo()`` takes it off a copy. ``torch.compile`` does as much by itself, so
-    what is compiled is left to it.
+    pickled, and ``lean(copy).undo()`` takes it off a copy. What is compiled is left alone: a compiler
+    keeps what it likes, of a frozen convolution too. So is a saved tensor of less than 32 KiB, which is
+    not worth two calls of Python in each step.
 
     Args:
         model: the model; a part of it must be frozen.
@@ -119,12 +120,4 @@ def _mechanisms(*, exact: bool, memory_budget: float | None) -> list[Attach]:
 def _take_off(model: nn.Module) -> None:
     """Takes everything lean off a model and its parts, in place."""
     _slimming.detach(model)
-    remove_all(patch for module in model.modules() for patch in _patches(module))
-
-
-def _patches(module: nn.Module) -> Iterator[Patch]:
-    forward = module.__dict__.get("forward")
-    while forward is not None:
-        if isinstance(forward, Patch):
-            yield forward
-        forward = getattr(forward, "earlier", None)
+    remove_all(patches(model))

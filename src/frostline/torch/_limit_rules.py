@@ -9,7 +9,7 @@ from typing import Any, final
 
 import torch
 
-from frostline.torch._saved import identity, storages
+from frostline.torch._saved import Kept, identity, storages
 
 
 @final
@@ -53,10 +53,12 @@ def _bits(function: Any, reaches: Reaches) -> dict[int, float]:
     rule = _RULES.get(function.name())
     try:
         named = {} if rule is None else rule(function, reaches)
-        tensors = {getattr(function, f"_saved_{name}"): count for name, count in named.items()}
+        # As it lies in the node: to ask for it by its name would make a checkpoint compute it.
+        slots = {getattr(function, f"_raw_saved_{name}").data: count for name, count in named.items()}
     except AttributeError:  # another release of PyTorch saves it under another name, or not at all
         return {}
-    return {identity(storage): count for tensor, count in tensors.items() for storage in storages(tensor)}
+    kept = {tensor: count for slot, count in slots.items() if isinstance(slot, Kept) for tensor in slot.tensors}
+    return {identity(storage): count for tensor, count in kept.items() for storage in storages(tensor)}
 
 
 def _need(storage: torch.UntypedStorage, tensor: torch.Tensor, bits: float) -> Need:

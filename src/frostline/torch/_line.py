@@ -81,7 +81,7 @@ def frostline(
     refusals.refuse_counts(root, expression)
     inputs = Inputs(example, named, expression)
     # What is lean is so in a call of the model; what is folded there is not in a trace.
-    with bare():
+    with bare(), torch.enable_grad():
         want = called(root, inputs, expression)
         sides: Sides = Traced(root, inputs, expression) if at is None else CutAt(root, inputs, at, expression)
         flops = prove(sides, inputs, want, expression)
@@ -94,6 +94,7 @@ class Line:
 
     ``line.above(*line.below(x))`` is bitwise ``model(x)`` for any number of samples, in the mode that the model is in.
     Thawing something below makes both parts raise; freezing more leaves the line right, if not as high as it could be.
+    A module that is replaced, a hook that is added or an ``eps`` that is changed afterwards is not seen: draw the line anew.
 
     Attributes:
         boundary: what crosses the line, of one sample, in the order in which `below` returns it.
@@ -138,7 +139,9 @@ class Line:
         leaves = self._inputs.flat(inputs, named)
         self._refuse_thawed()
         plain = [leaf.detach() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
-        return tuple(value.detach() for value in self._below(plain))
+        # As in training: oneDNN's LSTM rounds otherwise where gradients are not asked for at all.
+        with torch.enable_grad():
+            return tuple(value.detach() for value in self._below(plain))
 
     def fingerprint(self) -> str:
         """A digest of all that is below: what is computed, from which bytes, in which runtime.

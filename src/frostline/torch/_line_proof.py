@@ -75,7 +75,7 @@ def prove(sides: Sides, inputs: Inputs, want: Any, expression: str) -> int:
         LineError: the two differ in a bit, or what a sample has at the line depends on the other samples.
     """
     with untouched(sides.model):
-        with torch.no_grad(), _Counting() as counting:
+        with _Counting() as counting:
             crossing = [value.detach() for value in sides.below(inputs.leaves)]
         with _same_chance():
             # As a cache gives them back: without gaps.
@@ -83,8 +83,7 @@ def prove(sides: Sides, inputs: Inputs, want: Any, expression: str) -> int:
         _compare(want, got, expression)
         if sides.rewritten:
             _compare_gradients(sides, want, got, expression)
-        with torch.no_grad():
-            alone = sides.below(pytree.tree_leaves(inputs.alone()))
+        alone = sides.below(pytree.tree_leaves(inputs.alone()))
     _refuse_mixed(sides, crossing, alone, expression)
     return counting.flops // inputs.batch
 

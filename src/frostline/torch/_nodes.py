@@ -13,6 +13,7 @@ from torch.autograd.graph import Node
 
 from frostline.torch._codecs import Codec
 from frostline.torch._rules import Call
+from frostline.torch._saved import Kept, packed
 
 PREFIX = "_raw_saved_"
 
@@ -43,7 +44,10 @@ def hook_of(place: Place) -> Any:
 def replace(place: Place, codec: Codec) -> None:
     """Keeps a smaller form in place of a tensor, which is freed if nobody else holds it."""
     node, name = place
-    getattr(node, PREFIX + name).register_hooks(codec.pack, codec.unpack)
+    slot = getattr(node, PREFIX + name)
+    watched = _watched(slot)
+    change = slot.register_hooks if watched is None else watched.replace
+    change(codec.pack, codec.unpack)
 
 
 def intact(place: Place) -> Tensor | None:
@@ -59,11 +63,11 @@ def intact(place: Place) -> Tensor | None:
 def kept(nodes: Iterable[Node]) -> set[int]:
     """The storages that nodes save in full."""
     return {
-        storage_of(slot.data)
+        storage_of(tensor)
         for node in nodes
         for name in names(type(node))
         for slot in slots(node, name)
-        if _hook(slot) is None and isinstance(slot.data, Tensor)
+        if _hook(slot) is None and isinstance(tensor := packed(slot.data), Tensor)
     }
 
 
@@ -77,9 +81,16 @@ def is_dense(tensor: Tensor) -> bool:
     return tensor.is_contiguous() or torch.empty_like(tensor, device="meta").stride() == tensor.stride()
 
 
+def _watched(slot: Any) -> Kept | None:
+    """What the hooks of somebody who counts have put in place of a tensor."""
+    data = None if slot.unpack_hook is None else slot.data
+    return data if isinstance(data, Kept) else None
+
+
 def _hook(slot: Any) -> Any:
     try:
-        return slot.unpack_hook
+        watched = _watched(slot)
+        return slot.unpack_hook if watched is None else watched.hook
     except RuntimeError as error:  # it is written in C++ and cannot be shown
         return error
 

@@ -78,6 +78,16 @@ def remove_all(patches: Iterable[Patch]) -> None:
         patch.remove()
 
 
+def patches(model: nn.Module) -> Iterator[Patch]:
+    """The patches of a model and of its parts."""
+    for module in model.modules():
+        forward = module.__dict__.get("forward")
+        while forward is not None:
+            if isinstance(forward, Patch):
+                yield forward
+            forward = getattr(forward, "earlier", None)
+
+
 def _without(forward: Any, patch: Patch) -> Any:
     """A chain of forwards, the outermost one first, without one of them."""
     if forward is patch:

@@ -14,13 +14,14 @@ from torch import nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
+    FakeTensor,
     FakeTensorMode,
     UnsupportedFakeTensorException,
     UnsupportedOperatorException,
 )
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from frostline._core.errors import UnsupportedError
 from frostline.torch._flops import forward_flops
@@ -205,8 +206,8 @@ def _rehearsed(
     model: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any, watched: Iterable[nn.Module]
 ) -> Recorder:
     recorder = Recorder()
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    with _restored(model), torch.random.fork_rng(_devices()), _unhooked(), _uncached(), fake:
+    fake = _mode_of(model, args, kwargs)
+    with _disable_current_modes(), _restored(model), torch.random.fork_rng(_devices()), _unhooked(), _uncached(), fake:
         watches = [Watch(recorder, module) for module in watched]
         try:
             with recorder:
@@ -223,9 +224,18 @@ def _devices() -> list[int]:
     return list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
 
 
+def _mode_of(model: nn.Module, args: Any, kwargs: Any) -> FakeTensorMode:
+    """That of the tensors, where they are fake already: it does not mix with another one."""
+    tensors = (*pytree.tree_leaves((args, kwargs)), *model.parameters(), *model.buffers())
+    modes = (tensor.fake_mode for tensor in tensors if isinstance(tensor, FakeTensor))
+    return next(modes, None) or FakeTensorMode(allow_non_fake_inputs=True)
+
+
 def _faked(fake: FakeTensorMode, recorder: Recorder, values: Any) -> Any:
     def one(tensor: torch.Tensor) -> torch.Tensor:
-        made = fake.from_tensor(tensor.detach()).requires_grad_(tensor.requires_grad)
+        plain = tensor.detach()
+        made = torch.empty_like(plain) if isinstance(tensor, FakeTensor) else fake.from_tensor(plain)
+        made.requires_grad_(tensor.requires_grad)
         recorder.note(made)
         return made
 

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.graph import Node
+from torch.utils._python_dispatch import _disable_current_modes
 
 from frostline.torch._codecs import Above, Between, Clipped, Codec, Index, NonZero, Sign
+from frostline.torch._saved import packed
 
 
 class Call(NamedTuple):
@@ -123,7 +125,7 @@ def _noise(node: Any, tensor: Tensor, call: Call) -> Codec | None:
 
 def _index(rank: int) -> Choose:
     def choose(node: Any, indices: Tensor, call: Call) -> Codec | None:
-        own = node._raw_saved_self.data
+        own = packed(node._raw_saved_self.data)
         size = own[0] if isinstance(own, tuple) else own.shape  # dropped or not
         plane = torch.Size(size[-rank:]).numel()
         return Index(torch.int16 if plane <= 2**15 else torch.int32) if plane <= 2**31 else None
@@ -133,8 +135,9 @@ def _index(rank: int) -> Choose:
 
 @cache
 def _fitting(codec: Between, dtype: torch.dtype) -> Codec | None:
-    if not codec.suits(dtype):
-        return None
+    with _disable_current_modes():  # it computes numbers, of which fake tensors have none
+        if not codec.suits(dtype):
+            return None
     clips = not codec.closed and codec.low is not None and codec.low >= 0 and codec.high is not None
     return Clipped(codec.low, codec.high) if clips else codec  # type: ignore[arg-type]
 

@@ -12,6 +12,8 @@ from torch import nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
+from frostline.torch._folding import shadows
+
 
 def storages(tensor: torch.Tensor) -> Iterator[torch.UntypedStorage]:
     """The storages behind a tensor: one, but for sparse tensors and those that wrap others."""
@@ -46,12 +48,16 @@ def distinct_bytes(tensors: Iterable[torch.Tensor], without: Iterable[int] = ())
 
 @final
 class Kept:
-    """A tensor in the graph, or a smaller form of it; lives exactly as long as the graph holds it."""
+    """A tensor in the graph, or a smaller form of it; lives exactly as long as the graph holds it.
 
-    __slots__ = ("__weakref__", "_packed", "_unpack")
+    Attributes:
+        packed: the tensor, or its smaller form.
+    """
+
+    __slots__ = ("__weakref__", "_unpack", "packed")
 
     def __init__(self, tensor: torch.Tensor) -> None:
-        self._packed: Any = tensor
+        self.packed: Any = tensor
         self._unpack: Callable[[Any], torch.Tensor] | None = None
 
     @property
@@ -60,17 +66,27 @@ class Kept:
         return self._unpack is None
 
     @property
+    def hook(self) -> Callable[[Any], torch.Tensor] | None:
+        """What makes the tensor of its smaller form; None if it is kept itself."""
+        return self._unpack
+
+    @property
     def tensors(self) -> list[torch.Tensor]:
         """The tensor, or those in its smaller form."""
-        return [leaf for leaf in tree_leaves(self._packed) if isinstance(leaf, torch.Tensor)]
+        return [leaf for leaf in tree_leaves(self.packed) if isinstance(leaf, torch.Tensor)]
 
     def replace(self, pack: Callable[[torch.Tensor], Any], unpack: Callable[[Any], torch.Tensor]) -> None:
         """Keeps a smaller form from now on, as ``register_hooks`` would if nobody watched."""
-        self._packed, self._unpack = pack(self.unpack()), unpack
+        self.packed, self._unpack = pack(self.unpack()), unpack
 
     def unpack(self) -> torch.Tensor:
         """The tensor, for backward."""
-        return self._packed if self._unpack is None else self._unpack(self._packed)
+        return self.packed if self._unpack is None else self._unpack(self.packed)
+
+
+def packed(data: Any) -> Any:
+    """What is kept in a node, whether it is watched or not."""
+    return data.packed if isinstance(data, Kept) else data
 
 
 @final
@@ -83,13 +99,15 @@ class Saved:
     def __init__(self, model: nn.Module) -> None:
         # Held, so that no other storage can take over the identity of one of them.
         held = [*model.parameters(), *model.buffers()]
+        self._model = model
         self._own = [storage for tensor in held for storage in storages(tensor)]
         self._kept: list[tuple[int, weakref.ref[Kept]]] = []
 
     @property
     def own(self) -> frozenset[int]:
         """The identities of storages that do not count."""
-        return frozenset(map(identity, self._own))
+        folded = [storage for tensor in shadows(self._model) for storage in storages(tensor)]
+        return frozenset(map(identity, (*self._own, *folded)))
 
     @property
     def held(self) -> list[tuple[int, torch.Tensor]]:
@@ -99,7 +117,7 @@ class Saved:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the distinct storages held now, without parameters and buffers of the model."""
+        """Bytes of the distinct storages held now, without what the model holds by itself."""
         return distinct_bytes((tensor for _, tensor in self.held), self.own)
 
     def pack(self, tensor: torch.Tensor) -> Kept:
@@ -119,7 +137,7 @@ def saving(model: nn.Module) -> Iterator[Saved]:
     keeps on its context, and tensors of a node that has packing hooks of its own.
 
     Args:
-        model: the storages of its parameters and buffers do not count, by identity.
+        model: the storages of its parameters, buffers and folded weights do not count, by identity.
 
     Example:
         >>> from frostline.torch._saved import saving

@@ -86,6 +86,7 @@ def shadow(model: nn.Module, shades: Shades, *, with_uses: bool = True) -> nn.Mo
         UnsupportedError: an attribute cannot be copied.
     """
     found = list(reachable(model))
+    _refuse_scripts(found)
     memo: dict[int, Any] = {}
     for item in found:
         if isinstance(item, torch.Tensor):
@@ -116,6 +117,17 @@ class _Interpreted(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("_orig_mod"), name)
+
+
+def _refuse_scripts(found: list[Any]) -> None:
+    for item in found:
+        if isinstance(item, torch.jit.ScriptModule):
+            name = getattr(item, "original_name", type(item).__name__)
+            raise UnsupportedError(
+                "cost(model)",
+                f"cannot be told: {name} was compiled by TorchScript, and its parameters cannot be exchanged.",
+                "Ask for the cost of the module that it was made of.",
+            )
 
 
 def _use_of(use: Frozen, memo: dict[int, Any], found: list[Any]) -> nn.Module:

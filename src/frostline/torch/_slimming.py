@@ -53,6 +53,26 @@ def detach(model: nn.Module) -> None:
                 hook.take()
 
 
+def taken_from(copied: nn.Module) -> list[nn.Module]:
+    """Takes out of a copy, in place, the hooks that it shares with the original, which keeps them.
+
+    Returns:
+        The modules of which the original is slimmed.
+    """
+    found = []
+    for module in copied.modules():
+        for registry in (module._forward_pre_hooks, module._forward_hooks):
+            ours = [key for key, hook in registry.items() if isinstance(hook, Site | Slimming)]
+            found += [module for key in ours if isinstance(registry.pop(key), Slimming)]
+    return found
+
+
+def look(model: nn.Module) -> None:
+    """Makes each call of a model and of its modules save less, in place and for good, as a first call does."""
+    for module in filter(_can_be_called, model.modules()):
+        Site().put(module)
+
+
 @cache
 def _warn(missing: tuple[str, ...]) -> None:
     text = f"PyTorch {torch.__version__} has no {', '.join(missing)}. What goes by these names is saved as before."
