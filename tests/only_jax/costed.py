@@ -11,6 +11,8 @@ import numpy as np
 from jax import Array, lax
 
 import frostline.jax as fj
+from frostline.jax._cost_trace import Asked
+from frostline.jax._survey import survey
 
 Loss = Callable[[Any, Array], Array]
 PLACES = {"prefix": "[:2]", "middle": "[1:3]", "suffix": "[1:]", "scattered": "[1]"}
@@ -111,6 +113,11 @@ MODELS: dict[str, tuple[Loss, tuple[int, ...], tuple[int, ...]]] = {
 def made(model: str, place: str) -> tuple[Loss, Any, Array]:
     loss, shape, batch = MODELS[model]
     return loss, fj.freeze(weights(*shape), PLACES[place]), data(*batch)
+
+
+def predicted(loss: Loss, tree: Any, *batch: Any) -> int:
+    """``cost(loss, tree, *batch).now.saved_bytes``, without all else that a cost has."""
+    return Asked(loss, survey(tree), batch, {}).step(all_trained=False).saved.total()
 
 
 def kept(loss: Loss, tree: Any, *batch: Any) -> int:

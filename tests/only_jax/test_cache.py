@@ -267,3 +267,12 @@ def test_a_tree_that_was_donated(tmp_path: Path) -> None:
         "Donate what trains alone: trained, rest = split(tree); or draw the line for a copy of the tree.",
     ]
     assert line.above(TREE, jnp.ones((5, 4))).shape == (5, 4)
+
+
+def test_a_function_is_no_line(tmp_path: Path) -> None:
+    with pytest.raises(CacheError) as caught:
+        fj.FeatureCache(tmp_path, net)  # type: ignore[arg-type]
+    assert str(caught.value).splitlines() == [
+        "FeatureCache(directory, line) is given a function for a line.",
+        "Draw one: line = frostline(fn, tree, *example).",
+    ]

@@ -20,6 +20,7 @@ from frostline.features.room import check_budget, check_disk
 from frostline.features.shards import Damage, Key
 from frostline.features.sizes import parsed, shown
 from frostline.features.store import Store
+from frostline.jax._arrays import described
 from frostline.jax._cache_codec import encoded, raw
 from frostline.jax._cache_samples import Packed, Samples, Source, Split, first
 from frostline.jax._cache_source import CachedSource
@@ -47,7 +48,9 @@ class FeatureCache:
         key: index → what the sample is known by, a number or a text; by default the index.
 
     Raises:
-        CacheError: the folder is something else, or the cache of another line, dtype, preprocessing or number of views.
+        CacheError: `line` is none; the folder is something else, or the cache of another line, dtype, preprocessing
+            or number of views.
+        LineError: below the line is a function of Python.
 
     Example:
         >>> import tempfile
@@ -75,6 +78,9 @@ class FeatureCache:
         split: Split = first,
         key: Callable[[int], Key] | None = None,
     ) -> None:
+        if not isinstance(line, Line):
+            problem, fix = f"is given {described(line)} for a line.", "Draw one: line = frostline(fn, tree, *example)."
+            raise CacheError("FeatureCache(directory, line)", problem, (), fix)
         self.directory = Path(directory)
         self._line, self._split, self._key = line, split, key
         self._budget = None if budget is None else parsed(budget)
