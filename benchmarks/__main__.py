@@ -45,12 +45,18 @@ def main(
     part: Annotated[Part, typer.Option(help="Which part of it.")] = Part.ALL,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer and smaller models, fewer runs.")] = False,  # noqa: FBT002
     file: Annotated[Path | None, typer.Option("--json", help="Where to write the numbers.")] = None,
+    page: Annotated[
+        Path | None, typer.Option("--markdown", help="Where to write the tables of lean and lines.")
+    ] = None,
 ) -> None:
     """Measures what freezing costs against freezing in other ways; exits with 1 if a target is missed."""
     reports = dict(measured([*FRAMEWORKS] if framework is Framework.BOTH else [framework], part, quick=quick))
     if file is not None:
         numbers = {one: report.numbers for one, report in reports.items()}
         file.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+    if page is not None:
+        texts = (f"## {one}\n\n{report.markdown}\n" for one, report in reports.items() if report.markdown)
+        page.write_text("\n".join(texts), encoding="utf-8")
     verdict(reports)
 
 

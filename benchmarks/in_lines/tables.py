@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from benchmarks.in_lines.goals import EPOCH, STEP, TOTAL
+from benchmarks.in_lines.goals import BELOW, EPOCH, TOTAL
 from benchmarks.in_lines.outcome import Cached, Found, Race
-
-
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Rows and headings; all columns but the first are numbers."""
-    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+from benchmarks.markdown import table
 
 
 def lines(found: Iterable[Found]) -> str:
@@ -48,15 +43,15 @@ def caches(cached: dict[str, Cached]) -> str:
 
 def runtimes(raced: dict[str, Race]) -> str:
     """A row for each runtime of each model."""
-    headings = ("runtime of what is below", "below / plain", "step / plain", "goal", "error", "")
+    headings = ("runtime of what is below", "below / plain", "goal", "step / plain", "error", "")
     return table(headings, [row for name, race in raced.items() for row in of_race(name, race)])
 
 
 def of_race(name: str, race: Race) -> Iterable[Sequence[str]]:
-    yield f"{race.title}: plain, {race.below_ms:.0f} of {race.step_ms:.0f} ms", "1", "1", goal(STEP.get(name)), "0", ""
+    yield f"{race.title}: plain, {race.below_ms:.0f} of {race.step_ms:.0f} ms", "1", goal(BELOW.get(name)), "1", "0", ""
     for one in race.raced[1:]:
         note = "picked" if one.name == race.picked else ""
-        yield one.name, str(one.below), str(one.step), "", f"{one.error:.1e}", note
+        yield one.name, str(one.below), "", str(one.step), f"{one.error:.1e}", note
     for left, reason in race.left_out.items():
         yield left, "–", "–", "", "–", reason
 
