@@ -205,10 +205,10 @@ def _by_unit(numbers: Mapping[int, int], places: Places) -> dict[str, int]:
 
 def _gradients(kernels: Kernels, nodes: Mapping[int, Node], places: Places) -> Iterator[Gradient]:
     for number, shares in kernels.shares.items():
-        edges = [share.edge for share in shares]
+        shared = [share.edge for share in shares]
         for share in shares:
             one = (share.edge, share.flops, share.least)
-            yield _gradient(kernels, nodes.get(number), number, places, one, edges)
+            yield _gradient(kernels, nodes.get(number), number, places, one, shared)
     for number, flops in kernels.products.items():
         node, depends = nodes.get(number), kernels.depends.get(number)
         # The two that are multiplied come last among the tensors.
