@@ -21,6 +21,9 @@ from only_torch.cached import DrawnLine, Noisy, Numbered, line
 
 HERE = Path(__file__).parent
 
+# Where JAX has run in this process before, it warns of a fork; workers read files, and no JAX.
+pytestmark = pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning")
+
 
 def read(data: Dataset, **options: object) -> tuple[list[Tensor], Tensor]:
     """All features and labels, from batches of 10."""

@@ -16,6 +16,9 @@ import frostline.torch as ft
 from frostline import CacheBudgetError, CacheError, CacheSpaceError, FrostlineError, StaleCacheError
 from only_torch.cached import DrawnLine, Noisy, Numbered, line, net
 
+# Where JAX has run in this process before, it warns of a fork; workers read files, and no JAX.
+pytestmark = pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning")
+
 NAME = "FeatureCache('features', line)"
 ANOTHER = "Name another folder, FeatureCache('features-2', line), or delete it: frostline cache clear features"
 SPLIT = "FeatureCache(..., split=lambda sample: (inputs, rest))"

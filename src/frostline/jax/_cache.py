@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
@@ -13,10 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from frostline._core.errors import CacheError
-from frostline.features import agreement, precision
+from frostline.features import agreement, filling, precision
 from frostline.features.manifest import Manifest
-from frostline.features.progress import counting
-from frostline.features.room import check_budget, check_disk
 from frostline.features.shards import Damage, Key
 from frostline.features.sizes import parsed, shown
 from frostline.features.store import Store
@@ -90,12 +88,19 @@ class FeatureCache:
             samples=0,
             precision=dtype if isinstance(dtype, str) else jnp.dtype(dtype).name,
             preprocessing=preprocessing,
-            views=_positive("views", views),
+            views=filling.positive("views", views),
         )
         agreement.check_made_alike(self.directory, self._said)
 
     def fill(
-        self, dataset: Source, *, batch_size: int = 64, rank: int = 0, ranks: int = 1, progress: bool = True
+        self,
+        dataset: Source,
+        *,
+        batch_size: int = 64,
+        rank: int = 0,
+        ranks: int = 1,
+        verify: bool = True,
+        progress: bool = True,
     ) -> None:
         """Computes and stores what is missing; shards that are damaged are computed again.
 
@@ -109,6 +114,8 @@ class FeatureCache:
             batch_size: how many samples go through the model at a time.
             rank: which of the processes that fill the cache this one is.
             ranks: how many there are.
+            verify: whether every byte that is there is read and compared with its digest before; if not, only headers
+                and sizes are looked at.
             progress: whether to show a bar, on a terminal.
 
         Raises:
@@ -117,28 +124,19 @@ class FeatureCache:
             CacheSpaceError: the disk has no room.
             LineError: samples have other shapes or dtypes than the line's example.
         """
-        if not 0 <= rank < ranks:
-            raise CacheError(f"cache.fill(rank={rank}, ranks={ranks})", "names no process.", (), "Ranks begin at 0.")
-        keys, samples = self._keys(dataset), Samples.of(dataset, self._split)
+        size = filling.positive("batch_size", batch_size)
+        keys, samples = filling.keys_of(dataset, self._key), Samples.of(dataset, self._split)
         wanted = replace(self._said, samples=len(keys), rest=samples.rest, structure=samples.structure)
         store = agreement.planned(self.directory, wanted)
-        broken = [damage.file for damage in store.verify()]
-        store.forget(broken)
+        run = filling.Filling(store, keys, rank=rank, ranks=ranks, verify=verify, progress=progress)
         self._check_samples(samples, keys, store)
-        todo = [store.missing(keys, view) for view in range(wanted.views)]
-        check_budget(self.directory, wanted, self._budget)
-        check_disk(self.directory, wanted, wanted.rows - sum(map(len, todo)))
-        size = min(_positive("batch_size", batch_size), len(keys))
-        store.create()
-        store.remove([*broken, *store.leftovers_of(rank, ranks)])
-        mine = [[index for index in indices if index % ranks == rank] for indices in todo]
-        writer = store.writer(rank)
-        with counting(f"Filling {self.directory.name}", sum(map(len, mine)), shown=progress) as done:
-            for view, indices in enumerate(mine):
-                for some, packed in samples.batches(indices, size):
-                    writer.add(view, [keys[index] for index in some], self._columns(packed, wanted, len(some), size))
-                    done(len(some))
-            writer.flush()
+        size = min(size, len(keys))
+
+        def batches(indices: list[int]) -> Iterator[tuple[Sequence[int], filling.Columns]]:
+            for some, packed in samples.batches(indices, size):
+                yield some, self._columns(packed, wanted, len(some), size)
+
+        run.run(self._budget, batches)
 
     def dataset(self, dataset: Source) -> CachedSource:
         """The dataset with features in place of what goes into the model.
@@ -150,7 +148,7 @@ class FeatureCache:
             CacheError: not all of its samples are stored, or it is another dataset.
             DamagedCacheError: what was stored is damaged.
         """
-        keys = self._keys(dataset)
+        keys = filling.keys_of(dataset, self._key)
         store = agreement.complete(self.directory, self._said, keys)
         manifest = store.manifest
         if manifest.views == 1:
@@ -169,12 +167,6 @@ class FeatureCache:
         store = Store(self.directory, there)
         rows = f"{store.rows // there.views} of {there.samples} samples"
         return f"FeatureCache({str(self.directory)!r}, {rows}, {words}, {shown(store.nbytes)})"
-
-    def _keys(self, dataset: Source) -> list[Key]:
-        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-            problem = f"needs samples by index, and {type(dataset).__name__} has none."
-            raise CacheError("A feature cache", problem, (), "Give a dataset with __len__ and __getitem__.")
-        return agreement.keys_of(len(dataset), self._key)
 
     def _check_samples(self, samples: Samples, keys: list[Key], store: Store) -> None:
         some = agreement.probes(len(keys))
@@ -202,9 +194,3 @@ def _sources(samples: dict[int, Packed]) -> dict[int, bytes]:
 def _filled_up(rows: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
     """Rows, so many of them: the last one as often as it takes."""
     return rows if len(rows) == size else np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])
-
-
-def _positive(name: str, number: int) -> int:
-    if type(number) is not int or number < 1:
-        raise CacheError(f"{name}={number!r}", "is no number of them.", (), f"Write {name}=1, or more.")
-    return number

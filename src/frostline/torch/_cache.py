@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
@@ -12,11 +12,9 @@ import torch
 from torch.utils.data import Dataset
 
 from frostline._core.errors import CacheError
-from frostline.features import agreement, precision
+from frostline.features import agreement, filling, precision
 from frostline.features.columns import SOURCE
 from frostline.features.manifest import Manifest
-from frostline.features.progress import counting
-from frostline.features.room import check_budget, check_disk
 from frostline.features.shards import Damage, Key
 from frostline.features.sizes import parsed, shown
 from frostline.features.store import Store
@@ -84,7 +82,7 @@ class FeatureCache:
             samples=0,
             precision=str(dtype).removeprefix("torch."),
             preprocessing=preprocessing,
-            views=_positive("views", views),
+            views=filling.positive("views", views),
         )
         agreement.check_made_alike(self.directory, self._said)
 
@@ -120,29 +118,19 @@ class FeatureCache:
             CacheSpaceError: the disk has no room.
             StaleCacheError: what is below the line is not what it was.
         """
-        if not 0 <= rank < ranks:
-            raise CacheError(f"cache.fill(rank={rank}, ranks={ranks})", "names no process.", (), "Ranks begin at 0.")
         self._watch.check(bytes_too=True)
-        keys, samples = self._keys(dataset), Samples.of(dataset, self._split)
+        keys, samples = filling.keys_of(dataset, self._key), Samples.of(dataset, self._split)
         packing = samples.packing
         wanted = replace(self._said, samples=len(keys), rest=packing.rest, structure=packing.structure)
         store = agreement.planned(self.directory, wanted)
-        broken = [damage.file for damage in (_verified(store, shown=progress) if verify else store.damages)]
-        store.forget(broken)
+        run = filling.Filling(store, keys, rank=rank, ranks=ranks, verify=verify, progress=progress)
         self._check_samples(samples, keys, store)
-        todo = [store.missing(keys, view) for view in range(wanted.views)]
-        check_budget(self.directory, wanted, self._budget)
-        check_disk(self.directory, wanted, wanted.rows - sum(map(len, todo)))
-        store.create()
-        store.remove([*broken, *store.leftovers_of(rank, ranks)])
-        mine = [[index for index in indices if index % ranks == rank] for indices in todo]
-        writer = store.writer(rank)
-        with counting(f"Filling {self.directory.name}", sum(map(len, mine)), shown=progress) as done:
-            for view, indices in enumerate(mine):
-                for some, packed in samples.batches(indices, batch_size, num_workers):
-                    writer.add(view, [keys[index] for index in some], self._columns(packed, wanted))
-                    done(len(some))
-            writer.flush()
+
+        def batches(indices: list[int]) -> Iterator[tuple[Sequence[int], filling.Columns]]:
+            for some, packed in samples.batches(indices, batch_size, num_workers):
+                yield some, self._columns(packed, wanted)
+
+        run.run(self._budget, batches)
 
     def dataset(self, dataset: Dataset[Any]) -> CachedDataset:
         """The dataset with features in place of what goes into the model.
@@ -156,7 +144,7 @@ class FeatureCache:
             StaleCacheError: what is below the line is not what it was.
         """
         self._watch.check(bytes_too=True)
-        keys = self._keys(dataset)
+        keys = filling.keys_of(dataset, self._key)
         store = agreement.complete(self.directory, self._said, keys)
         manifest = store.manifest
         if manifest.views == 1:
@@ -176,12 +164,6 @@ class FeatureCache:
         store = Store(self.directory, there)
         rows = f"{store.rows // there.views} of {there.samples} samples"
         return f"FeatureCache({str(self.directory)!r}, {rows}, {words}, {shown(store.nbytes)})"
-
-    def _keys(self, dataset: Dataset[Any]) -> list[Key]:
-        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-            problem = f"needs samples by index, and {type(dataset).__name__} has none."
-            raise CacheError("A feature cache", problem, (), "Give a dataset with __len__ and __getitem__.")
-        return agreement.keys_of(len(dataset), self._key)
 
     def _check_samples(self, samples: Samples, keys: list[Key], store: Store) -> None:
         some = agreement.probes(len(keys))
@@ -203,14 +185,3 @@ class FeatureCache:
                 raise CacheError("line.below(*inputs)", problem, (), "Draw the line with an example of the dataset.")
             columns |= encoded(value, number, batch.detach().cpu())
         return columns
-
-
-def _verified(store: Store, *, shown: bool) -> list[Damage]:
-    with counting(f"Checking {store.folder.name}", len(store.shards), shown=shown) as done:
-        return store.verify(lambda: done(1))
-
-
-def _positive(name: str, number: int) -> int:
-    if type(number) is not int or number < 1:
-        raise CacheError(f"{name}={number!r}", "is no number of them.", (), f"Write {name}=1, or more.")
-    return number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import CodeType
 from typing import Any
@@ -14,18 +15,19 @@ ATTRIBUTE = "_frostline_forward"
 REPLICATE = "_replicate_for_data_parallel"
 
 
-class StillForward:
-    """Stands in for ``module.forward`` while the module is frozen.
+class StandIn(ABC):
+    """Stands in for ``module.forward``.
 
     It is set on the instance, so it is copied and pickled with the module, and a direct call of
     ``module.forward`` goes through it too.
+
+    Attributes:
+        module: whose forward it is.
+        earlier: what stood in for it before; None is the forward of its class.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        earlier = module.__dict__.get("forward")
-        self.earlier: Callable[..., Any] | None = earlier.earlier if isinstance(earlier, StillForward) else earlier
-        self.trusted: Trusted = set()
+    def __init__(self, module: nn.Module, earlier: Callable[..., Any] | None) -> None:
+        self.module, self.earlier = module, earlier
 
     @property
     def __wrapped__(self) -> Callable[..., Any]:
@@ -36,6 +38,19 @@ class StillForward:
     def __code__(self) -> CodeType:
         """Of the forward that this one stands for; ``torch.export`` says where it is."""
         return self.__wrapped__.__code__
+
+    @abstractmethod
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What a call computes."""
+
+
+class StillForward(StandIn):
+    """Stands in for ``module.forward`` while the module is frozen."""
+
+    def __init__(self, module: nn.Module) -> None:
+        earlier = module.__dict__.get("forward")
+        super().__init__(module, earlier.earlier if isinstance(earlier, StillForward) else earlier)
+        self.trusted: Trusted = set()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if ATTRIBUTE not in self.module.__dict__:  # removed, and still inside somebody's wrapper

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from types import CodeType
 from typing import Any
 
 import torch
@@ -32,28 +31,13 @@ def bare() -> Iterator[None]:
         _thread.is_bare = before
 
 
-class Patch(ABC):
-    """Stands in for ``module.forward``.
-
-    It is set on the instance, so it is copied and pickled with the module, runs inside the module's hooks, and is
-    gone through by a direct call of ``module.forward`` too. What is traced by a compiler passes it by.
-    """
+class Patch(_forward.StandIn):
+    """Stands in for ``module.forward``, inside the module's hooks. What is traced by a compiler passes it by."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        self.earlier: Callable[..., Any] | None = module.__dict__.get("forward")
+        super().__init__(module, module.__dict__.get("forward"))
         self.is_installed = True
         module.__dict__["forward"] = self
-
-    @property
-    def __wrapped__(self) -> Callable[..., Any]:
-        """The forward that this one stands for; ``inspect.signature`` reads it."""
-        return self.earlier or type(self.module).forward.__get__(self.module)
-
-    @property
-    def __code__(self) -> CodeType:
-        """Of the forward that this one stands for; ``torch.export`` says where it is."""
-        return self.__wrapped__.__code__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         # Removed, it may still be inside somebody's wrapper.
