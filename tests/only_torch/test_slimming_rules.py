@@ -15,6 +15,14 @@ from frostline.torch import _codecs, _slim, _slimming
 from frostline.torch._rules import RULES, table
 from only_torch.slimmed import Through, agree
 
+
+@pytest.fixture(autouse=True)
+def _garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was dropped is not a number; memory that nobody has written to may by chance hold what was dropped."""
+    unpack = _codecs.Dropped.unpack
+    monkeypatch.setattr(_codecs.Dropped, "unpack", lambda self, kept: unpack(self, kept).fill_(float("nan")))
+
+
 SPECIAL = (float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1e-45, -1e-45, 6.0, -1.0, 1.0, 3.0, -3.0, 0.5, -0.5)
 
 
