@@ -13,7 +13,6 @@ import numpy as np
 from frostline._core.cost import Cost
 from frostline.demo.budget import Budget
 from frostline.demo.contest import Run, Tick
-from frostline.demo.framework import Learner
 
 
 @final
@@ -29,6 +28,7 @@ class Limits:
         cached_bytes: what is stored for all labelled scans.
         other: how many numbers of the head are others after learning from the cache than after learning live.
         values: how many there are.
+        apart: by how much at most.
     """
 
     cost: Cost
@@ -38,6 +38,7 @@ class Limits:
     cached_bytes: int
     other: int
     values: int
+    apart: float
 
     def to_dict(self) -> dict[str, object]:
         """As JSON-able data."""
@@ -51,6 +52,7 @@ class Limits:
             "cached_bytes": self.cached_bytes,
             "head_values_other_than_live": self.other,
             "head_values": self.values,
+            "largest_difference": self.apart,
         }
 
 
@@ -70,19 +72,14 @@ def explored(run: Run, budget: Budget, tick: Tick) -> Limits:
             cached.step(places)
             tick("learn 5 to 9 from the cache")
         stored = cached.nbytes
-    differ = _differing(live, from_cache)
+    mine, theirs = live.head_values(), from_cache.head_values()
     return Limits(
         cost=live.cost(scans[np.arange(budget.batch)]),
         full_seconds=median(full.seconds),
         live_seconds=median(live.seconds),
         cached_seconds=median(cached.seconds),
         cached_bytes=stored,
-        other=sum(map(int, differ)),
-        values=len(differ),
+        other=int((mine.view(np.uint32) != theirs.view(np.uint32)).sum()),
+        values=len(mine),
+        apart=float(np.abs(mine - theirs).max()),
     )
-
-
-def _differing(one: Learner, other: Learner) -> list[bool]:
-    """Which numbers of the two heads differ in a bit."""
-    mine, theirs = one.head_values(), other.head_values()
-    return [bool(differs) for differs in mine.view(np.uint32) != theirs.view(np.uint32)]

@@ -70,17 +70,13 @@ def near_the_limit(outcome: Outcome) -> str:
     """What the frozen trunk costs against the least that it could, and from the cache."""
     limits = outcome.limits
     cost, full, cached = limits.cost, limits.full_seconds, limits.cached_seconds
-    same = (
-        "is bitwise the one"
-        if limits.other == 0
-        else f"has {limits.other} of {limits.values} numbers other than the one"
-    )
+    apart = f"differs from the one that learnt live by {limits.apart:.0e} at most"
+    same = "is bitwise the one that learnt live" if limits.other == 0 else apart
     return (
         f"With the frozen trunk a step is at {cost.flop_percent:.0f} % of the FLOP limit and {cost.byte_percent:.0f} % "
         f"of the limit of what is saved for backward. From the cache ({human(limits.cached_bytes)} for "
         f"{5 * outcome.budget.labelled} scans) it takes {times(cached, limits.live_seconds)} the time of a live step, "
-        f"{times(cached, full)} that of a step that trains everything; the head that learnt from it {same} that "
-        "learnt live."
+        f"{times(cached, full)} that of a step that trains everything; the head that learnt from it {same}."
     )
 
 
