@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from benchmarks.zoo.residual import Bottleneck
+
 Model = tuple[nn.Sequential, torch.Tensor]
 """``first``, ``middle`` and ``last`` in a sequence, and a batch for it."""
 
@@ -27,27 +29,6 @@ def mlp() -> Model:
     middle = nn.Sequential(*(m for _ in range(48) for m in (nn.Linear(width, width), nn.ReLU())))
     model = chain(nn.Sequential(nn.Linear(64, width), nn.ReLU()), middle, nn.Linear(width, 10))
     return model, torch.randn(384, 64)
-
-
-class Bottleneck(nn.Module):
-    """The block of a ResNet-50."""
-
-    def __init__(self, before: int, width: int, stride: int) -> None:
-        super().__init__()
-        after = 4 * width
-        self.conv1, self.bn1 = nn.Conv2d(before, width, 1, bias=False), nn.BatchNorm2d(width)
-        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
-        self.conv3, self.bn3 = nn.Conv2d(width, after, 1, bias=False), nn.BatchNorm2d(after)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample: nn.Module = nn.Identity()
-        if stride != 1 or before != after:
-            shortcut = nn.Conv2d(before, after, 1, stride, bias=False)
-            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(after))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.relu(self.bn2(self.conv2(y)))
-        return self.relu(self.bn3(self.conv3(y)) + self.downsample(x))
 
 
 def resnet() -> Model:

@@ -88,14 +88,9 @@ def draw_costs(places: Sequence[Axes], outcome: Outcome, ink: Ink) -> None:
     """Draws what a step of each way costs, on four axes."""
     ways = [score.way for score in outcome.scores]
     for axes, title, (values, labels) in zip(places, COST_TITLES, _costs(outcome.scores), strict=True):
-        bars = axes.barh(range(len(ways)), values, color=[COLORS[way] for way in ways], height=0.68)
-        axes.bar_label(bars, labels, padding=5, color=ink.dark, fontsize=10)
-        axes.set_title(title, loc="left", color=ink.dark, fontsize=11)
+        _bars(axes, title, values, labels, [COLORS[way] for way in ways], ink)
         # Room for the label of the longest bar.
-        axes.set(xlim=(0, 1.75 * max(values)), xticks=[], yticks=[])
-        axes.invert_yaxis()
-        axes.spines[["top", "right", "bottom"]].set_visible(False)
-        axes.spines["left"].set_color(ink.rule)
+        axes.set_xlim(0, 1.75 * max(values))
     places[0].set_yticks(range(len(ways)), ways)
     places[0].tick_params(length=0, pad=8, labelsize=11)
     for label, way in zip(places[0].get_yticklabels(), ways, strict=True):
@@ -118,16 +113,9 @@ def _costs(scores: Sequence[Score]) -> list[tuple[list[float], list[str]]]:
 def draw_limits(places: Sequence[Axes], outcome: Outcome, ink: Ink) -> None:
     """Draws what a step costs, could cost, and costs from the cache, on three axes."""
     for axes, (title, bars) in zip(places, _limits(outcome.limits).items(), strict=True):
-        values, labels = [bar.value for bar in bars], [bar.label for bar in bars]
-        drawn = axes.barh(range(len(bars)), values, color=[LIMIT_COLORS[bar.name] for bar in bars], height=0.68)
-        names = [f"{bar.name}  {label}" for bar, label in zip(bars, labels, strict=True)]
-        axes.bar_label(drawn, names, padding=5, color=ink.dark, fontsize=10)
-        axes.set_title(title, loc="left", color=ink.dark, fontsize=11)
-        # Room for the label of the longest bar.
-        axes.set(xlim=(0, 2.6 * max(values)), xticks=[], yticks=[])
-        axes.invert_yaxis()
-        axes.spines[["top", "right", "bottom"]].set_visible(False)
-        axes.spines["left"].set_color(ink.rule)
+        values, labels = [bar.value for bar in bars], [f"{bar.name}  {bar.label}" for bar in bars]
+        _bars(axes, title, values, labels, [LIMIT_COLORS[bar.name] for bar in bars], ink)
+        axes.set_xlim(0, 2.6 * max(values))
 
 
 @final
@@ -155,6 +143,18 @@ def _limits(limits: Limits) -> dict[str, list[Bar]]:
         "operations a step": [Bar(name, bill.flops, flops(bill.flops)) for name, bill in bills.items()],
         "time a step": [Bar(name, seconds, f"{1000 * seconds:.2f} ms") for name, seconds in times.items()],
     }
+
+
+def _bars(
+    axes: Axes, title: str, values: Sequence[float], labels: Sequence[str], colors: Sequence[str], ink: Ink
+) -> None:
+    bars = axes.barh(range(len(values)), values, color=colors, height=0.68)
+    axes.bar_label(bars, labels, padding=5, color=ink.dark, fontsize=10)
+    axes.set_title(title, loc="left", color=ink.dark, fontsize=11)
+    axes.set(xticks=[], yticks=[])
+    axes.invert_yaxis()
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.spines["left"].set_color(ink.rule)
 
 
 def _label_ends(axes: Axes, outcome: Outcome) -> None:

@@ -10,6 +10,7 @@ from frostline._core.errors import CacheError
 from frostline.features.columns import SOURCE
 from frostline.features.manifest import Manifest
 from frostline.features.shards import Key
+from frostline.features.sizes import shown
 from frostline.features.store import Store, found
 
 # So many samples are read twice to see whether they are random; a flip of one in two is missed once in 256.
@@ -169,3 +170,13 @@ def _another(folder: Path) -> str:
 
 def _rest(manifest: Manifest) -> object:
     return [str(column.of(1)) for column in manifest.rest], manifest.structure
+
+
+def state_of(folder: Path, said: Manifest) -> str:
+    """What a cache that was made alike is, in one line."""
+    there = check_made_alike(folder, said)
+    if there is None:
+        return f"FeatureCache({str(folder)!r}, empty, {said.precision})"
+    store = Store(folder, there)
+    rows = f"{store.rows // there.views} of {there.samples} samples"
+    return f"FeatureCache({str(folder)!r}, {rows}, {said.precision}, {shown(store.nbytes)})"

@@ -96,3 +96,13 @@ def count(structure: Structure) -> int:
 
 def _below(structure: Structure) -> list[Structure]:
     return list(structure[2:] if structure[0] == "dict" else structure[1:])
+
+
+def first(sample: Any) -> tuple[Any, Any]:
+    """The first part of a sample, which goes into the model, and the rest; all of it, if it is no tuple and no list.
+
+    Example:
+        >>> first(("image", "label", "weight")), first("image")
+        (('image', ('label', 'weight')), ('image', ()))
+    """
+    return (sample[0], tuple(sample[1:])) if isinstance(sample, tuple | list) else (sample, ())

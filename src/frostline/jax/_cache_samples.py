@@ -31,16 +31,6 @@ class Source(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-def first(sample: Any) -> tuple[Any, Any]:
-    """The first part of a sample goes into the model; all of it, if it is no tuple and no list.
-
-    Example:
-        >>> first(("image", "label", "weight")), first("image")
-        (('image', ('label', 'weight')), ('image', ()))
-    """
-    return (sample[0], tuple(sample[1:])) if isinstance(sample, (tuple, list)) else (sample, ())
-
-
 @final
 @dataclass(frozen=True)
 class Packed:

@@ -115,6 +115,14 @@ def _same(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
+def refuse_no_budget(budget: object) -> None:
+    """Raises `BudgetValueError` for what is neither bytes nor a fraction."""
+    is_bytes = isinstance(budget, int) and not isinstance(budget, bool) and budget >= 1
+    is_fraction = isinstance(budget, float) and 0 < budget <= 1
+    if not is_bytes and not is_fraction:
+        raise BudgetValueError(budget)
+
+
 def attach(model: nn.Module, budget: float) -> Callable[[], None]:
     """Keeps what a model saves for backward to a budget, in place, by checkpointing frozen blocks.
 
@@ -148,8 +156,5 @@ def attach(model: nn.Module, budget: float) -> Callable[[], None]:
         >>> any("forward" in vars(module) for module in model.modules())
         False
     """
-    is_bytes = isinstance(budget, int) and not isinstance(budget, bool) and budget >= 1
-    is_fraction = isinstance(budget, float) and 0 < budget <= 1
-    if not is_bytes and not is_fraction:
-        raise BudgetValueError(budget)
+    refuse_no_budget(budget)
     return BudgetedForward(model, budget).remove

@@ -16,11 +16,12 @@ from frostline.features import agreement, filling, precision
 from frostline.features.columns import SOURCE
 from frostline.features.manifest import Manifest
 from frostline.features.shards import Damage, Key
-from frostline.features.sizes import parsed, shown
+from frostline.features.sizes import parsed
 from frostline.features.store import Store
+from frostline.features.structure import first
 from frostline.torch._cache_codec import encoded, raw
 from frostline.torch._cache_data import CachedDataset, Rows
-from frostline.torch._cache_samples import Packed, Packing, Samples, Split, first
+from frostline.torch._cache_samples import Packed, Packing, Samples, Split
 from frostline.torch._cache_watch import Below, Watch
 
 
@@ -158,12 +159,7 @@ class FeatureCache:
         return Store.opened(self.directory).verify()
 
     def __repr__(self) -> str:
-        there, words = agreement.check_made_alike(self.directory, self._said), self._said.precision
-        if there is None:
-            return f"FeatureCache({str(self.directory)!r}, empty, {words})"
-        store = Store(self.directory, there)
-        rows = f"{store.rows // there.views} of {there.samples} samples"
-        return f"FeatureCache({str(self.directory)!r}, {rows}, {words}, {shown(store.nbytes)})"
+        return agreement.state_of(self.directory, self._said)
 
     def _check_samples(self, samples: Samples, keys: list[Key], store: Store) -> None:
         some = agreement.probes(len(keys))

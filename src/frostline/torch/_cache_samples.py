@@ -25,17 +25,6 @@ _INPUT, _REST = "What goes into the model", "Part {} of the rest of a sample"
 _SPLIT = "FeatureCache(..., split=lambda sample: (inputs, rest))"
 
 
-def first(sample: Any) -> tuple[Any, Any]:
-    """The first part of a sample goes into the model; all of it, if it is a tensor.
-
-    Example:
-        >>> from frostline.torch._cache_samples import first
-        >>> first(("image", "label", "weight")), first("image")
-        (('image', ('label', 'weight')), ('image', ()))
-    """
-    return (sample[0], tuple(sample[1:])) if isinstance(sample, (tuple, list)) else (sample, ())
-
-
 @final
 @dataclass(frozen=True)
 class Packed:

@@ -101,7 +101,7 @@ def lean(model: nn.Module, *, exact: bool = True, memory_budget: float | None = 
     if not plan_of(read).frozen:
         raise NothingFrozenError("lean(model)", len(read.inventory.params), 'freeze(model, "encoder")')
     if memory_budget is not None:
-        _budget.attach(read.root, memory_budget)()  # refuses what is no budget, while nothing has changed
+        _budget.refuse_no_budget(memory_budget)
     _take_off(read.root)
     ways_back = [attach(read.root) for attach in _mechanisms(exact=exact, memory_budget=memory_budget)]
     return Lean(ways_back, exact=exact, memory_budget=memory_budget)

@@ -20,6 +20,7 @@ from frostline.demo.framework import Scores
 from frostline.demo.scans import Scans
 from frostline.demo.with_torch.cached import Cached
 from frostline.demo.with_torch.network import Network, new_network
+from frostline.torch._saved import saving
 
 
 @final
@@ -96,20 +97,12 @@ class Learner:
     def saved_bytes(self, batch: Scans) -> int:
         """The size of what one forward pass keeps for the backward pass, not counting the network itself."""
         network = copy.deepcopy(self.network)  # a forward pass moves statistics
-        own = {kept.untyped_storage().data_ptr() for kept in network.state_dict().values()}
-        saved: dict[int, int] = {}
-
-        def note(tensor: torch.Tensor) -> torch.Tensor:
-            storage = tensor.untyped_storage()
-            saved[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
         images, labels = _tensors(batch)
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        with saving(network) as saved:
             loss = _loss(network, images, labels)
-        # While the loss lives, so do the tensors, and no two of them share an address.
+        kept = saved.nbytes  # while the loss lives, and with it what it holds
         del loss
-        return sum(size for address, size in saved.items() if address not in own)
+        return kept
 
     def cost(self, batch: Scans) -> Cost:
         """The account of one step."""
