@@ -14,8 +14,8 @@ from rich.console import Console, RenderableType
 
 from frostline._core.errors import FrostlineError, NoMatchError
 from frostline._core.plan import Plan
-from frostline._core.report import report
-from frostline._core.resolve import resolve
+from frostline._core.reporting.report import report
+from frostline._core.selecting.resolve import resolve
 from frostline.checkpoint.comparison import Comparison
 from frostline.checkpoint.delta_file import DeltaFile
 from frostline.checkpoint.inventory import Guess

@@ -17,7 +17,7 @@ import frostline.jax as fj
 import frostline.torch as ft
 from conformance.twins import NETS, Twins
 from frostline import NothingFrozenError
-from frostline.torch import _slim
+from frostline.torch._lean import slim as _slim
 from only_torch.slimmed import slimmed
 
 FROZEN = {

@@ -11,8 +11,8 @@ import numpy as np
 from jax import Array, lax
 
 import frostline.jax as fj
-from frostline.jax._cost_trace import Asked
-from frostline.jax._survey import survey
+from frostline.jax._cost.step import Asked
+from frostline.jax._freezing.survey import survey
 
 Loss = Callable[[Any, Array], Array]
 PLACES = {"prefix": "[:2]", "middle": "[1:3]", "suffix": "[1:]", "scattered": "[1]"}

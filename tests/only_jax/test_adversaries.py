@@ -14,7 +14,7 @@ from jax import Array
 
 import frostline.jax as fj
 from frostline import LayerError, MovedError
-from frostline.jax import _slots
+from frostline.jax._uses import slots as _slots
 from only_jax.trees import chain, contents, loss
 
 

@@ -14,9 +14,9 @@ from jax import lax
 
 import frostline.jax as fj
 from frostline import Plan, SamePathError, UnsupportedError
-from frostline.jax import _flow
-from frostline.jax._audit import Audit, audit
-from frostline.jax._flow import Gradient
+from frostline.jax._inspection.audit import Audit, audit
+from frostline.jax._jaxpr import flow as _flow
+from frostline.jax._jaxpr.flow import Gradient
 from only_jax.audited import LOSSES, Params, far_behind_a_zero_rule, from_nothing_by_rule, plain
 
 each = pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from jax import lax
 
 import frostline.jax as fj
 from frostline import CostError, NothingTrainableError
-from frostline._core.cost import Bill
+from frostline._core.reporting.cost import Bill
 from only_jax.costed import (
     FLAT,
     MODELS,

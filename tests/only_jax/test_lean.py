@@ -13,8 +13,8 @@ from jax import lax
 
 import frostline.jax as fj
 from frostline import NothingFrozenError, UnsupportedError
-from frostline.jax import _lean_choice
-from frostline.jax._lean_rewriting import Rewriting
+from frostline.jax._lean import regions as _lean_choice
+from frostline.jax._lean.rewriting import Rewriting
 from only_jax.costed import FLAT, MODELS, SQUARE, data, kept, made, predicted, products, stack, weights
 
 gelu = stack(jax.nn.gelu)

@@ -9,7 +9,7 @@ import pytest
 
 import frostline.jax as fj
 from frostline import SelectorError
-from frostline.jax import _slots
+from frostline.jax._uses import slots as _slots
 
 
 @pytest.mark.parametrize("together", [["body", "head"], ("body", "head")])
@@ -52,6 +52,6 @@ class TestObjects:
         tree = [{"w": jnp.ones(1)} for _ in range(40)]
         looked: list[int] = []
         original = _slots.children
-        monkeypatch.setattr("frostline.jax._objects.children", lambda node: looked.append(1) or original(node))
+        monkeypatch.setattr("frostline.jax._freezing.objects.children", lambda node: looked.append(1) or original(node))
         assert len(fj.plan(fj.freeze(tree, *tree[:30])).frozen) == 30
         assert looked == []

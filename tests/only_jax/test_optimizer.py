@@ -12,9 +12,9 @@ import optax
 import pytest
 
 import frostline.jax as fj
-from frostline.jax._moments import state_bytes
-from frostline.jax._optimizer import optimizer
-from frostline.jax._updates import Still
+from frostline.jax._training.moments import state_bytes
+from frostline.jax._training.optimizer import optimizer
+from frostline.jax._training.updates import Still
 from only_jax.bits import bits, moved
 
 FROZEN = {"body.w", "body.b", "odd"}

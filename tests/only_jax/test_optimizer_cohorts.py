@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import frostline.jax as fj
-from frostline.jax._optimizer import optimizer
+from frostline.jax._training.optimizer import optimizer
 from only_jax.bits import bits
 
 NAMES = ("a", "b", "c")

@@ -13,7 +13,7 @@ import pytest
 
 import frostline.jax as fj
 from frostline import FrostlineError, UnsupportedError
-from frostline.jax._optimizer import optimizer
+from frostline.jax._training.optimizer import optimizer
 
 
 def net() -> dict[str, Any]:

@@ -15,8 +15,8 @@ import pytest
 
 import frostline.jax as fj
 from frostline import BindError
-from frostline.jax._moments import state_bytes
-from frostline.jax._optimizer import optimizer
+from frostline.jax._training.moments import state_bytes
+from frostline.jax._training.optimizer import optimizer
 from only_jax.bits import bits
 from only_jax.stepped import follow, gradients, kept_of, net, raw, step, walked
 

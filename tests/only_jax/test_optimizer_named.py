@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import frostline.jax as fj
 from frostline import FrostlineError
-from frostline.jax._optimizer import optimizer
+from frostline.jax._training.optimizer import optimizer
 from only_jax.bits import bits
 from only_jax.stepped import follow, kept_of, net, raw, step, walked
 

@@ -12,7 +12,7 @@ import pytest
 
 import frostline.jax as fj
 from frostline import BindError, FrostlineError, NoMatchError, Rule, glob, layerwise, of_type
-from frostline.jax._optimizer import optimizer
+from frostline.jax._training.optimizer import optimizer
 from only_jax.bits import bits
 
 

@@ -11,8 +11,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 import frostline.torch as ft
-from frostline._core.cost import Bill
-from frostline.torch._saved import saving
+from frostline._core.reporting.cost import Bill
+from frostline.torch._autograd.saved import saving
 
 CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}
 PARTS = ("prefix", "middle", "suffix", "scattered")

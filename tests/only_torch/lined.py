@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import frostline.torch as ft
-from frostline.torch._line import Line
+from frostline.torch._line.line import Line
 from only_torch.bits import bits
 
 PREFIXES = {

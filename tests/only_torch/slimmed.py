@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import frostline.torch as ft
-from frostline.torch import _slim, _slimming
-from frostline.torch._codecs import Codec
-from frostline.torch._nodes import names, slots
+from frostline.torch._lean import slim as _slim
+from frostline.torch._lean import slimming as _slimming
+from frostline.torch._lean.codecs import Codec
+from frostline.torch._lean.nodes import names, slots
 from only_torch.bits import bits
 
 PICTURE = torch.linspace(-2, 2, 384).sin().reshape(2, 3, 8, 8)

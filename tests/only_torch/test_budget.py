@@ -12,12 +12,13 @@ from torch.utils.checkpoint import checkpoint
 
 import frostline.torch as ft
 from frostline import BudgetError, BudgetValueError, UnsupportedError
-from frostline.torch import _slim, _slimming
-from frostline.torch._budget import attach
-from frostline.torch._checkpointed import CheckpointedForward
-from frostline.torch._patch import Patch
-from frostline.torch._rehearsal import Recorder, rehearse
-from frostline.torch._saved import saving
+from frostline.torch._autograd.fake_run import Recorder, rehearse
+from frostline.torch._autograd.saved import saving
+from frostline.torch._holding.patch import Patch
+from frostline.torch._lean import slim as _slim
+from frostline.torch._lean import slimming as _slimming
+from frostline.torch._lean.budget import attach
+from frostline.torch._lean.checkpointed import CheckpointedForward
 from only_torch.bits import bits, contents, gradients
 
 # model -> the part of what plain freezing saves that is asked for, and the blocks that are taken.

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import frostline.torch as ft
 from frostline import CacheError, StaleCacheError
-from frostline.torch._line import frostline
+from frostline.torch._line.line import frostline
 from only_torch.bits import bits, contents
 
 

@@ -14,7 +14,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import frostline.torch as ft
 from frostline.schedules import LISA, HiFT, Phase, Phases, Schedule, Span, ULMFiT
-from frostline.torch._even import Even
+from frostline.torch._training.compiled_blocks import Even
 from only_torch.bits import bits
 
 # PyTorch's compiler looks at it, and hides its own warning from all but those who make errors of warnings.

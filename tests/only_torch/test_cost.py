@@ -10,8 +10,9 @@ from benchmarks.zoo import ZOO
 from torch import nn
 
 import frostline.torch as ft
-from frostline._core.cost import Bill
-from frostline.torch import _flops, _saved
+from frostline._core.reporting.cost import Bill
+from frostline.torch._autograd import flops as _flops
+from frostline.torch._autograd import saved as _saved
 from only_torch.counted import PARTS, frozen_part, measured, predicted
 
 

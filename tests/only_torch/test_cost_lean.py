@@ -14,10 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import frostline
 import frostline.torch as ft
-from frostline.torch import _saved, _slim
-from frostline.torch._checkpointed import CheckpointedForward
-from frostline.torch._folding import shadows
-from frostline.torch._patch import patches
+from frostline.torch._autograd import saved as _saved
+from frostline.torch._holding.patch import patches
+from frostline.torch._lean import slim as _slim
+from frostline.torch._lean.checkpointed import CheckpointedForward
+from frostline.torch._lean.folding import shadows
 from only_torch.counted import frozen_part
 from only_torch.slimmed import derivatives, slimmed
 
@@ -115,8 +116,8 @@ def test_what_is_counted_by_hooks_alone_is_not_what_is_kept(monkeypatch: pytest.
     model = leaned()
     shown = kept(model, (X,))
     assert ft.cost(model, X).now.saved_bytes == pytest.approx(shown, rel=0.02)
-    monkeypatch.setattr("frostline.torch._nodes.Kept", ())
-    monkeypatch.setattr("frostline.torch._nodes.isinstance", lambda *_: False, raising=False)
+    monkeypatch.setattr("frostline.torch._lean.nodes.Kept", ())
+    monkeypatch.setattr("frostline.torch._lean.nodes.isinstance", lambda *_: False, raising=False)
     assert ft.cost(model, X).now.saved_bytes > 1.5 * shown
 
 

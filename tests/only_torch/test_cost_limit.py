@@ -11,8 +11,8 @@ from benchmarks.zoo import ZOO
 from torch import Tensor, nn
 
 import frostline.torch as ft
-from frostline.torch._limit import graph
-from frostline.torch._limit_rules import _RULES
+from frostline.torch._autograd.reads import _RULES
+from frostline.torch._cost.limit import graph
 from only_torch.bits import bits
 
 

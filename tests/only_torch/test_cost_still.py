@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import frostline.torch as ft
 from frostline import CostError
-from frostline._core.cost import Bill
+from frostline._core.reporting.cost import Bill
 from only_torch.bits import contents, training
 
 

@@ -136,8 +136,10 @@ class TestFollowing:
         model = net()
         driver = ft.Driver(FreezeOut(["[0]", "[1]", "[2]"], steps=8, t0=0.5, spacing="linear"), model, sgd(model))
         calls = []
-        real = ft._driver.follow
-        monkeypatch.setattr("frostline.torch._driver.follow", lambda *args: calls.append(driver.steps) or real(*args))
+        real = ft._training.driver.follow
+        monkeypatch.setattr(
+            "frostline.torch._training.driver.follow", lambda *args: calls.append(driver.steps) or real(*args)
+        )
         for _ in range(8):
             driver.step()
         # Made before the step is counted.
@@ -312,7 +314,7 @@ class TestRefused:
         model = nn.Sequential(DistributedLike(nn.Linear(2, 2)))
         late = Phases([Span(0, 40_000, Phase()), Span(40_000, None, Phase(["**"]))])
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("frostline.torch._wrapped.DistributedDataParallel", DistributedLike)
+            patch.setattr("frostline.torch._wrappers.DistributedDataParallel", DistributedLike)
             assert self.refused(WrappedError, late, model) == (
                 "'0' is wrapped in DistributedLike, which noted what is trainable when it was made.\n"
                 "It would wait for the gradients of what is frozen now, and not average those of what is thawed now.\n"

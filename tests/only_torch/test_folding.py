@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import frostline.torch as ft
-from frostline.torch._folding import attach, shadows
-from frostline.torch._patch import Patch
-from frostline.torch._saved import saving
+from frostline.torch._autograd.saved import saving
+from frostline.torch._holding.patch import Patch
+from frostline.torch._lean.folding import attach, shadows
 from only_torch.bits import bits, contents, gradients
 
 
@@ -458,7 +458,7 @@ def test_the_input_gradient_flows_into_what_trains() -> None:
 
 
 def test_through_lean_with_slimming_and_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("frostline.torch._slim.SMALL", 0)
+    monkeypatch.setattr("frostline.torch._lean.slim.SMALL", 0)
     model, (x,) = resnet18(small=True)
     moved(model)
     ft.freeze(model, "**", "!conv1", "!bn1")

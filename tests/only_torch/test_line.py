@@ -10,7 +10,7 @@ from benchmarks import zoo
 from torch import nn
 
 import frostline.torch as ft
-from frostline.torch._line import frostline
+from frostline.torch._line.line import frostline
 from only_torch.bits import bits, contents, gradients, moved
 from only_torch.lined import PREFIXES, batch, both_ways, crossing, frozen, outputs, small, step
 

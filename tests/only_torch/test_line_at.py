@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import frostline.torch as ft
-from frostline.torch._line import frostline
+from frostline.torch._line.line import frostline
 from only_torch.bits import contents, gradients, moved
 from only_torch.lined import Net, batch, both_ways, crossing, frozen, outputs, small, step
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import frostline.torch as ft
 from frostline import FrostlineError, LineError, UntraceableError
-from frostline.torch._line import frostline
+from frostline.torch._line.line import frostline
 from only_torch.bits import contents, moved
 from only_torch.lined import Net, small
 

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 import frostline.torch as ft
 from frostline import LineError
-from frostline.torch._line import frostline
+from frostline.torch._line.line import frostline
 from only_torch.lined import both_ways, crossing, outputs
 
 TEXT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 50}

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import frostline.torch as ft
-from frostline.torch import _still
+from frostline.torch._holding import calls as _still
 from only_torch.bits import bits, without_gradient
 
 

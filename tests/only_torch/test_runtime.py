@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 import frostline.torch as ft
 from frostline import RuntimeChoiceError
-from frostline.torch import _candidates, frostline
-from frostline.torch._contest import off
-from frostline.torch._runtime_int8 import Int8Linear
-from frostline.torch._runtime_record import RuntimeRecord, Trial
+from frostline.torch import frostline
+from frostline.torch._runtime import candidates as _candidates
+from frostline.torch._runtime.contest import off
+from frostline.torch._runtime.int8 import Int8Linear
+from frostline.torch._runtime.record import RuntimeRecord, Trial
 from only_torch.bits import bits, contents
 
 

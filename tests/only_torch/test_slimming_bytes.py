@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import frostline.torch as ft
-from frostline.torch import _slim
-from frostline.torch._slimming import Site, Slimming, attach
+from frostline.torch._lean import slim as _slim
+from frostline.torch._lean.slimming import Site, Slimming, attach
 from only_torch.slimmed import Through, slimming
 
 X = torch.zeros(2, 4, 8, 8)

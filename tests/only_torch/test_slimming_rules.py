@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from frostline.torch import _codecs, _slim, _slimming
-from frostline.torch._rules import RULES, table
+from frostline.torch._lean import codecs as _codecs
+from frostline.torch._lean import slim as _slim
+from frostline.torch._lean import slimming as _slimming
+from frostline.torch._lean.rules import RULES, table
 from only_torch.slimmed import Through, agree
 
 

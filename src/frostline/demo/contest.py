@@ -8,7 +8,7 @@ from typing import Any, Literal, final
 
 import numpy as np
 
-from frostline._core.report import Report
+from frostline._core.reporting.report import Report
 from frostline.demo.budget import Budget
 from frostline.demo.framework import Framework, Learner, reads
 from frostline.demo.scans import Lesson, Scans, lesson

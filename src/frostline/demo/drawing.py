@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.ticker import PercentFormatter
 
-from frostline._core.cost_table import flops
-from frostline._core.table import human
+from frostline._core.reporting.cost_table import flops
+from frostline._core.reporting.table import human
 from frostline.demo.contest import Way
 from frostline.demo.limits import Limits
 from frostline.demo.outcome import Outcome, Score

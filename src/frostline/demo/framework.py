@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol, assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from frostline._core.cost import Cost
-from frostline._core.report import Report
+from frostline._core.reporting.cost import Cost
+from frostline._core.reporting.report import Report
 from frostline.demo.scans import Numbers, Scans
 from frostline.demo.sharing import Sharing
 from frostline.demo.words import Words

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from frostline._core.cost import Bill
-from frostline._core.cost_table import flops
-from frostline._core.table import human
+from frostline._core.reporting.cost import Bill
+from frostline._core.reporting.cost_table import flops
+from frostline._core.reporting.table import human
 from frostline.demo.limits import Limits
 from frostline.demo.outcome import Outcome, Score
 from frostline.demo.sharing import Gradients, Sharing

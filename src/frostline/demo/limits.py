@@ -10,7 +10,7 @@ from typing import final
 
 import numpy as np
 
-from frostline._core.cost import Cost
+from frostline._core.reporting.cost import Cost
 from frostline.demo.budget import Budget
 from frostline.demo.contest import Run, Tick
 

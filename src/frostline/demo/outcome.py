@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, median, stdev
 from typing import final
 
-from frostline._core.report import Report
+from frostline._core.reporting.report import Report
 from frostline.demo.budget import Budget
 from frostline.demo.by_hand import ByHand
 from frostline.demo.contest import WAYS, Run, Trace, Way

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from frostline._core.table import human
+from frostline._core.reporting.table import human
 from frostline.demo.budget import Budget
 from frostline.demo.outcome import Outcome, Spread
 from frostline.demo.words import Words

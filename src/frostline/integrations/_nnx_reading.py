@@ -18,7 +18,7 @@ from frostline.integrations._nnx_graph import is_parameter, modules, named, para
 from frostline.integrations._nnx_use import Frozen, hold
 from frostline.jax import _bytes
 from frostline.jax._arrays import described, nbytes
-from frostline.jax._slots import children
+from frostline.jax._uses.slots import children
 
 # A static attribute, as NNX calls it: it goes where the module goes, and a function is traced once for each value.
 # Names that begin like this are no items of an nnx.Dict.

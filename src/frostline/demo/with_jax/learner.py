@@ -17,8 +17,8 @@ import optax
 from jax.extend.core import Literal
 
 import frostline.jax as fj
-from frostline._core.cost import Cost
-from frostline._core.report import Report
+from frostline._core.reporting.cost import Cost
+from frostline._core.reporting.report import Report
 from frostline.demo.framework import Scores
 from frostline.demo.scans import Scans
 from frostline.demo.with_jax.cached import Cached

@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from torch import nn
 
 import frostline.torch as ft
-from frostline._core.cost import Cost
-from frostline._core.report import Report
+from frostline._core.reporting.cost import Cost
+from frostline._core.reporting.report import Report
 from frostline.demo.framework import Scores
 from frostline.demo.scans import Scans
 from frostline.demo.with_torch.cached import Cached
 from frostline.demo.with_torch.network import Network, new_network
-from frostline.torch._saved import saving
+from frostline.torch._autograd.saved import saving
 
 
 @final
