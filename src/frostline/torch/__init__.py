@@ -23,7 +23,7 @@ from frostline.torch._inspection.guard import guard as guard
 from frostline.torch._inspection.report import report as report
 from frostline.torch._lean.lean import Lean as Lean
 from frostline.torch._lean.lean import lean as lean
-from frostline.torch._line.line import Line as Line
+from frostline.torch._line.line import FrostLine as FrostLine
 from frostline.torch._line.line import frostline as frostline
 from frostline.torch._training.binding import Binding as Binding
 from frostline.torch._training.binding import bind as bind
@@ -38,10 +38,10 @@ __all__ = [
     "CachedDataset",
     "Driver",
     "FeatureCache",
+    "FrostLine",
     "Frozen",
     "Handle",
     "Lean",
-    "Line",
     "bind",
     "check",
     "cost",
