@@ -1,4 +1,4 @@
-"""What is below the line in another runtime: within the bound, of the same types, and never stale."""
+"""The part below the line in another runtime: within the bound, of the same types, and never stale."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from torch import Tensor, nn
 import frostline.torch as ft
 from frostline import RuntimeChoiceError
 from frostline.torch import frostline
-from frostline.torch._runtime import candidates as _candidates
+from frostline.torch._runtime import candidates, int8
 from frostline.torch._runtime.benchmark import off
-from frostline.torch._runtime.int8 import Int8Linear
 from frostline.torch._runtime.record import RuntimeRecord, Trial
 from only_torch.bits import bits, contents
 
 
 def mlp() -> tuple[nn.Module, Tensor]:
-    """Frozen but for the last layer."""
+    """Returns a perceptron of which all but the last layer is frozen, and its example."""
     model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 2))
     ft.freeze(model, "[:3]")
     return model, torch.randn(6, 16)
 
 
 def convolutions() -> tuple[nn.Module, Tensor]:
-    """Of pictures, with norms between them."""
+    """Returns convolutions with norms between them, frozen but for the head, and their example."""
     body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2), nn.ReLU())
     model = nn.Sequential(body, nn.Flatten(), nn.Linear(72, 2))
     ft.freeze(model, "[0]")
@@ -40,6 +39,23 @@ def transformer() -> tuple[nn.Module, Tensor]:
     model, (tokens,) = ZOO["bert"](small=True)
     ft.freeze(model, "embeddings", "layer[:2]")
     return model, tokens
+
+
+def without_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(candidates.shutil, "which", lambda name: None)
+
+
+INEXACT = "matrices of eight bits are not multiplied exactly here"
+
+
+def refused_here(runtime: str | None, model: nn.Module, x: Tensor) -> bool:
+    """Whether this processor has no exact product of eight bits for a runtime; then the runtime must be refused."""
+    if runtime is None or "int8" not in runtime or int8.is_exact("cpu"):
+        return False
+    with pytest.raises(RuntimeChoiceError, match=f"cannot run the part below the line: {INEXACT}"):
+        frostline(model, x, runtime=runtime)
+    return True
 
 
 CASES: list[tuple[str, Callable[[], tuple[nn.Module, Tensor]]]] = [
@@ -54,6 +70,8 @@ CASES: list[tuple[str, Callable[[], tuple[nn.Module, Tensor]]]] = [
 @pytest.mark.parametrize(("runtime", "make"), CASES, ids=[f"{name}, {make.__name__}" for name, make in CASES])
 def test_a_runtime_gives_the_boundary_within_the_bound_and_touches_nothing(runtime: str, make: Any) -> None:
     model, x = make()
+    if refused_here(runtime, model, x):
+        return
     before = contents(model)
     (want,) = frostline(model, x).below(x)
     line = frostline(model, x, runtime=runtime)
@@ -69,7 +87,7 @@ def test_a_runtime_gives_the_boundary_within_the_bound_and_touches_nothing(runti
     assert contents(model) == before
 
 
-def test_a_part_without_weights_that_could_be_cast() -> None:
+def test_a_part_without_weights_to_cast() -> None:
     model = nn.Sequential(nn.Embedding(8, 4), nn.Linear(4, 2))
     ft.freeze(model, "[0]")
     with pytest.raises(RuntimeChoiceError, match="no convolution and no linear map is below the line"):
@@ -87,16 +105,41 @@ def test_bfloat16_is_bitwise_autocast() -> None:
 
 
 def test_int8_computes_a_sample_by_itself() -> None:
-    layer, x = Int8Linear(torch.randn(8, 16), torch.randn(8)), torch.randn(4, 16)
+    layer, x = int8.Int8Linear(torch.randn(8, 16), torch.randn(8)), torch.randn(4, 16)
     alone = layer(x[:1])
     x[1:] *= 1000
     assert bits(layer(x)[:1]) == bits(alone)
 
 
 def test_int8_rounds_as_it_says() -> None:
-    layer = Int8Linear(torch.tensor([[127.0, -64.0], [0.0, 0.0]]), torch.tensor([0.5, 0.25]))
+    layer = int8.Int8Linear(torch.tensor([[127.0, -64.0], [0.0, 0.0]]), torch.tensor([0.5, 0.25]))
     assert layer.rounded.tolist() == [[127, 0], [-64, 0]]
     assert layer(torch.tensor([[1.0, 1.0], [0.0, 0.0]])).tolist() == [[63.5, 0.25], [0.5, 0.25]]
+
+
+def saturating(left: Tensor, right: Tensor) -> Tensor:
+    """Multiplies as oneDNN without VNNI: inputs made unsigned by adding 128, pairs of products added in 16 bits."""
+    products = (left.int() + 128)[:, :, None] * right.int()
+    pairs = products.unflatten(1, (-1, 2)).sum(2).clamp(-(2**15), 2**15 - 1)
+    return pairs.sum(1) - 128 * right.int().sum(0)
+
+
+def missing(left: Tensor, right: Tensor) -> Tensor:
+    raise RuntimeError("not implemented")
+
+
+@pytest.mark.parametrize("product", [saturating, missing])
+def test_int8_needs_an_exact_product(product: Callable[[Tensor, Tensor], Tensor]) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(torch, "_int_mm", product)
+        int8.is_exact.cache_clear()
+        assert not int8.is_exact("cpu")
+        model, x = mlp()
+        assert refused_here("int8", model, x)
+        patched.setattr(torch, "_int_mm", lambda left, right: left.int() @ right.int())
+        int8.is_exact.cache_clear()
+        assert int8.is_exact("cpu")
+    int8.is_exact.cache_clear()
 
 
 def test_a_weight_that_an_embedding_reads_too_is_left_alone() -> None:
@@ -118,8 +161,10 @@ def test_a_weight_that_an_embedding_reads_too_is_left_alone() -> None:
 @pytest.mark.parametrize("runtime", ["bfloat16", "int8", "auto"])
 @pytest.mark.parametrize("how", ["in place", "load_state_dict", "assign", "data"])
 def test_weights_that_change_are_cast_again(runtime: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(_candidates._UNFIT, "compiled", lambda module: "it takes too long here")  # type: ignore[index]
+    without_compiler(monkeypatch)
     model, x = mlp()
+    if refused_here(runtime, model, x):
+        return
     line = frostline(model, x, runtime=runtime)
     before, fingerprint = line.below(x)[0], line.fingerprint()
     twice = {name: 2 * tensor for name, tensor in model.state_dict().items()}
@@ -139,13 +184,14 @@ def test_weights_that_change_are_cast_again(runtime: str, how: str, monkeypatch:
 
 def test_the_runtime_is_part_of_the_fingerprint() -> None:
     model, x = mlp()
-    prints = [frostline(model, x, runtime=runtime).fingerprint() for runtime in (None, "bfloat16", "int8")]
-    assert len(set(prints)) == 3
-    assert frostline(model, x, runtime="int8").fingerprint() == prints[2]
+    runtimes = [each for each in (None, "bfloat16", "int8") if not refused_here(each, model, x)]
+    prints = [frostline(model, x, runtime=runtime).fingerprint() for runtime in runtimes]
+    assert len(set(prints)) == len(runtimes) >= 2
+    assert frostline(model, x, runtime=runtimes[-1]).fingerprint() == prints[-1]
 
 
 def test_auto_says_what_it_picked(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setitem(_candidates._UNFIT, "compiled", lambda module: "it takes too long here")  # type: ignore[index]
+    without_compiler(monkeypatch)
     model, x = mlp()
     line = frostline(model, x, runtime="auto")
     with caplog.at_level(logging.INFO, "frostline"):
@@ -156,9 +202,10 @@ def test_auto_says_what_it_picked(monkeypatch: pytest.MonkeyPatch, caplog: pytes
     assert [trial.name for trial in record.trials][:6] == names
     reasons = {trial.name: trial.reason for trial in record.trials}
     assert reasons["channels_last"] == "no convolution of 2 or 3 dimensions is below the line"
-    assert reasons["compiled"] == "it takes too long here"
+    assert reasons["compiled"] == "no C++ compiler was found"
     timed = {trial.name: trial.ratio for trial in record.trials if trial.ratio is not None}
-    assert set(timed) == {"plain", "bfloat16", "int8"}
+    assert reasons["int8"] == ("" if int8.is_exact("cpu") else INEXACT)
+    assert set(timed) == {"plain", "bfloat16", *(["int8"] if int8.is_exact("cpu") else [])}
     assert timed[record.picked] <= 1.03 * min(timed.values())
     line.below(x)
     assert said(caplog) == [str(record)]
@@ -168,11 +215,12 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "frostline"]
 
 
-def test_auto_leaves_out_what_fails_and_what_is_too_far_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_leaves_out_runtimes_that_fail_or_are_too_far_off(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(run: Any) -> Any:
         raise RuntimeError("no such instruction\nand more")
 
-    monkeypatch.setattr(_candidates, "_compiled", broken)
+    monkeypatch.setattr(candidates, "_compiled", broken)
+    monkeypatch.setattr(int8, "is_exact", lambda device: True)
     model, x = mlp()
     line = frostline(model, x, runtime="auto", bound=1e-6)
     want = frostline(model, x).below(x)[0]
@@ -190,7 +238,7 @@ def test_auto_leaves_out_what_fails_and_what_is_too_far_off(monkeypatch: pytest.
 
 
 @pytest.mark.slow
-def test_compiled_weights_are_not_inlined_for_ever() -> None:
+def test_compiled_weights_are_compiled_again_when_they_change() -> None:
     model, x = mlp()
     line = frostline(model, x, runtime="compiled")
     assert off(line.below(x)[0], frostline(model, x).below(x)[0]) < 1e-5
@@ -199,7 +247,7 @@ def test_compiled_weights_are_not_inlined_for_ever() -> None:
     assert off(line.below(x)[0], frostline(model, x).below(x)[0]) < 1e-5
 
 
-def test_the_record_as_text() -> None:
+def test_the_record_prints_as_a_table() -> None:
     trials = (
         Trial("plain", 1.0, 0.0),
         Trial("bfloat16", 0.5, 0.004),
@@ -216,7 +264,7 @@ def test_the_record_as_text() -> None:
     ]
 
 
-def test_how_far_off() -> None:
+def test_off_is_the_largest_difference_over_the_largest_value() -> None:
     want = torch.tensor([1.0, -4.0, float("inf")])
     assert off(torch.tensor([1.0, -3.0, float("inf")]), want) == 0.25
     assert off(torch.tensor([1.0, -4.0, 5.0]), want) == float("inf")
@@ -244,7 +292,7 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
         ],
     ),
     (
-        "nothing to do",
+        "channels last without a convolution",
         {"runtime": "channels_last"},
         [
             'runtime="channels_last" cannot run the part below the line: '
@@ -263,7 +311,7 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
         ],
     ),
     (
-        "what does not go together",
+        "int8 that is compiled",
         {"runtime": "compiled+int8"},
         [
             'runtime="int8+compiled" cannot run the part below the line: '
@@ -291,7 +339,7 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
         ],
     ),
     (
-        "a bound that is none",
+        "a bound of zero",
         {"runtime": "int8", "bound": 0},
         [
             "bound=0 must be a positive number: the largest error, as a part of the largest value.",
@@ -302,9 +350,9 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
 
 
 @pytest.mark.parametrize(("arguments", "text"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
-def test_what_is_refused(arguments: dict[str, Any], text: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr(_candidates.shutil, "which", lambda name: None)
+def test_refusals(arguments: dict[str, Any], text: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    without_compiler(monkeypatch)
+    monkeypatch.setattr(int8, "is_exact", lambda device: True)
     model, x = mlp()
     with torch.no_grad():
         for linear in model[0], model[2]:

@@ -1,10 +1,10 @@
-"""The ways in which what is below the line may run, each made from a copy of its structure."""
+"""The runtimes for the part below the line, each made from a copy of its structure."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, final
 
 import torch
@@ -15,22 +15,22 @@ from frostline.torch._runtime.weights import Weight, copied, tensors, weights
 
 Run = Callable[..., Any]
 Memo = dict[Hashable, Any]
-"""What was made of a weight, so that graphs for several batch sizes share it."""
+"""A weight and its form -> the tensor or module made of it, which graphs for several batch sizes share."""
 
 WORDS = ("channels_last", "bfloat16", "int8", "compiled")
-"""What a runtime may be, in the order in which it is made."""
+"""The words of a runtime, in the order in which they are applied."""
 
 _COMPILERS = ("g++", "clang++", "c++", "cl")
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def made(words: Iterable[str], module: nn.Module, memo: Memo) -> Run:
-    """A module as it runs in a runtime; the module itself stays as it is.
+    """Returns a module as it runs in a runtime; the module itself does not change.
 
     Args:
         words: some of `WORDS`.
-        module: what is below the line.
-        memo: gets what is made of its weights, or has it.
+        module: the part below the line.
+        memo: holds what was made of its weights, and is added to.
     """
     words = set(words)
     run = copied(module)
@@ -82,40 +82,25 @@ def _compiled(module: nn.Module) -> Run:
 
 
 def unfit(words: Iterable[str], module: nn.Module) -> str:
-    """Why a runtime cannot run a module here, or ``""``."""
-    words = set(words)
+    """Returns why a runtime cannot run a module here, or ``""``."""
+    words, found = set(words), weights(module)
+    linear = [weight for weight in found if weight.kind == "linear"]
     if words >= {"int8", "compiled"}:
         # A linear map of 192 to 576 took 700 times as long as the same operators one by one, with torch 2.13 on a CPU.
         return "compiled programs multiply matrices of eight bits in a slow way"
-    return next((reason for word in WORDS if word in words and (reason := _UNFIT[word](module))), "")
+    if "channels_last" in words and not any(map(_has_channels, found)):
+        return "no convolution of 2 or 3 dimensions is below the line"
+    if "bfloat16" in words and not found:
+        return "no convolution and no linear map is below the line"
+    if "int8" in words and not linear:
+        return "no linear map is below the line"
+    if "int8" in words and not int8.is_exact(linear[0].tensor.device.type):
+        return "matrices of eight bits are not multiplied exactly here"
+    compilers = [os.environ.get("CXX", ""), *_COMPILERS]
+    if "compiled" in words and not any(name and shutil.which(name) for name in compilers):
+        return "no C++ compiler was found"
+    return ""
 
 
 def _has_channels(weight: Weight) -> bool:
     return weight.kind == "convolution" and weight.tensor.dim() in _FORMATS
-
-
-def _without_channels(module: nn.Module) -> str:
-    return "" if any(map(_has_channels, weights(module))) else "no convolution of 2 or 3 dimensions is below the line"
-
-
-def _without_weights(module: nn.Module) -> str:
-    return "" if weights(module) else "no convolution and no linear map is below the line"
-
-
-def _without_linear(module: nn.Module) -> str:
-    if not any(weight.kind == "linear" for weight in weights(module)):
-        return "no linear map is below the line"
-    return "" if int8.is_there() else "this PyTorch multiplies no matrices of eight bits"
-
-
-def _without_compiler(_: nn.Module) -> str:
-    named = [os.environ.get("CXX", ""), *_COMPILERS]
-    return "" if any(name and shutil.which(name) for name in named) else "no C++ compiler was found"
-
-
-_UNFIT: Mapping[str, Callable[[nn.Module], str]] = {
-    "channels_last": _without_channels,
-    "bfloat16": _without_weights,
-    "int8": _without_linear,
-    "compiled": _without_compiler,
-}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, final
 
 import torch
@@ -13,11 +14,11 @@ _MOST = 127
 
 
 def quantise(module: nn.Module, memo: dict[Any, Any]) -> None:
-    """Puts eight bits in the place of each linear map of a module, in place, whether it is a module or in a graph.
+    """Replaces each linear map of a module by one in eight bits, in place, whether it is a module or in a graph.
 
     Args:
         module: a copy.
-        memo: gets what is made of the weights, or has it.
+        memo: holds what was made of the weights, and is added to.
     """
     for inner in list(module.modules()):
         if isinstance(inner, fx.GraphModule):
@@ -38,7 +39,7 @@ def _made(weight: Tensor, bias: Tensor | None, memo: dict[Any, Any]) -> Int8Line
 class Int8Linear(nn.Module):
     """A linear map whose weight has one scale for each output, and whose input has one for each row.
 
-    A scale for each row and not for the batch: what is computed of a sample must not depend on the other samples.
+    The scale is of a row and not of the batch, because the output of a sample must not depend on the other samples.
 
     Args:
         weight: outputs x inputs.
@@ -61,7 +62,7 @@ class Int8Linear(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Multiplies in eight bits, adds up in 32."""
+        """Multiplies in eight bits and adds in 32."""
         rows = x.reshape(-1, x.shape[-1])
         scale = rows.abs().amax(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / _MOST
         product = torch._int_mm((rows / scale).round().to(torch.int8), self.rounded)
@@ -96,10 +97,15 @@ def _held(module: nn.Module, node: Any) -> Any:
     return getattr(module.get_submodule(path), name)
 
 
-def is_there() -> bool:
-    """Whether this PyTorch multiplies matrices of eight bits: the name is private, so it is tried."""
+@functools.cache
+def is_exact(device: str) -> bool:
+    """Whether matrices of eight bits are multiplied exactly on this kind of device.
+
+    Without instructions that add products in 32 bits (VNNI), oneDNN adds pairs of them in 16 bits, and large ones
+    overflow. PyTorch may lack the operator, too: its name is private.
+    """
     try:
-        ones = torch.ones(1, 1, dtype=torch.int8)
-        return torch._int_mm(ones, ones).item() == 1
+        most = torch.full((64, 64), _MOST, dtype=torch.int8, device=device)
+        return bool((torch._int_mm(most, most) == 64 * _MOST**2).all())
     except (AttributeError, RuntimeError):
         return False

@@ -1,4 +1,4 @@
-"""What was tried to run the frozen part faster, and what came of it."""
+"""The runtimes that were tried for the part below the line, and the results."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ PLAIN = "plain"
 @final
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One way to run what is below the line.
+    """One runtime that was tried.
 
     Attributes:
         name: such as ``"bfloat16"``; ``"plain"`` is PyTorch as it is.
         ratio: its time over that of plain, the median over rounds in which both took turns; None if it was not timed.
-        error: how far it is off, as a part of the largest value at the boundary; None if it did not run.
+        error: the largest error, as a part of the largest value at the boundary; None if it did not run.
         reason: why it was left out, or ``""``.
     """
 
@@ -25,26 +25,17 @@ class Trial:
     error: float | None = None
     reason: str = ""
 
-    @property
-    def cells(self) -> tuple[str, str, str]:
-        """What a table shows of it."""
-        return self.name, _shown(self.ratio, ".2f"), _shown(self.error, ".1e")
-
-
-def _shown(number: float | None, form: str) -> str:
-    return "-" if number is None else format(number, form)
-
 
 @final
 @dataclass(frozen=True, slots=True)
 class RuntimeRecord:
-    """What was asked for, what was tried, and what was picked.
+    """What was asked for, the trials, and what was picked.
 
     Attributes:
         asked: the argument ``runtime=``.
-        picked: the name of what runs now.
+        picked: the name of the runtime in use.
         bound: the largest error that is allowed, as a part of the largest value at the boundary.
-        trials: what was tried, the simplest first.
+        trials: the simplest first.
 
     Example:
         >>> trials = (Trial("plain", 1.0, 0.0), Trial("int8", 0.4, 0.05, "beyond the bound"))
@@ -61,17 +52,15 @@ class RuntimeRecord:
     trials: tuple[Trial, ...]
 
     def __str__(self) -> str:
-        rows = [("name", "time", "error"), *(trial.cells for trial in self.trials)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        notes = ["", *map(self._note, self.trials)]
         lines = [
-            "  " + "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=True)), note]).rstrip()
-            for row, note in zip(rows, notes, strict=True)
+            f"runtime={self.asked!r} runs below the line as {self.picked}; errors up to {self.bound:g} are allowed."
         ]
-        first = f"runtime={self.asked!r} runs below the line as {self.picked}; errors up to {self.bound:g} are allowed."
-        return "\n".join([first, *lines])
-
-    def _note(self, trial: Trial) -> str:
-        if trial.reason:
-            return f"left out: {trial.reason}"
-        return "picked" if trial.name == self.picked else ""
+        width = max(len(trial.name) for trial in self.trials)
+        rows = [("name", "time", "error", "")]
+        for trial in self.trials:
+            time = "-" if trial.ratio is None else f"{trial.ratio:.2f}"
+            error = "-" if trial.error is None else f"{trial.error:.1e}"
+            picked = "picked" if trial.name == self.picked else ""
+            rows.append((trial.name, time, error, f"left out: {trial.reason}" if trial.reason else picked))
+        lines += [f"  {name:<{width}}  {time:<4}  {error:<7}  {note}".rstrip() for name, time, error, note in rows]
+        return "\n".join(lines)

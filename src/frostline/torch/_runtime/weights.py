@@ -1,4 +1,4 @@
-"""The weights that convolutions and linear maps read, in a module or in a graph: what another runtime rewrites."""
+"""The weights of convolutions and linear maps, in a module or in a graph, which another runtime replaces."""
 
 from __future__ import annotations
 
@@ -46,25 +46,25 @@ class Weight:
         return getattr(self.owner, self.name)
 
     def put(self, tensor: Tensor) -> None:
-        """Sets another one in its place."""
-        held = self.tensor
-        setattr(self.owner, self.name, nn.Parameter(tensor, False) if isinstance(held, nn.Parameter) else tensor)
+        """Replaces it in its owner, in place."""
+        is_parameter = isinstance(self.tensor, nn.Parameter)
+        setattr(self.owner, self.name, nn.Parameter(tensor, False) if is_parameter else tensor)
 
 
 def copied(module: nn.Module) -> nn.Module:
-    """A copy of a module's structure that holds the very same tensors."""
+    """Returns a copy of a module's structure that holds the very same tensors."""
     return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors(module)})
 
 
 def tensors(module: nn.Module) -> list[Tensor]:
-    """Its parameters and buffers."""
+    """Returns the parameters and buffers of a module."""
     return [*module.parameters(), *module.buffers()]
 
 
 def weights(module: nn.Module) -> list[Weight]:
-    """What convolutions and linear maps read and nothing else does, biases included.
+    """Returns the weights and biases that only convolutions, or only linear maps, read.
 
-    A weight that an embedding reads too is left alone: what it looks up would change with it.
+    A weight that an embedding reads too is left alone, because the embedding's output would change with it.
     """
     found = list(_found(module))
     kinds = {id(weight.tensor): weight.kind for weight in found}
@@ -98,7 +98,7 @@ def _in_graph(module: fx.GraphModule) -> Iterator[Weight]:
 
 
 def kind_of(node: fx.Node) -> Kind | None:
-    """What an operator of a graph is, if it is a convolution or a linear map."""
+    """Returns which of the two kinds an operator of a graph is, if it is one."""
     return _READERS.get(getattr(node.target, "overloadpacket", None)) if node.op == "call_function" else None
 
 
