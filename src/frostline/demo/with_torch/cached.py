@@ -23,7 +23,9 @@ class Cached:
         nbytes: what is stored for all scans, in bytes.
     """
 
-    def __init__(self, line: ft.FrostLine, scans: TensorDataset, optimizer: torch.optim.Optimizer, folder: Path) -> None:
+    def __init__(
+        self, line: ft.FrostLine, scans: TensorDataset, optimizer: torch.optim.Optimizer, folder: Path
+    ) -> None:
         cache = ft.FeatureCache(folder, line)
         cache.fill(scans, progress=False)
         self.seconds: list[float] = []
