@@ -122,7 +122,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
     (
         "an input that is no number",
         lambda: fill(["a.png"]),
-        ["What goes into the model is a str, and a cache holds numbers and arrays.", f"Say what is what: {SPLIT}"],
+        ["An input of the model is a str, and a cache holds numbers and arrays.", f"Say what is what: {SPLIT}"],
     ),
     (
         "a rest of another size",
@@ -145,7 +145,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "inputs of another size",
         lambda: fill([(x(), 1), (x(5), 1)]),
         [
-            "What goes into the model is float32[4] in one sample and float32[5] in another.",
+            "An input of the model is float32[4] in one sample and float32[5] in another.",
             "Bring all samples to one size in the dataset: pad, resize or crop them.",
         ],
     ),
@@ -153,7 +153,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "other inputs",
         lambda: fill([(x(),), (x(), x())], split=lambda sample: (tuple(sample), ())),
         [
-            "What goes into the model is of another number in one sample than in another, or has other names.",
+            "The inputs of the model have another number or other names in one sample than in another.",
             f"Give always the same: {SPLIT}",
         ],
     ),
@@ -347,7 +347,7 @@ def test_a_write_past_the_counters_is_said_before_more_is_stored_or_opened(act: 
         getattr(cache, act)(Numbered())
     assert str(caught.value) == "\n".join(
         [
-            f"{NAME} is stale: what is below the line was changed since it was opened, past the counters of its "
+            f"{NAME} is stale: the part below the line was changed since it was opened, past the counters of its "
             f"tensors, and the fingerprint is {drawn.fingerprint()} now, not {before}.",
             "Load the weights that it was made with, or make a new one: FeatureCache(another_folder, line).",
         ]

@@ -1,4 +1,4 @@
-"""What is below the line is computed once per sample, stored, and never again."""
+"""The features of each sample, computed once and stored."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from frostline.features.structure import first
 from frostline.torch._cache.codec import encoded, raw
 from frostline.torch._cache.dataset import CachedDataset, Rows
 from frostline.torch._cache.samples import Packed, Packing, Samples, Split
-from frostline.torch._cache.watch import Below, Watch
+from frostline.torch._cache.watch import CacheableLine, Watch
 
 
 @final
 class FeatureCache:
-    """A folder of what crosses a line, for each sample of a dataset.
+    """A folder with the values that cross a line, for each sample of a dataset.
 
-    The folder belongs to one line: to the weights, buffers, graph and dtype of all that is below it. Another model's
-    cache is refused, and so is one whose model was thawed or written to below the line.
+    The folder belongs to one line: to the weights, buffers, graph and dtype of all that is below it. A cache of
+    another model is refused, and so is one whose model was thawed or written to below the line.
 
     Args:
-        directory: where it is; made when it is filled.
-        line: what `frostline` found.
-        dtype: how floats are stored: "exact" (bit for bit, the default), "float32", "bfloat16", or "int8" (steps
+        directory: the folder; made when it is filled.
+        line: the line, as `frostline` returns it.
+        dtype: how floats are stored: "exact" (bitwise, the default), "float32", "bfloat16", or "int8" (steps
             between the least and the greatest number of a sample). They come back in the dtype of the boundary.
-        budget: the most that it may take, in bytes or as "20GB"; None: what the disk has.
+        budget: the most that it may take, in bytes or as "20GB"; None for all that the disk has.
         views: how many views of each sample are stored, of a dataset whose samples are random.
-        preprocessing: a name for what is done before the model; another name is another cache.
-        split: sample → (what goes into the model, the rest); by default the first part does. Several things go
-            into it as a tuple, or by name as a dict. The rest, such as a label, is stored as well.
-        key: index → what the sample is known by, a number or a text; by default the index.
+        preprocessing: a name for the processing before the model; another name is another cache.
+        split: sample → (inputs of the model, rest); by default the first part is the input. Several inputs are a
+            tuple, or a dict of them by name. The rest, such as a label, is stored as well.
+        key: index → the key of the sample, a number or a text; by default the index.
 
     Raises:
         CacheError: the folder is something else, or the cache of another line, dtype, preprocessing or number of views.
@@ -64,7 +64,7 @@ class FeatureCache:
     def __init__(
         self,
         directory: str | os.PathLike[str],
-        line: Below,
+        line: CacheableLine,
         *,
         dtype: str | torch.dtype = precision.EXACT,
         budget: int | str | None = None,
@@ -98,26 +98,27 @@ class FeatureCache:
         verify: bool = True,
         progress: bool = True,
     ) -> None:
-        """Computes and stores what is missing; shards that are damaged are computed again.
+        """Computes and stores the rows that are missing, and computes damaged shards again.
 
-        It may be killed at any instant, and called again: what was stored stays. Of several processes, each with its
-        own rank, every one computes its own part of the samples.
+        It may be killed at any instant, and called again: stored rows stay. Of several processes, each with its own
+        rank, every one computes its own part of the samples.
 
         Args:
             dataset: with a length and samples by index, always the same ones unless there are several views.
-            batch_size: how many samples go through the model at a time.
+            batch_size: how many samples go through the model at a time. Kernels may round otherwise in a batch of
+                another size, so features are bitwise those that ``line.below`` computes for the same batches.
             num_workers: how many processes read samples.
             rank: which of the processes that fill the cache this one is.
             ranks: how many there are.
-            verify: whether every byte that is there is read and compared with its digest before; if not, only headers
-                and sizes are looked at.
+            verify: whether all stored bytes are compared with their digests first; if not, only headers and sizes are
+                checked.
             progress: whether to show a bar, on a terminal.
 
         Raises:
             CacheError: the dataset has no length, its samples are random, or they cannot be stored.
             CacheBudgetError: it would be larger than the budget; nothing was written.
             CacheSpaceError: the disk has no room.
-            StaleCacheError: what is below the line is not what it was.
+            StaleCacheError: something below the line has changed.
         """
         self._watch.check(bytes_too=True)
         keys, samples = filling.keys_of(dataset, self._key), Samples.of(dataset, self._split)
@@ -125,7 +126,11 @@ class FeatureCache:
         wanted = replace(self._said, samples=len(keys), rest=packing.rest, structure=packing.structure)
         store = agreement.planned(self.directory, wanted)
         run = filling.Filling(store, keys, rank=rank, ranks=ranks, verify=verify, progress=progress)
-        self._check_samples(samples, keys, store)
+        probes = agreement.probes(len(keys))
+        sources = samples.sources(probes)
+        agreement.check_random(sources, samples.sources(probes), wanted.views)
+        if wanted.views == 1:
+            agreement.check_sources(store, keys, sources)
 
         def batches(indices: list[int]) -> Iterator[tuple[Sequence[int], filling.Columns]]:
             for some, packed in samples.batches(indices, batch_size, num_workers):
@@ -134,15 +139,15 @@ class FeatureCache:
         run.run(self._budget, batches)
 
     def dataset(self, dataset: Dataset[Any]) -> CachedDataset:
-        """The dataset with features in place of what goes into the model.
+        """Returns the dataset with features in place of the model's inputs.
 
         Args:
-            dataset: the one that the cache was filled with. Some samples of it are read, to see that it is.
+            dataset: the one that the cache was filled with. Some of its samples are read to check that.
 
         Raises:
             CacheError: not all of its samples are stored, or it is another dataset.
             DamagedCacheError: what was stored is damaged.
-            StaleCacheError: what is below the line is not what it was.
+            StaleCacheError: something below the line has changed.
         """
         self._watch.check(bytes_too=True)
         keys = filling.keys_of(dataset, self._key)
@@ -155,21 +160,14 @@ class FeatureCache:
         return CachedDataset(store.reader(), rows, manifest, self._watch)
 
     def verify(self) -> list[Damage]:
-        """The shards that are not what was written; `fill` computes them again. Every byte is read."""
+        """Reads every byte and returns the damaged shards, which `fill` computes again."""
         return Store.opened(self.directory).verify()
 
     def __repr__(self) -> str:
         return agreement.state_of(self.directory, self._said)
 
-    def _check_samples(self, samples: Samples, keys: list[Key], store: Store) -> None:
-        some = agreement.probes(len(keys))
-        sources = samples.sources(some)
-        agreement.check_random(sources, samples.sources(some), store.manifest.views)
-        if store.manifest.views == 1:
-            agreement.check_sources(store, keys, sources)
-
     def _columns(self, packed: Packed, manifest: Manifest) -> dict[str, memoryview]:
-        """The columns of some samples, computed."""
+        """Computes the columns of some samples."""
         device = next((tensor.device for tensor in self._line.tensors.values()), torch.device("cpu"))
         named = {name: part.to(device) for name, part in packed.named.items()}
         crossing = self._line.below(*(part.to(device) for part in packed.args), **named)

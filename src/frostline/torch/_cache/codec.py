@@ -1,4 +1,4 @@
-"""Tensors of a feature cache, as the bytes that are stored and back."""
+"""Tensors of a feature cache as the bytes that are stored, and back."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ _STEPS, _LOWEST = 255, -128
 
 
 def raw(tensor: Tensor) -> memoryview:
-    """The bytes of a tensor on the processor; of a copy if it has gaps."""
+    """Returns the bytes of a tensor on the CPU; those of a copy if it has gaps."""
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def of_bytes(room: bytearray, dtype: str, shape: tuple[int, ...]) -> Tensor:
-    """The tensor whose bytes these are; no copy is made."""
+    """Returns the tensor whose bytes these are; no copy is made."""
     if not room:
         return torch.empty(shape, dtype=getattr(torch, dtype))
     return torch.frombuffer(room, dtype=getattr(torch, dtype)).reshape(shape)
 
 
 def encoded(value: Value, number: int, batch: Tensor) -> dict[str, memoryview]:
-    """The columns of one value of a batch.
+    """Returns the columns of one value of a batch.
 
     Args:
         value: how it is stored.
         number: which of the values it is.
-        batch: its rows, on the processor.
+        batch: its rows, on the CPU.
 
     Raises:
         CacheError: it is to be stored in steps, and a sample has no finite range.
@@ -50,7 +50,7 @@ def encoded(value: Value, number: int, batch: Tensor) -> dict[str, memoryview]:
 
 
 def decoded(value: Value, number: int, rooms: Mapping[str, bytearray], rows: int) -> Tensor:
-    """The rows of one value, in the dtype as which it was computed."""
+    """Returns the rows of one value, in the dtype in which it was computed."""
     dtype = getattr(torch, value.dtype)
     batch = of_bytes(rooms[f"value.{number}"], value.stored, (rows, *value.shape)).to(dtype)
     if not value.is_scaled:
@@ -62,12 +62,12 @@ def decoded(value: Value, number: int, rooms: Mapping[str, bytearray], rows: int
 
 
 def rest_of(column: Column, rooms: Mapping[str, bytearray], rows: int) -> Tensor:
-    """The rows of one leaf beside the values."""
+    """Returns the rows of one leaf beside the values."""
     return of_bytes(rooms[column.name], column.dtype, (rows, *column.shape))
 
 
 def _in_steps(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows as whole numbers from -128 to 127, the size of a step, and the least number, of each row."""
+    """Returns rows as integers from -128 to 127, and for each row the size of a step and the least number."""
     if not rows.shape[1]:
         nothing = torch.zeros(len(rows))
         return rows.to(torch.int8), nothing, nothing

@@ -23,7 +23,7 @@ except ImportError:
 
 
 class Features(tuple[Tensor, ...]):
-    """What crosses the line for one sample; it knows the batch that it was read with, so that none is stacked again."""
+    """The values that cross the line for one sample; it refers to the batch that it is a row of."""
 
     batch: tuple[Tensor, ...]
     row: int
@@ -34,7 +34,7 @@ class Features(tuple[Tensor, ...]):
 
 @final
 class Rows:
-    """Where the rows of each view are, for every index; small, as it is sent to workers.
+    """The places of the rows of each view, for every index; small, as it is sent to workers.
 
     Args:
         views: the places of all indices, for each view.
@@ -48,20 +48,19 @@ class Rows:
         return len(self._rows[0])
 
     def places(self, indices: Sequence[int], views: Sequence[int]) -> list[Place]:
-        """Where the rows of some indices are, each in a view of its own."""
+        """Returns the places of the rows of some indices, each in a view of its own."""
         shards, rows = self._shards, self._rows
         return [(shards[view][index], rows[view][index]) for index, view in zip(indices, views, strict=True)]
 
 
 @final
 class CachedDataset(Dataset[Any]):
-    """The samples of a dataset with what crosses the line in place of what goes into the model.
+    """The samples of a dataset with features in place of the model's inputs; made by `FeatureCache.dataset`.
 
-    Made by `FeatureCache.dataset`. A sample is ``(features, *rest)``, where features is a tuple; a DataLoader makes
-    batches of it, and reads each batch in one go. In worker processes it holds no model.
+    A sample is ``(features, *rest)``, where features is a tuple; a DataLoader makes batches of it, and reads each batch
+    in one go. In worker processes it holds no model.
 
-    With several views of each sample, one is drawn for each read; after ``set_epoch(e)`` it is view ``e % views`` for
-    all.
+    With several views of each sample, each read draws one; after ``set_epoch(e)`` it is view ``e % views`` for all.
 
     Example:
         >>> import tempfile
@@ -91,14 +90,14 @@ class CachedDataset(Dataset[Any]):
         self._epoch = torch.tensor(-1).share_memory_()
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker has no model to look at, and is told through the memory that it shares.
+        # A worker has no model to check; it is notified through the memory that it shares.
         return {**self.__dict__, "_watch": None}
 
     def set_epoch(self, epoch: int) -> None:
         """Reads view ``epoch % views`` of each sample from now on, also in workers that are running.
 
         Args:
-            epoch: which one begins, from 0.
+            epoch: the number of the epoch that begins, from 0.
         """
         self._epoch.fill_(epoch)
 
@@ -113,7 +112,7 @@ class CachedDataset(Dataset[Any]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
-        """The samples with these indices, read together: what a DataLoader calls."""
+        """Reads the samples with these indices together, as a DataLoader does."""
         self._check()
         manifest, rows = self._manifest, len(indices)
         rooms = self._reader.rows(self._rows.places(indices, self._views(rows)), manifest.given)
@@ -142,12 +141,12 @@ class CachedDataset(Dataset[Any]):
 
 
 def collated(samples: Sequence[Features], *, collate_fn_map: object = None) -> list[Tensor]:
-    """The batch of some samples: the one that they were read with, if they are all of it and in order."""
+    """Returns the batch that some samples were read in, if they are all of it and in order, or else stacks them."""
     batch = samples[0].batch
     if len(samples) == len(batch[0]) and all(s.batch is batch and s.row == row for row, s in enumerate(samples)):
         return list(batch)
     return [torch.stack(parts) for parts in zip(*samples, strict=True)]
 
 
-# Where PyTorch has no such table, it stacks what it finds in the tuples, and all that is lost is a copy.
+# Where PyTorch has no such table, it stacks the values in the tuples; this costs a copy.
 _COLLATING[Features] = collated

@@ -20,9 +20,9 @@ from frostline.torch._cache.codec import raw
 from frostline.torch._tensors import dtype_name
 
 Split = Callable[[Any], tuple[Any, Any]]
-"""Sample → what goes into the model (one thing, a tuple of them, or a dict of them by name), and the rest of it."""
+"""Sample → the inputs of the model (one, a tuple of them, or a dict of them by name), and the rest of the sample."""
 
-_INPUT, _REST = "What goes into the model", "Part {} of the rest of a sample"
+_INPUT, _REST = "An input of the model", "Part {} of the rest of a sample"
 _SPLIT = "FeatureCache(..., split=lambda sample: (inputs, rest))"
 
 
@@ -32,9 +32,9 @@ class Packed:
     """Some samples, one after another.
 
     Attributes:
-        args: what goes into the model.
-        named: what goes into it by name.
-        columns: the rest of them, and the digests of what they were.
+        args: the inputs of the model.
+        named: the inputs that it takes by name.
+        columns: the rest of them, and the digests of all of them.
     """
 
     args: tuple[Tensor, ...]
@@ -48,9 +48,9 @@ class Packing:
     """Makes rows of samples; it also works in the workers of a DataLoader.
 
     Attributes:
-        split: says what of a sample goes into the model.
-        rest: the columns of what does not.
-        structure: how that is nested.
+        split: divides a sample into the inputs of the model and the rest.
+        rest: the columns of the rest.
+        structure: how the rest is nested.
     """
 
     split: Split
@@ -59,7 +59,7 @@ class Packing:
 
     @classmethod
     def of(cls, split: Split, sample: Any) -> Packing:
-        """The packing for samples like this one.
+        """Returns the packing for samples like this one.
 
         Raises:
             CacheError: it has something that no array can hold.
@@ -67,13 +67,11 @@ class Packing:
         _, _, rest = _parts(split, sample)
         structure = structure_of(rest)
         tensors = [_tensor(leaf, _REST.format(n)) for n, leaf in enumerate(leaves_of(rest, structure))]
-        columns = (
-            Column(f"rest.{n}", dtype_name(tensor.dtype), tuple(tensor.shape)) for n, tensor in enumerate(tensors)
-        )
+        columns = [Column(f"rest.{n}", dtype_name(t.dtype), tuple(t.shape)) for n, t in enumerate(tensors)]
         return cls(split, tuple(columns), structure)
 
     def __call__(self, samples: Sequence[Any]) -> Packed | CacheError:
-        """The rows of some samples, or what is wrong with one: a worker could not raise it as what it is."""
+        """Returns the rows of some samples, or an error: raised in a worker, it would arrive as another class."""
         try:
             return self._packed(samples)
         except CacheError as error:
@@ -81,22 +79,18 @@ class Packing:
 
     def _packed(self, samples: Sequence[Any]) -> Packed:
         made = [self._tensors(sample) for sample in samples]
-        digests = b"".join(
-            bytes.fromhex(digest(map(raw, (*args, *named.values(), *rest)))) for args, named, rest in made
-        )
-        columns = {
-            column.name: torch.stack([row[2][number] for row in made]) for number, column in enumerate(self.rest)
-        }
-        columns[SOURCE.name] = torch.frombuffer(bytearray(digests), dtype=torch.uint8)
+        digests = [digest(map(raw, (*args, *named.values(), *rest))) for args, named, rest in made]
+        columns = {column.name: torch.stack([row[2][n] for row in made]) for n, column in enumerate(self.rest)}
+        columns[SOURCE.name] = torch.frombuffer(bytearray.fromhex("".join(digests)), dtype=torch.uint8)
         args, named, _ = made[0]
         if any((len(row[0]), list(row[1])) != (len(args), list(named)) for row in made):
-            problem = "is of another number in one sample than in another, or has other names."
-            raise CacheError(_INPUT, problem, (), f"Give always the same: {_SPLIT}")
+            problem = "have another number or other names in one sample than in another."
+            raise CacheError("The inputs of the model", problem, (), f"Give always the same: {_SPLIT}")
         stacked = tuple(_stacked([row[0][number] for row in made]) for number in range(len(args)))
         return Packed(stacked, {name: _stacked([row[1][name] for row in made]) for name in named}, columns)
 
     def _tensors(self, sample: Any) -> tuple[list[Tensor], dict[str, Tensor], list[Tensor]]:
-        """What goes into the model, what goes into it by name, and the rest."""
+        """Returns the inputs of the model, those that it takes by name, and the rest."""
         args, named, rest = _parts(self.split, sample)
         try:
             leaves = leaves_of(rest, self.structure)
@@ -128,7 +122,7 @@ class Samples:
 
     @classmethod
     def of(cls, dataset: Dataset[Any], split: Split) -> Samples:
-        """The samples of a dataset, all of them like the first one.
+        """Returns the samples of a dataset, all of them like the first one.
 
         Raises:
             CacheError: it has something that no array can hold.
@@ -136,7 +130,7 @@ class Samples:
         return cls(dataset, Packing.of(split, dataset[0]))
 
     def sources(self, indices: Sequence[int]) -> dict[int, bytes]:
-        """The digests of some samples, by index.
+        """Returns the digests of some samples, by index.
 
         Raises:
             CacheError: a sample is not like the first one.
@@ -145,7 +139,7 @@ class Samples:
         return {index: bytes(raw(packed.columns[SOURCE.name])) for index, packed in rows.items()}
 
     def batches(self, indices: Sequence[int], size: int, workers: int) -> Iterator[tuple[Sequence[int], Packed]]:
-        """Samples in rows, some at a time, with their indices.
+        """Yields samples in rows, some at a time, with their indices.
 
         Raises:
             CacheError: a sample is not like the first one.
@@ -163,7 +157,6 @@ def _made(packed: Packed | CacheError) -> Packed:
 
 
 def _parts(split: Split, sample: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
-    """What goes into the model, what goes into it by name, and the rest."""
     inputs, rest = split(sample)
     if isinstance(inputs, dict):
         return (), inputs, rest
