@@ -21,8 +21,8 @@ from frostline.features.store import Store
 from frostline.features.structure import first
 from frostline.torch._cache.codec import encoded, raw
 from frostline.torch._cache.dataset import CachedDataset, Rows
-from frostline.torch._cache.samples import Packed, Packing, Samples, Split
-from frostline.torch._cache.watch import CacheableLine, Watch
+from frostline.torch._cache.samples import Packed, Samples, Split
+from frostline.torch._cache.watch import CacheableLine, LineWatch
 
 
 @final
@@ -76,7 +76,7 @@ class FeatureCache:
         self.directory = Path(directory)
         self._line, self._split, self._key = line, split, key
         self._budget = None if budget is None else parsed(budget)
-        self._watch = Watch(line, agreement.name_of(self.directory))
+        self._watch = LineWatch(line, agreement.name_of(self.directory))
         self._said = Manifest.of(
             self._watch.fingerprint,
             line.boundary,
@@ -122,8 +122,7 @@ class FeatureCache:
         """
         self._watch.check(bytes_too=True)
         keys, samples = filling.keys_of(dataset, self._key), Samples.of(dataset, self._split)
-        packing = samples.packing
-        wanted = replace(self._said, samples=len(keys), rest=packing.rest, structure=packing.structure)
+        wanted = replace(self._said, samples=len(keys), rest=samples.rest, structure=samples.structure)
         store = agreement.planned(self.directory, wanted)
         run = filling.Filling(store, keys, rank=rank, ranks=ranks, verify=verify, progress=progress)
         probes = agreement.probes(len(keys))
@@ -154,7 +153,7 @@ class FeatureCache:
         store = agreement.complete(self.directory, self._said, keys)
         manifest = store.manifest
         if manifest.views == 1:
-            samples = Samples(dataset, Packing(self._split, manifest.rest, manifest.structure))
+            samples = Samples(dataset, self._split, manifest.rest, manifest.structure)
             agreement.check_sources(store, keys, samples.sources(agreement.probes(len(keys))))
         rows = Rows([store.places(keys, view) for view in range(manifest.views)])
         return CachedDataset(store.reader(), rows, manifest, self._watch)

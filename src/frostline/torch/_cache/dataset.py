@@ -14,7 +14,7 @@ from frostline.features.manifest import Manifest
 from frostline.features.reading import Place, Reader
 from frostline.features.structure import joined
 from frostline.torch._cache.codec import decoded, rest_of
-from frostline.torch._cache.watch import Watch, stale
+from frostline.torch._cache.watch import LineWatch, stale
 
 try:
     from torch.utils.data._utils.collate import default_collate_fn_map as _COLLATING
@@ -82,9 +82,9 @@ class CachedDataset(Dataset[Any]):
         (torch.Size([4, 8]), torch.Size([4]))
     """
 
-    def __init__(self, reader: Reader, rows: Rows, manifest: Manifest, watch: Watch) -> None:
+    def __init__(self, reader: Reader, rows: Rows, manifest: Manifest, watch: LineWatch) -> None:
         self._reader, self._rows, self._manifest = reader, rows, manifest
-        self._watch: Watch | None = watch
+        self._watch: LineWatch | None = watch
         self._name, self._thawed = watch.name, watch.thawed
         # In shared memory, because workers that stay alive hold a copy of the dataset.
         self._epoch = torch.tensor(-1).share_memory_()

@@ -44,34 +44,57 @@ class Packed:
 
 @final
 @dataclass(frozen=True)
-class Packing:
-    """Makes rows of samples; it also works in the workers of a DataLoader.
+class Samples:
+    """A dataset, and how rows are made of its samples; it also works in the workers of a DataLoader.
 
     Attributes:
+        dataset: samples by index.
         split: divides a sample into the inputs of the model and the rest.
         rest: the columns of the rest.
         structure: how the rest is nested.
     """
 
+    dataset: Dataset[Any]
     split: Split
     rest: tuple[Column, ...]
     structure: Structure
 
     @classmethod
-    def of(cls, split: Split, sample: Any) -> Packing:
-        """Returns the packing for samples like this one.
+    def of(cls, dataset: Dataset[Any], split: Split) -> Samples:
+        """Returns the samples of a dataset, all of them like the first one.
 
         Raises:
             CacheError: it has something that no array can hold.
         """
-        _, _, rest = _parts(split, sample)
+        _, _, rest = _parts(split, dataset[0])
         structure = structure_of(rest)
         tensors = [_tensor(leaf, _REST.format(n)) for n, leaf in enumerate(leaves_of(rest, structure))]
         columns = [Column(f"rest.{n}", dtype_name(t.dtype), tuple(t.shape)) for n, t in enumerate(tensors)]
-        return cls(split, tuple(columns), structure)
+        return cls(dataset, split, tuple(columns), structure)
 
-    def __call__(self, samples: Sequence[Any]) -> Packed | CacheError:
-        """Returns the rows of some samples, or an error: raised in a worker, it would arrive as another class."""
+    def sources(self, indices: Sequence[int]) -> dict[int, bytes]:
+        """Returns the digests of some samples, by index.
+
+        Raises:
+            CacheError: a sample is not like the first one.
+        """
+        return {index: bytes(raw(self._packed([self.dataset[index]]).columns[SOURCE.name])) for index in indices}
+
+    def batches(self, indices: Sequence[int], size: int, workers: int) -> Iterator[tuple[Sequence[int], Packed]]:
+        """Yields samples in rows, some at a time, with their indices.
+
+        Raises:
+            CacheError: a sample is not like the first one.
+        """
+        some = Subset(self.dataset, indices)
+        loader = DataLoader(some, batch_size=size, num_workers=workers, collate_fn=self._packed_or_error)
+        for number, packed in enumerate(loader):
+            if isinstance(packed, CacheError):
+                raise packed
+            yield indices[number * size : (number + 1) * size], packed
+
+    def _packed_or_error(self, samples: Sequence[Any]) -> Packed | CacheError:
+        # An error that is raised in a worker arrives as one of another class.
         try:
             return self._packed(samples)
         except CacheError as error:
@@ -105,55 +128,6 @@ class Packing:
                 raise CacheError(_REST.format(number), problem, (), fix)
         inputs = [_tensor(part, _INPUT) for part in args]
         return inputs, {name: _tensor(part, _INPUT) for name, part in named.items()}, tensors
-
-
-@final
-@dataclass(frozen=True)
-class Samples:
-    """A dataset, and how rows are made of it.
-
-    Attributes:
-        dataset: samples by index.
-        packing: makes rows of them.
-    """
-
-    dataset: Dataset[Any]
-    packing: Packing
-
-    @classmethod
-    def of(cls, dataset: Dataset[Any], split: Split) -> Samples:
-        """Returns the samples of a dataset, all of them like the first one.
-
-        Raises:
-            CacheError: it has something that no array can hold.
-        """
-        return cls(dataset, Packing.of(split, dataset[0]))
-
-    def sources(self, indices: Sequence[int]) -> dict[int, bytes]:
-        """Returns the digests of some samples, by index.
-
-        Raises:
-            CacheError: a sample is not like the first one.
-        """
-        rows = {index: _made(self.packing([self.dataset[index]])) for index in indices}
-        return {index: bytes(raw(packed.columns[SOURCE.name])) for index, packed in rows.items()}
-
-    def batches(self, indices: Sequence[int], size: int, workers: int) -> Iterator[tuple[Sequence[int], Packed]]:
-        """Yields samples in rows, some at a time, with their indices.
-
-        Raises:
-            CacheError: a sample is not like the first one.
-        """
-        some = Subset(self.dataset, indices)
-        loader = DataLoader(some, batch_size=size, num_workers=workers, collate_fn=self.packing)
-        for number, packed in enumerate(loader):
-            yield indices[number * size : (number + 1) * size], _made(packed)
-
-
-def _made(packed: Packed | CacheError) -> Packed:
-    if isinstance(packed, CacheError):
-        raise packed
-    return packed
 
 
 def _parts(split: Split, sample: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:

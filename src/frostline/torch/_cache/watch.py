@@ -35,7 +35,7 @@ class CacheableLine(Protocol):
 
 
 @final
-class Watch:
+class LineWatch:
     """Checks that the tensors below a line do not change.
 
     A check compares flags and version counters, which takes microseconds, and the bytes if a counter has moved. Writes

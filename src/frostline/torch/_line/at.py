@@ -16,7 +16,7 @@ from frostline._core.errors import LineError
 from frostline._core.errors.base import counted
 from frostline.features.boundary import Boundary
 from frostline.torch._holding.patch import bare
-from frostline.torch._line.calls import Reached, calls_before, stopping
+from frostline.torch._line.calls import calls_before
 from frostline.torch._line.cut import SampleDimension
 from frostline.torch._line.inputs import Inputs
 from frostline.torch._line.proof import untouched
@@ -111,22 +111,28 @@ class SidesAt(Sides):
 
     def _run_to_module(self, leaves: Sequence[Any]) -> list[torch.Tensor]:
         args, kwargs = pytree.tree_unflatten(list(leaves), self.inputs.spec)
-        with bare(), stopping(self._module):
-            try:
+
+        def reached(module: nn.Module, args: Any, output: Any) -> None:
+            raise _Reached(output)
+
+        handle = self._module.register_forward_hook(reached)
+        try:
+            with bare():
                 self.model(*args, **kwargs)
-            except Reached as reached:
-                return pytree.tree_leaves(reached.output)
+        except _Reached as found:
+            return pytree.tree_leaves(found.args[0])
+        finally:
+            handle.remove()
         raise AssertionError("the module was called when the line was drawn")
 
     @contextmanager
     def _skipping_below(self, output: Any, key: tuple[int, torch.device]) -> Iterator[None]:
         """Replaces forwards: modules below return what they returned before, and the last of them the boundary."""
-        crossing = _Crossing(self._fake)
-        forwards: dict[nn.Module, Any] = {self._module: _LastForward(output, crossing)}
+        forwards: dict[nn.Module, Any] = {self._module: _LastForward(output, self._fake)}
         for path, module in self._skipped.items():
             autocast = torch.is_autocast_enabled(key[1].type)
             outputs = self._outputs.setdefault((path, autocast, *key), {})
-            forwards[module] = _SkippedForward(module, outputs, crossing)
+            forwards[module] = _SkippedForward(module, outputs, self._fake)
         earlier = {module: module.__dict__.get("forward") for module in forwards}
         for module, forward in forwards.items():
             module.__dict__["forward"] = forward
@@ -140,21 +146,18 @@ class SidesAt(Sides):
                     module.__dict__["forward"] = forward
 
 
-class _Crossing:
-    """Whether the line has been crossed in this call; then nothing from before it may be used."""
-
-    def __init__(self, fake: FakeTensorMode) -> None:
-        self.is_below, self.fake = True, fake
+class _Reached(Exception):  # noqa: N818 - no error: it carries the output of a module out of a model
+    """A module was called."""
 
 
 class _LastForward:
-    """Replaces the forward of the last module below."""
+    """Replaces the forward of the last module below; from then on tensors without data meet no others."""
 
-    def __init__(self, output: Any, crossing: _Crossing) -> None:
-        self.output, self.crossing = output, crossing
+    def __init__(self, output: Any, fake: FakeTensorMode) -> None:
+        self.output, self.fake = output, fake
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self.crossing.is_below = self.crossing.fake.allow_non_fake_inputs = False
+        self.fake.allow_non_fake_inputs = False
         return self.output
 
 
@@ -164,13 +167,13 @@ class _SkippedForward:
     An output that does not depend on the sample has data: it may be used above, and is computed.
     """
 
-    def __init__(self, module: nn.Module, outputs: dict[int, Any], crossing: _Crossing) -> None:
-        self.outputs, self.crossing = outputs, crossing
+    def __init__(self, module: nn.Module, outputs: dict[int, Any], fake: FakeTensorMode) -> None:
+        self.outputs, self.fake = outputs, fake
         self.forward = module.forward
         self.calls = 0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self.crossing.is_below:
+        if not self.fake.allow_non_fake_inputs:  # the line has been crossed
             return self.forward(*args, **kwargs)
         self.calls += 1
         if self.calls in self.outputs:

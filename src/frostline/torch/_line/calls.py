@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,36 +13,6 @@ from frostline._core.errors import LineError
 from frostline.torch._line.inputs import Inputs
 from frostline.torch._line.proof import untouched
 from frostline.torch._tensors import tensors
-
-
-class Reached(Exception):  # noqa: N818 - no error: it carries the output of a module out of a model
-    """A module was called.
-
-    Attributes:
-        output: what it returned.
-    """
-
-    def __init__(self, output: Any) -> None:
-        super().__init__()
-        self.output = output
-
-
-@contextmanager
-def stopping(module: nn.Module) -> Iterator[None]:
-    """Ends the call of a model as soon as it has called a module.
-
-    Raises:
-        Reached: inside the context, with what the module returned.
-    """
-
-    def reached(module: nn.Module, args: Any, output: Any) -> None:
-        raise Reached(output)
-
-    handle = module.register_forward_hook(reached)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from frostline.features.boundary import Boundary
 from frostline.features.cut import Value
-from frostline.torch._line.dependence import Dependence, is_cheap
+from frostline.torch._line.dependence import TraceDependence, is_cheap
 from frostline.torch._tensors import dtype_name
 
 
@@ -94,7 +94,7 @@ class TracePair:
         """Returns the bytes that a value takes of each sample; None where it cannot be stored by samples."""
         return node.meta["val"].nbytes // self.batch if self.sample_dimension(node) is not None else None
 
-    def values(self, found: Dependence) -> list[Value]:
+    def values(self, found: TraceDependence) -> list[Value]:
         """Returns the values that may cross the line."""
         return [
             Value(
@@ -107,7 +107,7 @@ class TracePair:
             if found.is_below(node)
         ]
 
-    def needed(self, found: Dependence) -> list[str]:
+    def needed(self, found: TraceDependence) -> list[str]:
         """Returns the names of the values below that are read above, or that the model returns as they are."""
         readers = [node for node in self.nodes if node.op == "output" or found.is_above(node)]
         return [read.name for node in readers for read in node.all_input_nodes if found.is_below(read)]

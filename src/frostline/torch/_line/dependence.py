@@ -11,7 +11,7 @@ import torch
 from torch import fx
 
 from frostline.torch._line.sides import places_of
-from frostline.torch._line.trace import Trace, storage_of, written_by
+from frostline.torch._line.trace import ModelTrace, storage_of, written_by
 
 # Operators that rearrange, select or make values, or take a pass or two over them, beside those that PyTorch itself
 # calls pointwise. Products, convolutions, attention, recurrence and pooling are not among them.
@@ -31,7 +31,7 @@ CHEAP = frozenset(
 
 
 @dataclass(frozen=True)
-class Dependence:
+class TraceDependence:
     """The nodes of a trace, by what they depend on.
 
     Attributes:
@@ -54,7 +54,7 @@ class Dependence:
         return node in self.trained or node in self.changing
 
 
-def dependence(trace: Trace, trained_names: Collection[str]) -> Dependence:
+def dependence(trace: ModelTrace, trained_names: Collection[str]) -> TraceDependence:
     """Returns what the nodes of a trace depend on.
 
     Args:
@@ -79,7 +79,7 @@ def dependence(trace: Trace, trained_names: Collection[str]) -> Dependence:
             changing[node] = node
         elif sources := [changing[read] for read in reads if read in changing]:
             changing[node] = sources[0]
-    return Dependence(frozenset(sampled), trained, changing)
+    return TraceDependence(frozenset(sampled), trained, changing)
 
 
 def is_cheap(node: fx.Node) -> bool:
@@ -93,7 +93,7 @@ def is_cheap(node: fx.Node) -> bool:
     return any(storage_of(node) == storage_of(read) != () for read in node.all_input_nodes)
 
 
-def _shared_statistics(trace: Trace) -> set[str]:
+def _shared_statistics(trace: ModelTrace) -> set[str]:
     """Returns names of statistics that a norm writes under another name: those of a layer with a frozen use."""
     written = {
         str(read.target)
@@ -107,14 +107,14 @@ def _shared_statistics(trace: Trace) -> set[str]:
     return {name for name, held in tensors.items() if name not in written and not places.isdisjoint(places_of(held))}
 
 
-def _changes(node: fx.Node, trace: Trace) -> bool:
+def _changes(node: fx.Node, trace: ModelTrace) -> bool:
     """Whether an operator returns other values in another call, or leaves something behind."""
     if node.op != "call_function":
         return False
     for read in node.all_input_nodes:
         inner = trace.tensors.get(str(read.target)) if read.op == "get_attr" else None
         if isinstance(inner, fx.GraphModule):
-            part = Trace(inner.graph, {}, trace.result)
+            part = ModelTrace(inner.graph, {}, trace.result)
             if any(_changes(each, part) for each in inner.graph.nodes):
                 return True
     off = _argument(node, "train", "training") is False or _argument(node, "p", "dropout_p", "dropout") == 0

@@ -10,8 +10,8 @@ import torch
 from torch import fx, nn
 
 from frostline.torch._line.cut import TracePair
-from frostline.torch._line.dependence import Dependence
-from frostline.torch._line.trace import Trace
+from frostline.torch._line.dependence import TraceDependence
+from frostline.torch._line.trace import ModelTrace
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class SideGraph:
     run: Callable[..., list[Any]]
 
     @classmethod
-    def of(cls, graph: fx.Graph, trace: Trace) -> SideGraph:
+    def of(cls, graph: fx.Graph, trace: ModelTrace) -> SideGraph:
         """Returns a part of a trace with its tensors."""
         tensors = {node.target: trace.tensors[node.target] for node in graph.nodes if node.op == "get_attr"}
         made = fx.GraphModule(tensors or nn.Module(), graph)
         return cls(made.graph, tensors, type(made).forward)
 
 
-def graph_below(trace: Trace, crossing: Sequence[fx.Node], pair: TracePair) -> SideGraph:
+def graph_below(trace: ModelTrace, crossing: Sequence[fx.Node], pair: TracePair) -> SideGraph:
     """Returns what computes the boundary from the inputs, samples first."""
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     wanted = ancestors(crossing)
@@ -57,7 +57,7 @@ def graph_below(trace: Trace, crossing: Sequence[fx.Node], pair: TracePair) -> S
     return SideGraph.of(graph, trace)
 
 
-def graph_above(trace: Trace, crossing: Sequence[fx.Node], pair: TracePair, found: Dependence) -> SideGraph:
+def graph_above(trace: ModelTrace, crossing: Sequence[fx.Node], pair: TracePair, found: TraceDependence) -> SideGraph:
     """Returns what the model does from the boundary on; what is cheap is computed again."""
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     given = [graph.placeholder(node.name) for node in crossing]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from frostline._core.errors import LineError
 from frostline._core.errors.base import counted
@@ -56,7 +56,7 @@ class Sides(ABC):
     def above(self, boundary: Sequence[torch.Tensor]) -> Any:
         """Computes what the model returns from the boundary, samples first."""
 
-    def module(self, leaves: Sequence[Any]) -> nn.Module | None:
+    def module(self, leaves: Sequence[Any]) -> fx.GraphModule | None:
         """Returns what computes the boundary of such leaves as a module, or None where that is not known."""
         return None
 

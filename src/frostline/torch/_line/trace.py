@@ -21,7 +21,7 @@ from frostline.torch._tensors import storage_identity, storages
 
 
 @dataclass(frozen=True)
-class Trace:
+class ModelTrace:
     """The result of ``torch.export``.
 
     Attributes:
@@ -39,7 +39,7 @@ class Trace:
     rewritten: frozenset[str] = frozenset()
 
 
-def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], expression: str) -> Trace:
+def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], expression: str) -> ModelTrace:
     """Traces a model in its present mode; nothing is computed, and nothing in the model moves.
 
     Args:
@@ -72,7 +72,7 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], ex
         node.target = torch.ops.aten.reshape.default
     graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output") or bool(written_by(node)))
     targets = {node.target: operator.attrgetter(node.target)(module) for node in graph.nodes if node.op == "get_attr"}
-    return Trace(graph, targets, program.call_spec.out_spec, frozenset(rewritten))
+    return ModelTrace(graph, targets, program.call_spec.out_spec, frozenset(rewritten))
 
 
 def _without_guards(program: Any) -> fx.GraphModule:

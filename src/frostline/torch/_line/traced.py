@@ -13,11 +13,11 @@ from frostline._core.errors import LineError
 from frostline._core.errors.base import counted
 from frostline.features.cut import least
 from frostline.torch._line.cut import TracePair, paths
-from frostline.torch._line.dependence import Dependence, dependence, is_cheap
+from frostline.torch._line.dependence import TraceDependence, dependence, is_cheap
 from frostline.torch._line.inputs import Inputs
 from frostline.torch._line.parts import SideGraph, ancestors, graph_above, graph_below
 from frostline.torch._line.sides import ABOVE, BELOW, CUT, Sides, changing_module, mixed_samples
-from frostline.torch._line.trace import Trace, trace
+from frostline.torch._line.trace import ModelTrace, trace
 
 
 @final
@@ -35,7 +35,7 @@ class TracedSides(Sides):
     def __init__(self, model: nn.Module, inputs: Inputs, expression: str) -> None:
         super().__init__(model, inputs, expression)
         self._modules = list(model.modules())
-        self._references: dict[Any, tuple[Trace, int]] = {}
+        self._references: dict[Any, tuple[ModelTrace, int]] = {}
         self._graphs: dict[Any, tuple[SideGraph, SideGraph, pytree.TreeSpec]] = {}
         self._graphs_for(inputs.batch, inputs.device)
 
@@ -88,12 +88,12 @@ class TracedSides(Sides):
         self._graphs[batch, mode] = *graphs, here.result
         return self._graphs[batch, mode]
 
-    def _trace(self, batch: int, device: torch.device) -> Trace:
+    def _trace(self, batch: int, device: torch.device) -> ModelTrace:
         made = trace(self.model, *self.inputs.zeros(batch, device), self.expression)
         self.rewritten |= made.rewritten
         return made
 
-    def _crossing(self, pair: TracePair, found: Dependence) -> list[fx.Node]:
+    def _crossing(self, pair: TracePair, found: TraceDependence) -> list[fx.Node]:
         """Returns the values that cross the line: of all cuts, the one that needs the fewest bytes."""
         for node in pair.nodes:
             source = found.changing.get(node)

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any, Protocol, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx
 
 from frostline._core.errors.base import first_line
 from frostline.features.boundary import Boundary
@@ -24,7 +24,7 @@ _EAGER = ("channels_last", "bfloat16", "channels_last+bfloat16", "int8")
 _NOISE = 1.03
 
 
-class Source(Protocol):
+class PartBelow(Protocol):
     """The part of a model below a line."""
 
     @property
@@ -38,7 +38,7 @@ class Source(Protocol):
     def below(self, leaves: Sequence[Any]) -> list[Tensor]:
         """Computes the boundary of samples, as PyTorch computes it."""
 
-    def module(self, leaves: Sequence[Any]) -> nn.Module | None:
+    def module(self, leaves: Sequence[Any]) -> fx.GraphModule | None:
         """Returns what computes it for such leaves, with the model's present tensors; None if that is not known."""
 
 
@@ -75,7 +75,7 @@ class Benchmark:
         module: what computes it, as a module; None if that is not known.
     """
 
-    def __init__(self, source: Source, leaves: Sequence[Any], bound: float) -> None:
+    def __init__(self, source: PartBelow, leaves: Sequence[Any], bound: float) -> None:
         self._source, self._leaves, self._bound = source, leaves, bound
         self.want, self.module = source.below(leaves), source.module(leaves)
 

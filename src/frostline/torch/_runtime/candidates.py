@@ -8,10 +8,10 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from frostline.torch._runtime import int8
-from frostline.torch._runtime.weights import Weight, copied, tensors, weights
+from frostline.torch._runtime.weights import Weight, copied, weights
 
 Run = Callable[..., Any]
 Memo = dict[Hashable, Any]
@@ -24,7 +24,7 @@ _COMPILERS = ("g++", "clang++", "c++", "cl")
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
-def made(words: Iterable[str], module: nn.Module, memo: Memo) -> Run:
+def made(words: Iterable[str], module: fx.GraphModule, memo: Memo) -> Run:
     """Returns a module as it runs in a runtime; the module itself does not change.
 
     Args:
@@ -38,12 +38,11 @@ def made(words: Iterable[str], module: nn.Module, memo: Memo) -> Run:
         _cast(run, torch.bfloat16 if "bfloat16" in words else None, memo, channels_last="channels_last" in words)
     if "int8" in words:
         int8.quantise(run, memo)
-    if "bfloat16" in words:
-        run = _Autocast(run)
-    return _compiled(run) if "compiled" in words else run
+    result = _Autocast(run) if "bfloat16" in words else run
+    return _compiled(result) if "compiled" in words else result
 
 
-def _cast(module: nn.Module, dtype: torch.dtype | None, memo: Memo, *, channels_last: bool) -> None:
+def _cast(module: fx.GraphModule, dtype: torch.dtype | None, memo: Memo, *, channels_last: bool) -> None:
     for weight in weights(module):
         old = weight.tensor.detach()
         own = dtype if dtype and old.dtype is torch.float32 else old.dtype
@@ -58,10 +57,10 @@ def _cast(module: nn.Module, dtype: torch.dtype | None, memo: Memo, *, channels_
 class _Autocast(nn.Module):
     """Runs a module under autocast, which leaves alone what has been cast."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: fx.GraphModule) -> None:
         super().__init__()
         self.module = module
-        self.kind = next((tensor.device.type for tensor in tensors(module)), "cpu")
+        self.kind = next((weight.tensor.device.type for weight in weights(module)), "cpu")
 
     def forward(self, *inputs: Tensor) -> Any:
         with torch.autocast(self.kind, torch.bfloat16, cache_enabled=False):
@@ -81,7 +80,7 @@ def _compiled(module: nn.Module) -> Run:
     return run
 
 
-def unfit(words: Iterable[str], module: nn.Module) -> str:
+def unfit(words: Iterable[str], module: fx.GraphModule) -> str:
     """Returns why a runtime cannot run a module here, or ``""``."""
     words, found = set(words), weights(module)
     linear = [weight for weight in found if weight.kind == "linear"]

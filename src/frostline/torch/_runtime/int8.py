@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 import functools
+import operator
 from typing import Any, final
 
 import torch
 from torch import Tensor, fx, nn
 
-from frostline.torch._runtime.weights import kind_of
+from frostline.torch._runtime.weights import graphs_of, kind_of
 
 _MOST = 127
 
 
-def quantise(module: nn.Module, memo: dict[Any, Any]) -> None:
-    """Replaces each linear map of a module by one in eight bits, in place, whether it is a module or in a graph.
+def quantise(module: fx.GraphModule, memo: dict[Any, Any]) -> None:
+    """Replaces each linear map of a module by one in eight bits, in place.
 
     Args:
         module: a copy.
         memo: holds what was made of the weights, and is added to.
     """
-    for inner in list(module.modules()):
-        if isinstance(inner, fx.GraphModule):
-            _in_graph(inner, memo)
-        for name, child in list(inner.named_children()):
-            if type(child) is nn.Linear:
-                setattr(inner, name, _made(child.weight, child.bias, memo))
-
-
-def _made(weight: Tensor, bias: Tensor | None, memo: dict[Any, Any]) -> Int8Linear:
-    key = id(weight), "int8"
-    if key not in memo:
-        memo[key] = Int8Linear(weight, bias)
-    return memo[key]
+    for graph in graphs_of(module):
+        for number, node in enumerate(list(graph.graph.nodes)):
+            if kind_of(node) != "linear" or node.kwargs:
+                continue
+            x, *reads = node.args
+            if not all(read is None or (isinstance(read, fx.Node) and read.op == "get_attr") for read in reads):
+                continue
+            weight, bias = (*(read and operator.attrgetter(read.target)(graph) for read in reads), None)[:2]
+            key = id(weight), "int8"
+            if key not in memo:
+                memo[key] = Int8Linear(weight, bias)
+            graph.add_submodule(f"int8_linear_{number}", memo[key])
+            with graph.graph.inserting_before(node):
+                node.replace_all_uses_with(graph.graph.call_module(f"int8_linear_{number}", (x,)))
+            graph.graph.erase_node(node)
+        graph.graph.eliminate_dead_code()
+        graph.recompile()
 
 
 @final
@@ -69,32 +74,6 @@ class Int8Linear(nn.Module):
         y = product.to(x.dtype).mul_(scale).mul_(self.scale)
         y = y if self.bias is None else y.add_(self.bias)
         return y.reshape(*x.shape[:-1], -1)
-
-
-def _in_graph(module: fx.GraphModule, memo: dict[Any, Any]) -> None:
-    nodes = [node for node in module.graph.nodes if kind_of(node) == "linear" and _reads_tensors(node)]
-    for number, node in enumerate(nodes):
-        x, weight, bias = (*node.args, None)[:3]
-        name = f"int8_linear_{number}"
-        module.add_submodule(name, _made(_held(module, weight), _held(module, bias), memo))
-        with module.graph.inserting_before(node):
-            node.replace_all_uses_with(module.graph.call_module(name, (x,)))
-        module.graph.erase_node(node)
-    module.graph.eliminate_dead_code()
-    module.recompile()
-
-
-def _reads_tensors(node: fx.Node) -> bool:
-    return not node.kwargs and all(
-        isinstance(x, fx.Node) and x.op == "get_attr" for x in node.args[1:] if x is not None
-    )
-
-
-def _held(module: nn.Module, node: Any) -> Any:
-    if node is None:
-        return None
-    path, _, name = node.target.rpartition(".")
-    return getattr(module.get_submodule(path), name)
 
 
 @functools.cache

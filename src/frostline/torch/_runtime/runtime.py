@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from frostline._core.errors import RuntimeChoiceError
-from frostline.torch._runtime.benchmark import Benchmark, Candidate, Source, best
+from frostline.torch._runtime.benchmark import Benchmark, Candidate, PartBelow, best
 from frostline.torch._runtime.candidates import WORDS, Run, made, unfit
 from frostline.torch._runtime.record import PLAIN, RuntimeRecord, Trial
 
@@ -42,13 +42,13 @@ class BelowRunner:
         RuntimeChoiceError: there is no such runtime, it cannot run here, or it is further off than the bound.
     """
 
-    def __init__(self, source: Source, example: Sequence[Any], runtime: str | None, bound: float = BOUND) -> None:
+    def __init__(self, source: PartBelow, example: Sequence[Any], runtime: str | None, bound: float = BOUND) -> None:
         if not isinstance(bound, int | float) or isinstance(bound, bool) or not 0 < bound < math.inf:
             problem = "must be a positive number: the largest error, as a part of the largest value."
             raise RuntimeChoiceError(f"bound={bound!r}", problem, (), f"Pass bound={BOUND}, or leave it out.")
         self._source, self._example, self._bound, self._asked = source, list(example), bound, runtime
         self._decided: DecidedRuntime | None = None
-        if runtime in (None, "auto"):
+        if runtime is None or runtime == "auto":
             return
         words = runtime.split("+") if isinstance(runtime, str) else []
         if not words or not set(words) <= set(WORDS):
@@ -70,6 +70,8 @@ class BelowRunner:
     @property
     def record(self) -> RuntimeRecord:
         """The runtimes that were tried and the one that was picked; before the first batch, those of the example."""
+        if self._asked is None:
+            return RuntimeRecord(None, PLAIN, self._bound, (Trial(PLAIN, 1.0, 0.0),))
         return self._decide(self._example).record
 
     @property
@@ -79,18 +81,13 @@ class BelowRunner:
 
     def _decide(self, leaves: Sequence[Any]) -> DecidedRuntime:
         """Returns the runtime that was picked earlier, or picks one if a tensor has changed since."""
-        weights = WeightVersions(self._source.tensors_below.values() if self._asked else ())
+        weights = WeightVersions(self._source.tensors_below.values())
         if self._decided is not None and self._decided.weights.same(weights):
-            return self._decided
-        if self._asked is None:
-            plain = Candidate(Trial(PLAIN, 1.0, 0.0))
-            record = RuntimeRecord(None, PLAIN, self._bound, (plain.trial,))
-            self._decided = DecidedRuntime(self._source, weights, record, plain)
             return self._decided
         with torch.no_grad():
             benchmark = Benchmark(self._source, leaves, self._bound)
-            candidates = benchmark.all() if self._asked == "auto" else [benchmark.candidate(self._asked)]
-        if self._asked != "auto" and candidates[0].run is None:
+            candidates = benchmark.all() if self._asked == "auto" else [benchmark.candidate(str(self._asked))]
+        if candidates[0].run is None:  # never so of "auto", whose first candidate is PyTorch as it is
             raise self._refusal(candidates[0], benchmark) from candidates[0].cause
         picked = best(candidates)
         trials = tuple(each.trial for each in candidates)
@@ -154,12 +151,12 @@ class DecidedRuntime:
 
     def __init__(
         self,
-        source: Source,
+        source: PartBelow,
         weights: WeightVersions,
         record: RuntimeRecord,
         picked: Candidate,
-        leaves: Sequence[Any] = (),
-        want: Sequence[Tensor] = (),
+        leaves: Sequence[Any],
+        want: Sequence[Tensor],
     ) -> None:
         self.weights, self.record = weights, record
         self._source, self._memo = source, picked.memo if picked.memo is not None else {}

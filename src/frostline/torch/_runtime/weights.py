@@ -1,29 +1,21 @@
-"""The weights of convolutions and linear maps, in a module or in a graph, which another runtime replaces."""
+"""The weights of convolutions and linear maps in a graph, which another runtime replaces."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.modules.conv import _ConvNd
 
 Kind = Literal["linear", "convolution"]
 
 _ATEN = torch.ops.aten
-_READERS: dict[object, Kind] = {
-    _ATEN.linear: "linear",
-    _ATEN.conv1d: "convolution",
-    _ATEN.conv2d: "convolution",
-    _ATEN.conv3d: "convolution",
-    _ATEN.convolution: "convolution",
-    _ATEN.conv_transpose1d: "convolution",
-    _ATEN.conv_transpose2d: "convolution",
-    _ATEN.conv_transpose3d: "convolution",
-}
+_CONVOLUTIONS = (_ATEN.conv1d, _ATEN.conv2d, _ATEN.conv3d, _ATEN.convolution)
+_TRANSPOSED = (_ATEN.conv_transpose1d, _ATEN.conv_transpose2d, _ATEN.conv_transpose3d)
+_READERS: dict[object, Kind] = {_ATEN.linear: "linear", **dict.fromkeys(_CONVOLUTIONS + _TRANSPOSED, "convolution")}
 
 
 @dataclass(frozen=True)
@@ -32,7 +24,7 @@ class Weight:
 
     Attributes:
         owner: the module that holds it.
-        name: under which name.
+        name: its name there.
         kind: what reads it.
     """
 
@@ -51,50 +43,14 @@ class Weight:
         setattr(self.owner, self.name, nn.Parameter(tensor, False) if is_parameter else tensor)
 
 
-def copied(module: nn.Module) -> nn.Module:
+def copied(module: fx.GraphModule) -> fx.GraphModule:
     """Returns a copy of a module's structure that holds the very same tensors."""
-    return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors(module)})
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in [*module.parameters(), *module.buffers()]})
 
 
-def tensors(module: nn.Module) -> list[Tensor]:
-    """Returns the parameters and buffers of a module."""
-    return [*module.parameters(), *module.buffers()]
-
-
-def weights(module: nn.Module) -> list[Weight]:
-    """Returns the weights and biases that only convolutions, or only linear maps, read.
-
-    A weight that an embedding reads too is left alone, because the embedding's output would change with it.
-    """
-    found = list(_found(module))
-    kinds = {id(weight.tensor): weight.kind for weight in found}
-    other = {id(tensor) for tensor in _otherwise_read(module)}
-    other |= {id(weight.tensor) for weight in found if kinds[id(weight.tensor)] != weight.kind}
-    return [weight for weight in found if id(weight.tensor) not in other]
-
-
-def _found(module: nn.Module) -> Iterator[Weight]:
-    for inner in module.modules():
-        if isinstance(inner, fx.GraphModule):
-            yield from _in_graph(inner)
-        elif kind := _kind_of(inner):
-            yield from (Weight(inner, name, kind) for name in ("weight", "bias") if name in _own(inner))
-
-
-def _kind_of(module: nn.Module) -> Kind | None:
-    # Not of a subclass: it may do anything with its weight.
-    if type(module) is nn.Linear:
-        return "linear"
-    return "convolution" if isinstance(module, _ConvNd) and type(module).__module__ == _ConvNd.__module__ else None
-
-
-def _in_graph(module: fx.GraphModule) -> Iterator[Weight]:
-    for node in module.graph.nodes:
-        kind = kind_of(node)
-        for read in node.args[1:3] if kind else ():
-            if isinstance(read, fx.Node) and read.op == "get_attr":
-                path, _, name = str(read.target).rpartition(".")
-                yield Weight(module.get_submodule(path), name, kind)  # type: ignore[arg-type]
+def graphs_of(module: fx.GraphModule) -> list[fx.GraphModule]:
+    """Returns a module and the modules inside it that have a graph of their own."""
+    return [inner for inner in module.modules() if isinstance(inner, fx.GraphModule)]
 
 
 def kind_of(node: fx.Node) -> Kind | None:
@@ -102,18 +58,25 @@ def kind_of(node: fx.Node) -> Kind | None:
     return _READERS.get(getattr(node.target, "overloadpacket", None)) if node.op == "call_function" else None
 
 
-def _otherwise_read(module: nn.Module) -> Iterator[Tensor]:
-    graphs = [inner for inner in module.modules() if isinstance(inner, fx.GraphModule)]
-    holders = {id(held) for graph in graphs for held in graph.modules()}
-    for graph in graphs:
-        for node in graph.graph.nodes:
-            if node.op == "get_attr" and any(not kind_of(user) or user.args[0] is node for user in node.users):
-                path, _, name = str(node.target).rpartition(".")
-                yield getattr(graph.get_submodule(path), name)
-    for inner in module.modules():
-        if id(inner) not in holders and not _kind_of(inner):
-            yield from _own(inner).values()
+def weights(module: fx.GraphModule) -> list[Weight]:
+    """Returns the weights and biases that only convolutions, or only linear maps, read.
 
-
-def _own(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in module._parameters.items() if tensor is not None}
+    A weight that an embedding reads too is left alone, because the embedding's output would change with it.
+    """
+    places: list[tuple[nn.Module, str, Tensor]] = []
+    readers: dict[int, set[Kind | None]] = defaultdict(set)
+    for graph in graphs_of(module):
+        for node in graph.graph.find_nodes(op="get_attr"):
+            path, _, name = str(node.target).rpartition(".")
+            owner = graph.get_submodule(path)
+            tensor = getattr(owner, name)
+            if isinstance(tensor, Tensor):
+                places.append((owner, name, tensor))
+                # A linear map may also have it as an input.
+                readers[id(tensor)] |= {None if user.args[:1] == (node,) else kind_of(user) for user in node.users}
+    found = []
+    for owner, name, tensor in places:
+        kinds = list(readers[id(tensor)])
+        if len(kinds) == 1 and kinds[0] is not None:
+            found.append(Weight(owner, name, kinds[0]))
+    return found
