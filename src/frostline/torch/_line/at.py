@@ -16,11 +16,11 @@ from frostline._core.errors import LineError
 from frostline._core.errors.base import counted
 from frostline.features.boundary import Boundary
 from frostline.torch._holding.patch import bare
-from frostline.torch._line.calls import calls_before
+from frostline.torch._line.calls import CallsBefore
 from frostline.torch._line.cut import SampleDimension
 from frostline.torch._line.inputs import Inputs
 from frostline.torch._line.proof import untouched
-from frostline.torch._line.sides import Sides, changing_module, mixed_samples
+from frostline.torch._line.sides import ABOVE, BELOW, Sides, changing_module, mixed_samples
 from frostline.torch._tensors import dtype_name, tensors
 
 
@@ -51,8 +51,9 @@ class SidesAt(Sides):
             fix = f'Write the path of one: frostline(model, *example, at="{(closest or [""])[0]}").'
             raise LineError(f"at={path!r}", problem, tuple(closest), fix)
         self.path, self._module = path, modules[path]
-        calls = calls_before(model, inputs, self._module, path, expression)
-        if trained := sorted({*calls.trained, *self.trained.intersection(calls.below)}):
+        calls = CallsBefore(model, inputs, path, expression)
+        below, above = calls.held()
+        if trained := sorted(calls.trained() | self.trained.intersection(below)):
             trains = "trains" if len(trained) == 1 else "train"
             problem = f"has {counted(len(trained), 'parameter')} that would be below {path!r}, and {trains}."
             fix = f'Cut before it, or freeze it: ft.freeze(model, "{trained[0]}").'
@@ -75,9 +76,10 @@ class SidesAt(Sides):
             name = path if len(values) == 1 else f"{path}:{place}"
             shape = tuple(dimension.by_sample(value).shape[1:])
             self.boundary += (Boundary(name, shape, dtype_name(value.dtype), value.nbytes // inputs.batch),)
-        self.identity = "\n".join((f"at {path}", *calls.words))
-        for held, names in zip(self.held, (calls.below, calls.above), strict=True):
-            held.add(names)
+        words = (f"{name} {type(module).__qualname__} {module.extra_repr()}" for name, module in calls.called.items())
+        self.identity = "\n".join([f"at {path}", *words])
+        self.held[BELOW].add(below)
+        self.held[ABOVE].add(above)
         self._skipped = calls.skipped
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._outputs: dict[Any, dict[int, Any]] = {}
@@ -92,12 +94,10 @@ class SidesAt(Sides):
         values = [dimension.as_batch(value) for dimension, value in zip(self._dimensions, boundary, strict=True)]
         output = pytree.tree_unflatten(values, self._spec)
         device, batch = boundary[0].device, len(boundary[0])
+        args, kwargs = pytree.tree_map_only(torch.Tensor, self._fake.from_tensor, self.inputs.zeros(batch, device))
         cause, returned = None, None
         with bare(), self._skipping_below(output, (batch, device)):
             try:
-                args, kwargs = pytree.tree_map_only(
-                    torch.Tensor, self._fake.from_tensor, self.inputs.zeros(batch, device)
-                )
                 returned = self.model(*args, **kwargs)
             except Exception as error:
                 if "FakeTensor" not in str(error):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import nn
@@ -15,106 +13,95 @@ from frostline.torch._line.proof import untouched
 from frostline.torch._tensors import tensors
 
 
-@dataclass(frozen=True)
+@final
 class CallsBefore:
-    """What happens up to a module, and after it.
+    """One call of a model, and the calls of its modules up to one of them; afterwards the model is what it was before.
+
+    Args:
+        model: the model.
+        inputs: the example that it is called with.
+        path: of the module.
+        expression: what the user wrote, for errors.
 
     Attributes:
         output: what the module returned.
-        trained: the names of the trainable parameters that the output depends on.
-        changing: the path of a module before it that is random or has a state, if there is one.
-        skipped: the modules that are called before it, and not by another such module, by path.
-        below: parameters and buffers of all that is called before, and of what contains the module.
-        above: the others, and those that are used again.
-        words: what is called below, a line each.
-    """
-
-    output: Any
-    trained: list[str]
-    changing: str | None
-    skipped: Mapping[str, nn.Module]
-    below: Mapping[str, torch.Tensor]
-    above: Mapping[str, torch.Tensor]
-    words: tuple[str, ...]
-
-
-class _Recorder:
-    """Notes the calls of a model's modules, and which of them draw random numbers."""
-
-    def __init__(self, cut: nn.Module) -> None:
-        self.cut = cut
-        self.before: list[nn.Module] = []
-        self.after: set[nn.Module] = set()
-        self.random: nn.Module | None = None
-        self.outputs: list[Any] = []
-        self._random_state = torch.get_rng_state()
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self.outputs:
-            self.after.add(module)
-        else:
-            self.before.append(module)
-            now = torch.get_rng_state()
-            if self.random is None and not torch.equal(now, self._random_state):
-                self.random = module
-            self._random_state = now
-        if module is self.cut:
-            self.outputs.append(output)
-
-
-def calls_before(model: nn.Module, inputs: Inputs, cut: nn.Module, path: str, expression: str) -> CallsBefore:
-    """Calls the model with the example, and leaves it as it was.
+        called: the modules that were called before it, and itself, by path.
+        changing: the path of a module among them that is random or has a state, if there is one.
 
     Raises:
         LineError: the module is not called just once.
     """
-    recorder, paths = _Recorder(cut), {module: name for name, module in model.named_modules()}
-    handles = [module.register_forward_hook(recorder) for module in paths]
-    args, kwargs = inputs.example
-    try:
-        with untouched(model) as written, torch.random.fork_rng():
-            model(*args, **kwargs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if len(recorder.outputs) != 1:
-        problem = f"calls {path!r} {len(recorder.outputs)} times, and a line is drawn behind one call."
-        fix = "Cut behind a module that is called once: frostline(model, *example, at=...)."
-        raise LineError(expression, problem, (), fix)
-    called = {paths[module]: module for module in recorder.before if module in paths}
-    around = {"", *(path.rsplit(".", depth)[0] for depth in range(1, path.count(".") + 1))}
-    below, above = {}, {}
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        owner = name.rpartition(".")[0]
-        if owner in called or (owner in around and not tensor.requires_grad):
-            below[name] = tensor
-        if owner not in called or called[owner] in recorder.after:
-            above[name] = tensor
-    changing = [paths[recorder.random]] if recorder.random is not None else []
-    changing += [owner for name in written if (owner := name.rpartition(".")[0]) in called]
-    inside = {name for name in called for outer in called if name.startswith(f"{outer}.")}
-    return CallsBefore(
-        output=recorder.outputs[0],
-        trained=_trained(model, recorder.outputs[0]),
-        changing=changing[0] if changing else None,
-        skipped={p: m for p, m in called.items() if p not in {path, *inside} and not path.startswith(f"{p}.")},
-        below=below,
-        above=above,
-        words=tuple(f"{p} {type(m).__qualname__} {m.extra_repr()}" for p, m in called.items()),
-    )
 
+    def __init__(self, model: nn.Module, inputs: Inputs, path: str, expression: str) -> None:
+        self._model, self._path, self._cut = model, path, model.get_submodule(path)
+        self._paths = {module: name for name, module in model.named_modules()}
+        self._outputs: list[Any] = []
+        self._after: set[nn.Module] = set()
+        self._random_state = torch.get_rng_state()
+        self.called: dict[str, nn.Module] = {}
+        self.changing: str | None = None
+        handles = [module.register_forward_hook(self._note) for module in self._paths]
+        args, kwargs = inputs.example
+        try:
+            with untouched(model) as written, torch.random.fork_rng():
+                model(*args, **kwargs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        if len(self._outputs) != 1:
+            problem = f"calls {path!r} {len(self._outputs)} times, and a line is drawn behind one call."
+            fix = "Cut behind a module that is called once: frostline(model, *example, at=...)."
+            raise LineError(expression, problem, (), fix)
+        (self.output,) = self._outputs
+        owners = [name.rpartition(".")[0] for name in written]
+        self.changing = next((each for each in (self.changing, *owners) if each in self.called), None)
 
-def _trained(model: nn.Module, output: Any) -> list[str]:
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    waiting = [tensor.grad_fn for tensor in tensors(output)]
-    seen, found = set[Any](), list[str]()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)
-        if variable is not None:
-            found.append(names.get(id(variable), "a tensor that is no parameter"))
-        waiting += [following for following, _ in node.next_functions]
-    return found
+    def _note(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._outputs:
+            self._after.add(module)
+        else:
+            self.called[self._paths[module]] = module
+            now = torch.get_rng_state()
+            if self.changing is None and not torch.equal(now, self._random_state):
+                self.changing = self._paths[module]
+            self._random_state = now
+        if module is self._cut:
+            self._outputs.append(output)
+
+    @property
+    def skipped(self) -> dict[str, nn.Module]:
+        """The modules that are called before it and not by another such module, by path."""
+        inside = {name for name in self.called for outer in self.called if name.startswith(f"{outer}.")}
+        around = {name for name in self.called if f"{self._path}.".startswith(f"{name}.")}
+        return {name: module for name, module in self.called.items() if name not in inside | around}
+
+    def held(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Returns the parameters and buffers below and above, by name.
+
+        Below are those of all that is called before, and those of what contains the module; above are the others, and
+        those that are used again.
+        """
+        around = {"", *(self._path.rsplit(".", depth)[0] for depth in range(1, self._path.count(".") + 1))}
+        below, above = {}, {}
+        for name, tensor in [*self._model.named_parameters(), *self._model.named_buffers()]:
+            owner = name.rpartition(".")[0]
+            if owner in self.called or (owner in around and not tensor.requires_grad):
+                below[name] = tensor
+            if owner not in self.called or self.called[owner] in self._after:
+                above[name] = tensor
+        return below, above
+
+    def trained(self) -> set[str]:
+        """Returns the names of the trainable parameters that the output depends on."""
+        names = {id(parameter): name for name, parameter in self._model.named_parameters()}
+        waiting = [tensor.grad_fn for tensor in tensors(self.output)]
+        seen, found = set[Any](), set[str]()
+        while waiting:
+            node = waiting.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            if (variable := getattr(node, "variable", None)) is not None:
+                found.add(names.get(id(variable), "a tensor that is not a parameter"))
+            waiting += [following for following, _ in node.next_functions]
+        return found

@@ -19,6 +19,9 @@ from frostline.torch._line.parts import SideGraph, ancestors, graph_above, graph
 from frostline.torch._line.sides import ABOVE, BELOW, CUT, Sides, changing_module, mixed_samples
 from frostline.torch._line.trace import ModelTrace, trace
 
+Graphs = tuple[SideGraph, SideGraph, pytree.TreeSpec]
+"""What computes the boundary, what goes on from there, and how the outputs make up what the model returns."""
+
 
 @final
 class TracedSides(Sides):
@@ -36,7 +39,7 @@ class TracedSides(Sides):
         super().__init__(model, inputs, expression)
         self._modules = list(model.modules())
         self._references: dict[Any, tuple[ModelTrace, int]] = {}
-        self._graphs: dict[Any, tuple[SideGraph, SideGraph, pytree.TreeSpec]] = {}
+        self._graphs: dict[Any, Graphs] = {}
         self._graphs_for(inputs.batch, inputs.device)
 
     def below(self, leaves: Sequence[Any]) -> list[torch.Tensor]:
@@ -57,12 +60,12 @@ class TracedSides(Sides):
         held = {**below.tensors, **self.tensors_below}
         return fx.GraphModule({target: held[target] for target in below.tensors} or nn.Module(), below.graph)
 
-    def _graphs_of(self, leaves: Sequence[Any]) -> tuple[SideGraph, SideGraph, pytree.TreeSpec]:
+    def _graphs_of(self, leaves: Sequence[Any]) -> Graphs:
         first = next(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
         return self._graphs_for(len(first), first.device)
 
-    def _graphs_for(self, batch: int, device: torch.device) -> tuple[SideGraph, SideGraph, pytree.TreeSpec]:
-        """Returns both sides for a batch size, in the present mode of the model, and how to put its outputs together.
+    def _graphs_for(self, batch: int, device: torch.device) -> Graphs:
+        """Returns both sides for a batch size, in the present mode of the model.
 
         A second trace, for another number of samples, tells which dimension of each value is the sample's.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any, Protocol, final
 
@@ -56,7 +56,7 @@ class Candidate:
 
     trial: Trial
     run: Run | None = None
-    memo: Memo | None = None
+    memo: Memo = field(default_factory=dict)
     errors: tuple[float, ...] = ()
     cause: Exception | None = None
 

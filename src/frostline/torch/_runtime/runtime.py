@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, final
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from frostline._core.errors import RuntimeChoiceError
 from frostline.torch._runtime.benchmark import Benchmark, Candidate, PartBelow, best
-from frostline.torch._runtime.candidates import WORDS, Run, made, unfit
+from frostline.torch._runtime.candidates import WORDS, Memo, Run, made, unfit
 from frostline.torch._runtime.record import PLAIN, RuntimeRecord, Trial
 
 BOUND = 0.03
@@ -47,7 +47,12 @@ class BelowRunner:
             problem = "must be a positive number: the largest error, as a part of the largest value."
             raise RuntimeChoiceError(f"bound={bound!r}", problem, (), f"Pass bound={BOUND}, or leave it out.")
         self._source, self._example, self._bound, self._asked = source, list(example), bound, runtime
-        self._decided: DecidedRuntime | None = None
+        self._record: RuntimeRecord | None = None
+        self._tensors: list[Tensor] = []
+        self._versions: list[tuple[int, int, int]] = []
+        self._memo: Memo = {}
+        self._forms: list[tuple[torch.dtype, torch.memory_format]] = []
+        self._runs: dict[Any, Run | None] = {}
         if runtime is None or runtime == "auto":
             return
         words = runtime.split("+") if isinstance(runtime, str) else []
@@ -61,29 +66,44 @@ class BelowRunner:
         self._decide(self._example)
 
     def __call__(self, leaves: Sequence[Any]) -> list[Tensor]:
-        """Computes the boundary of samples, without a gradient."""
+        """Computes the boundary of samples, without a gradient, in the types and layouts of PyTorch as it is."""
         if self._asked is None:
             return self._source.below(leaves)
         with torch.no_grad():
-            return self._decide(leaves).run(leaves)
+            record = self._decide(leaves)
+            if record.picked == PLAIN:
+                return self._source.below(leaves)
+            shapes = _shapes(leaves)
+            run = self._runs.get(shapes)
+            if run is None:
+                # A graph is for one number of samples; for another there is another one, over the same weights.
+                module = self._source.module(leaves)
+                assert module is not None
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    run = self._runs[shapes] = made(record.picked.split("+"), module, self._memo)
+                    run(*leaves)  # what compiles does so at its first call
+            pairs = zip(run(*leaves), self._forms, strict=True)
+            return [value.to(dtype, memory_format=layout) for value, (dtype, layout) in pairs]
 
     @property
     def record(self) -> RuntimeRecord:
         """The runtimes that were tried and the one that was picked; before the first batch, those of the example."""
         if self._asked is None:
             return RuntimeRecord(None, PLAIN, self._bound, (Trial(PLAIN, 1.0, 0.0),))
-        return self._decide(self._example).record
+        return self._decide(self._example)
 
     @property
     def word(self) -> str:
         """The name of the runtime that was picked: its features differ from those of another one."""
         return self.record.picked if self._asked == "auto" else self._asked or PLAIN
 
-    def _decide(self, leaves: Sequence[Any]) -> DecidedRuntime:
-        """Returns the runtime that was picked earlier, or picks one if a tensor has changed since."""
-        weights = WeightVersions(self._source.tensors_below.values())
-        if self._decided is not None and self._decided.weights.same(weights):
-            return self._decided
+    def _decide(self, leaves: Sequence[Any]) -> RuntimeRecord:
+        """Returns what was decided earlier, or tries and picks anew if a tensor was replaced or written to since."""
+        tensors = list(self._source.tensors_below.values())
+        versions = [(id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
+        if self._record is not None and self._versions == versions:
+            return self._record
         with torch.no_grad():
             benchmark = Benchmark(self._source, leaves, self._bound)
             candidates = benchmark.all() if self._asked == "auto" else [benchmark.candidate(str(self._asked))]
@@ -91,11 +111,14 @@ class BelowRunner:
             raise self._refusal(candidates[0], benchmark) from candidates[0].cause
         picked = best(candidates)
         trials = tuple(each.trial for each in candidates)
-        record = RuntimeRecord(self._asked, picked.trial.name, self._bound, trials)
-        self._decided = DecidedRuntime(self._source, weights, record, picked, leaves, benchmark.want)
+        self._record = RuntimeRecord(self._asked, picked.trial.name, self._bound, trials)
+        # The tensors are kept alive, so that no other one can take their identity.
+        self._tensors, self._versions = tensors, versions
+        self._memo, self._runs = picked.memo, {_shapes(leaves): picked.run}
+        self._forms = [(value.dtype, _layout(value)) for value in benchmark.want]
         if self._asked == "auto":
-            _LOG.info("%s", record)
-        return self._decided
+            _LOG.info("%s", self._record)
+        return self._record
 
     def _refusal(self, candidate: Candidate, benchmark: Benchmark) -> RuntimeChoiceError:
         trial, module = candidate.trial, benchmark.module
@@ -116,69 +139,6 @@ class BelowRunner:
             enough = math.ceil(enough / digit) * digit
         fix = f'Pass bound={enough:g} if that is near enough, or runtime="auto".'
         return RuntimeChoiceError(asked, problem, tuple(f"{each.name}: {error:.1e}" for each, error in pairs), fix)
-
-
-@final
-class WeightVersions:
-    """Which tensors there are, and how often each has been written to.
-
-    Args:
-        tensors: they are kept alive, so that no other tensor can take their address.
-    """
-
-    def __init__(self, tensors: Iterable[Tensor]) -> None:
-        self._tensors = list(tensors)
-        self._places = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in self._tensors]
-
-    def same(self, other: WeightVersions) -> bool:
-        """Whether nothing was replaced and nothing written to in between."""
-        mine, theirs = self._tensors, other._tensors
-        return self._places == other._places and all(a is b for a, b in zip(mine, theirs, strict=True))
-
-
-@final
-class DecidedRuntime:
-    """A runtime that was picked, for as long as the weights below the line are what they were.
-
-    Args:
-        source: the part below.
-        weights: those that it was picked for.
-        record: how it was picked.
-        picked: the candidate, which ran already.
-        leaves: the batch that it ran on.
-        want: the boundary of it as PyTorch computes it, for types and layouts.
-    """
-
-    def __init__(
-        self,
-        source: PartBelow,
-        weights: WeightVersions,
-        record: RuntimeRecord,
-        picked: Candidate,
-        leaves: Sequence[Any],
-        want: Sequence[Tensor],
-    ) -> None:
-        self.weights, self.record = weights, record
-        self._source, self._memo = source, picked.memo if picked.memo is not None else {}
-        self._forms = [(value.dtype, _layout(value)) for value in want]
-        self._runs: dict[Any, Run | None] = {_shapes(leaves): picked.run}
-
-    def run(self, leaves: Sequence[Any]) -> list[Tensor]:
-        """Computes the boundary of samples, in the types and layouts that it has in PyTorch as it is."""
-        if self.record.picked == PLAIN:
-            return self._source.below(leaves)
-        shapes = _shapes(leaves)
-        run = self._runs.get(shapes)
-        if run is None:
-            # A graph is for one number of samples; for another there is another one, over the same weights.
-            module = self._source.module(leaves)
-            assert module is not None
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                run = self._runs[shapes] = made(self.record.picked.split("+"), module, self._memo)
-                run(*leaves)  # what compiles does so at its first call
-        pairs = zip(run(*leaves), self._forms, strict=True)
-        return [value.to(dtype, memory_format=layout) for value, (dtype, layout) in pairs]
 
 
 def _shapes(leaves: Sequence[Any]) -> tuple[Any, ...]:
