@@ -20,7 +20,7 @@ from frostline.features.sizes import parsed
 from frostline.features.store import Store
 from frostline.features.structure import first
 from frostline.torch._cache.codec import encoded, raw
-from frostline.torch._cache.dataset import CachedDataset, Rows
+from frostline.torch._cache.dataset import CachedDataset
 from frostline.torch._cache.samples import Packed, Samples, Split
 from frostline.torch._cache.watch import CacheableLine, LineWatch
 
@@ -155,8 +155,8 @@ class FeatureCache:
         if manifest.views == 1:
             samples = Samples(dataset, self._split, manifest.rest, manifest.structure)
             agreement.check_sources(store, keys, samples.sources(agreement.probes(len(keys))))
-        rows = Rows([store.places(keys, view) for view in range(manifest.views)])
-        return CachedDataset(store.reader(), rows, manifest, self._watch)
+        places = [store.places(keys, view) for view in range(manifest.views)]
+        return CachedDataset(store.reader(), places, manifest, self._watch)
 
     def verify(self) -> list[Damage]:
         """Reads every byte and returns the damaged shards, which `fill` computes again."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from typing import Any, final
 
@@ -30,27 +29,6 @@ class Features(tuple[Tensor, ...]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return tuple, (list(self),)
-
-
-@final
-class Rows:
-    """The places of the rows of each view, for every index; small, as it is sent to workers.
-
-    Args:
-        views: the places of all indices, for each view.
-    """
-
-    def __init__(self, views: Sequence[Sequence[Place]]) -> None:
-        self._shards = [array("q", (shard for shard, _ in places)) for places in views]
-        self._rows = [array("q", (row for _, row in places)) for places in views]
-
-    def __len__(self) -> int:
-        return len(self._rows[0])
-
-    def places(self, indices: Sequence[int], views: Sequence[int]) -> list[Place]:
-        """Returns the places of the rows of some indices, each in a view of its own."""
-        shards, rows = self._shards, self._rows
-        return [(shards[view][index], rows[view][index]) for index, view in zip(indices, views, strict=True)]
 
 
 @final
@@ -82,8 +60,10 @@ class CachedDataset(Dataset[Any]):
         (torch.Size([4, 8]), torch.Size([4]))
     """
 
-    def __init__(self, reader: Reader, rows: Rows, manifest: Manifest, watch: LineWatch) -> None:
-        self._reader, self._rows, self._manifest = reader, rows, manifest
+    def __init__(self, reader: Reader, places: Sequence[Sequence[Place]], manifest: Manifest, watch: LineWatch) -> None:
+        self._reader, self._manifest = reader, manifest
+        # For each view and index the shard and the row in it; small, as it is sent to workers.
+        self._places = torch.tensor(places)
         self._watch: LineWatch | None = watch
         self._name, self._thawed = watch.name, watch.thawed
         # In shared memory, because workers that stay alive hold a copy of the dataset.
@@ -104,18 +84,20 @@ class CachedDataset(Dataset[Any]):
     def __len__(self) -> int:
         # A sampler asks at the beginning of each epoch, in the process that has the model.
         self._check()
-        return len(self._rows)
+        return self._places.shape[1]
 
     def __getitem__(self, index: int) -> Any:
-        if not -len(self._rows) <= index < len(self._rows):
-            raise IndexError(f"index {index} of {len(self._rows)} samples")
+        samples = self._places.shape[1]
+        if not -samples <= index < samples:
+            raise IndexError(f"index {index} of {samples} samples")
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Reads the samples with these indices together, as a DataLoader does."""
         self._check()
         manifest, rows = self._manifest, len(indices)
-        rooms = self._reader.rows(self._rows.places(indices, self._views(rows)), manifest.given)
+        places = [(shard, row) for shard, row in self._places[self._views(rows), indices].tolist()]
+        rooms = self._reader.rows(places, manifest.given)
         batch = tuple(decoded(value, number, rooms, rows) for number, value in enumerate(manifest.values))
         rest = [rest_of(column, rooms, rows) for column in manifest.rest]
         return [self._sample(batch, rest, row) for row in range(rows)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -72,7 +71,7 @@ class TracePair:
         self._sides = [[node for node in graph.nodes if not _is_contiguous(node)] for graph in (here, there)]
         self._beside = dict(zip(*self._sides, strict=False))
 
-    @cached_property
+    @property
     def alike(self) -> bool:
         """Whether the two do the same, but for numbers that may be the batch size."""
         steps = []
@@ -90,16 +89,12 @@ class TracePair:
             return None
         return SampleDimension.of(here, there, self.batch, self.other)
 
-    def bytes(self, node: fx.Node) -> int | None:
-        """Returns the bytes that a value takes of each sample; None where it cannot be stored by samples."""
-        return node.meta["val"].nbytes // self.batch if self.sample_dimension(node) is not None else None
-
     def values(self, found: TraceDependence) -> list[Value]:
         """Returns the values that may cross the line."""
         return [
             Value(
                 name=node.name,
-                bytes=self.bytes(node),
+                bytes=node.meta["val"].nbytes // self.batch if self.sample_dimension(node) is not None else None,
                 reads=tuple(read.name for read in node.all_input_nodes if found.is_below(read)),
                 cheap=node.op != "placeholder" and is_cheap(node),
             )
