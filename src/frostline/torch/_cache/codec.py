@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from frostline._core.errors import CacheError
-from frostline.features.columns import Column, Value
+from frostline.features.columns import Value
 
 _STEPS, _LOWEST = 255, -128
 
@@ -59,11 +59,6 @@ def decoded(value: Value, number: int, rooms: Mapping[str, bytearray], rows: int
     step = of_bytes(rooms[f"step.{number}"], "float32", each).to(dtype)
     least = of_bytes(rooms[f"least.{number}"], "float32", each).to(dtype)
     return batch.sub_(_LOWEST).mul_(step).add_(least)
-
-
-def rest_of(column: Column, rooms: Mapping[str, bytearray], rows: int) -> Tensor:
-    """Returns the rows of one leaf beside the values."""
-    return of_bytes(rooms[column.name], column.dtype, (rows, *column.shape))
 
 
 def _in_steps(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, get_worker_info
 from frostline.features.manifest import Manifest
 from frostline.features.reading import Place, Reader
 from frostline.features.structure import joined
-from frostline.torch._cache.codec import decoded, rest_of
+from frostline.torch._cache.codec import decoded, of_bytes
 from frostline.torch._cache.watch import LineWatch, stale
 
 try:
@@ -99,7 +99,7 @@ class CachedDataset(Dataset[Any]):
         places = [(shard, row) for shard, row in self._places[self._views(rows), indices].tolist()]
         rooms = self._reader.rows(places, manifest.given)
         batch = tuple(decoded(value, number, rooms, rows) for number, value in enumerate(manifest.values))
-        rest = [rest_of(column, rooms, rows) for column in manifest.rest]
+        rest = [of_bytes(rooms[each.name], each.dtype, (rows, *each.shape)) for each in manifest.rest]
         return [self._sample(batch, rest, row) for row in range(rows)]
 
     def _sample(self, batch: tuple[Tensor, ...], rest: list[Tensor], row: int) -> Any:

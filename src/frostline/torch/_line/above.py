@@ -24,8 +24,6 @@ class AboveModule(nn.Module):
         sides: both sides of the line.
     """
 
-    _sides: Sides
-
     def __init__(self, sides: Sides) -> None:
         super().__init__()
         self._sides = sides

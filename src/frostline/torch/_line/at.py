@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any, final
@@ -128,11 +129,15 @@ class SidesAt(Sides):
     @contextmanager
     def _skipping_below(self, output: Any, key: tuple[int, torch.device]) -> Iterator[None]:
         """Replaces forwards: modules below return what they returned before, and the last of them the boundary."""
-        forwards: dict[nn.Module, Any] = {self._module: _LastForward(output, self._fake)}
+
+        def cross(*args: Any, **kwargs: Any) -> Any:
+            self._fake.allow_non_fake_inputs = False  # from here on tensors without data meet no others
+            return output
+
+        forwards: dict[nn.Module, Any] = {self._module: cross}
         for path, module in self._skipped.items():
             autocast = torch.is_autocast_enabled(key[1].type)
-            outputs = self._outputs.setdefault((path, autocast, *key), {})
-            forwards[module] = _SkippedForward(module, outputs, self._fake)
+            forwards[module] = self._skipping(module, self._outputs.setdefault((path, autocast, *key), {}))
         earlier = {module: module.__dict__.get("forward") for module in forwards}
         for module, forward in forwards.items():
             module.__dict__["forward"] = forward
@@ -145,40 +150,26 @@ class SidesAt(Sides):
                 if forward is not None:
                     module.__dict__["forward"] = forward
 
+    def _skipping(self, module: nn.Module, outputs: dict[int, Any]) -> Callable[..., Any]:
+        """Returns a forward that gives the earlier outputs of a module, call after call, until the line is crossed.
+
+        An output that does not depend on the sample has data: it may be used above, and is computed.
+        """
+        forward, calls = module.forward, itertools.count()
+
+        def skipped(*args: Any, **kwargs: Any) -> Any:
+            if not self._fake.allow_non_fake_inputs:
+                return forward(*args, **kwargs)
+            call = next(calls)
+            if call in outputs:
+                return outputs[call]
+            output = forward(*args, **kwargs)
+            if all(isinstance(leaf, FakeTensor) for leaf in pytree.tree_leaves(output)):
+                outputs[call] = output
+            return output
+
+        return skipped
+
 
 class _Reached(Exception):  # noqa: N818 - no error: it carries the output of a module out of a model
     """A module was called."""
-
-
-class _LastForward:
-    """Replaces the forward of the last module below; from then on tensors without data meet no others."""
-
-    def __init__(self, output: Any, fake: FakeTensorMode) -> None:
-        self.output, self.fake = output, fake
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self.fake.allow_non_fake_inputs = False
-        return self.output
-
-
-class _SkippedForward:
-    """Replaces the forward of a module before it, call after call.
-
-    An output that does not depend on the sample has data: it may be used above, and is computed.
-    """
-
-    def __init__(self, module: nn.Module, outputs: dict[int, Any], fake: FakeTensorMode) -> None:
-        self.outputs, self.fake = outputs, fake
-        self.forward = module.forward
-        self.calls = 0
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self.fake.allow_non_fake_inputs:  # the line has been crossed
-            return self.forward(*args, **kwargs)
-        self.calls += 1
-        if self.calls in self.outputs:
-            return self.outputs[self.calls]
-        output = self.forward(*args, **kwargs)
-        if all(isinstance(leaf, FakeTensor) for leaf in pytree.tree_leaves(output)):
-            self.outputs[self.calls] = output
-        return output
