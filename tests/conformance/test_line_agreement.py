@@ -1,4 +1,4 @@
-"""The frost line and the cache of what is behind it mean the same in PyTorch and in JAX."""
+"""The frost line and its feature cache mean the same in PyTorch and in JAX."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_boundary_is_the_same(net: str, frozen: tuple[str, ...]) -> None:
 
 
 @each
-def test_what_crosses_has_the_same_numbers(net: str, frozen: tuple[str, ...]) -> None:
+def test_the_boundary_has_the_same_numbers(net: str, frozen: tuple[str, ...]) -> None:
     twins = Twins.of(net, *frozen)
     ours, theirs = lines(twins)
     one = [value.numpy() for value in ours.below(twins.tensor)]
@@ -137,7 +137,7 @@ class Caches:
 
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
-    """What `frostline cache ARGUMENTS` prints."""
+    """Returns a function that returns the output of `frostline cache ARGUMENTS`."""
 
     def call(*arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", ["frostline", "cache", *map(str, arguments)])
@@ -165,13 +165,13 @@ def test_stores_are_described_alike(tmp_path: Path, said: Said, dtype: str) -> N
 
 
 def _own(found: dict[str, Any]) -> tuple[str, str, str]:
-    """What is each front end's own: names in the trace, the fingerprint of it, and the folder."""
+    """Removes the values of one front end alone, and returns them: a name in its trace, a fingerprint and a folder."""
     # The name is a part of what a shard says of itself.
     del found["bytes"]
     return found["values"][0].pop("name"), found.pop("fingerprint"), found.pop("directory")
 
 
-def test_either_is_verified(tmp_path: Path, said: Said) -> None:
+def test_both_caches_are_verified(tmp_path: Path, said: Said) -> None:
     Caches(tmp_path).fill()
     for name in ("torch", "jax"):
         folder = str(tmp_path / name)
@@ -209,7 +209,7 @@ def test_a_cache_of_the_other_is_refused(tmp_path: Path, filled: str) -> None:
     assert {file.name: file.read_bytes() for file in (tmp_path / filled).iterdir()} == before
 
 
-def test_its_own_is_taken_by_each(tmp_path: Path) -> None:
+def test_each_takes_its_own_cache(tmp_path: Path) -> None:
     """The control: the same line drawn again."""
     Caches(tmp_path).fill()
     again = Caches(tmp_path)

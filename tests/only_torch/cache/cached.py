@@ -10,11 +10,11 @@ from torch.utils.data import Dataset
 
 from frostline._core.fingerprint import fingerprint
 from frostline.features.boundary import Boundary
-from frostline.torch._tensors import bytes_of
+from frostline.torch._tensors import bytes_of, dtype_name
 
 
 class DrawnLine:
-    """What `frostline` finds, for a Sequential that is cut at one place: fast, and seen through."""
+    """A line for a Sequential that is cut at one place, without a trace; it counts the samples that it computes."""
 
     def __init__(self, model: nn.Sequential, *example: Tensor, at: int = 1) -> None:
         self.model, self.at = model, at
@@ -47,19 +47,18 @@ class DrawnLine:
 
 
 def _of(name: str, value: Tensor) -> Boundary:
-    dtype = str(value.dtype).removeprefix("torch.")
-    return Boundary(name, tuple(value.shape[1:]), dtype, value[0].numel() * value.element_size())
+    return Boundary(name, tuple(value.shape[1:]), dtype_name(value.dtype), value[0].numel() * value.element_size())
 
 
 def net() -> nn.Sequential:
-    """A frozen layer of 4 to 6, and a head."""
+    """Returns a frozen layer of 4 to 6, and a head."""
     model = nn.Sequential(nn.Sequential(nn.Linear(4, 6), nn.ReLU()), nn.Linear(6, 3))
     model[0].requires_grad_(False)
     return model.eval()
 
 
 def line() -> DrawnLine:
-    """The same one at each call."""
+    """Returns the same line at each call."""
     torch.manual_seed(7)
     return DrawnLine(net(), torch.zeros(2, 4))
 
@@ -82,7 +81,7 @@ class Numbered(Dataset[tuple[Tensor, int]]):
 
 
 class Noisy(Numbered):
-    """Samples that are others at each read."""
+    """Samples that differ at each read."""
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         inputs, label = super().__getitem__(index)

@@ -1,4 +1,4 @@
-"""What comes out of a feature cache is what the line computes; and each sample is computed once."""
+"""A feature cache returns the features that the line computes, and computes each sample once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:Runtime
 
 
 def read(data: Dataset, **options: object) -> tuple[list[Tensor], Tensor]:
-    """All features and labels, from batches of 10."""
+    """Returns all features and labels, from batches of 10."""
     batches = list(DataLoader(data, batch_size=10, **options))
     return [torch.cat(parts) for parts in zip(*(features for features, _ in batches), strict=True)], torch.cat(
         [label for _, label in batches]
@@ -119,7 +119,7 @@ def ramp(samples: int, change: Callable[[Tensor], Tensor] = lambda x: x) -> Tens
 
 
 def passing(dtype: torch.dtype) -> DrawnLine:
-    """A line below which nothing happens."""
+    """Returns a line with an identity below it."""
     model = nn.Sequential(nn.Identity(), nn.Linear(64, 2))
     return DrawnLine(model, torch.zeros(1, 64, dtype=dtype))
 
@@ -137,7 +137,7 @@ def test_bfloat16_is_off_by_a_256th(folder: Path) -> None:
 
 
 def test_int8_is_off_by_a_510th_of_the_range(folder: Path) -> None:
-    """Half a step; so are numbers that are all positive, and those of a row of another size."""
+    """The error is half a step, also for positive numbers and for a row of another scale."""
     data = ramp(100, lambda x: torch.cat([x[:50], x[50:].abs() * 1000]))
     x = data.tensors[0]
     error = (stored(folder, data, "int8") - x).abs().amax(1) / (x.amax(1) - x.amin(1))
@@ -162,7 +162,7 @@ def test_exact_is_exact_for_each_dtype(folder: Path, dtype: torch.dtype) -> None
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
-def test_what_is_stored_as_less_comes_back_as_what_it_was(folder: Path, dtype: torch.dtype) -> None:
+def test_values_stored_in_fewer_bytes_come_back_in_their_own_dtype(folder: Path, dtype: torch.dtype) -> None:
     data = ramp(5, lambda x: x.to(dtype))
     found = stored(folder, data, "int8")
     assert found.dtype == dtype
@@ -175,7 +175,7 @@ class Two(nn.Module):
 
 
 class Named(DrawnLine):
-    """A line that takes something by name, and whose boundary is two values."""
+    """A line that takes an input by name, and whose boundary is two values."""
 
     def __init__(self) -> None:
         super().__init__(nn.Sequential(nn.Identity(), nn.Identity()), torch.zeros(1, 2, 2), at=1)
@@ -211,8 +211,8 @@ def by_name(sample: dict[str, object]) -> tuple[object, object]:
     return {"x": sample["x"], "times": sample["times"]}, sample["labels"]
 
 
-def test_keys_of_ones_own(folder: Path) -> None:
-    """Another order of the files is the same cache."""
+def test_keys_of_the_user(folder: Path) -> None:
+    """The files in another order have the same cache."""
     names = ["c", "a", "b"]
     x = {name: torch.full((4,), float(ord(name))) for name in names}
     drawn = line()
@@ -247,7 +247,7 @@ def test_without_an_epoch_views_are_drawn(folder: Path) -> None:
     assert [len({bits(epoch[row]) for epoch in seen}) for row in range(20)].count(2) > 15
 
 
-def test_workers_that_stay_alive_are_told_the_epoch(folder: Path) -> None:
+def test_persistent_workers_follow_the_epoch(folder: Path) -> None:
     cache = ft.FeatureCache(folder, line(), views=2)
     cache.fill(Noisy(6))
     data = cache.dataset(Noisy(6))
@@ -306,8 +306,8 @@ def test_a_damaged_shard_is_computed_again(folder: Path, monkeypatch: pytest.Mon
     assert bits(features) == bits(live)
 
 
-def test_a_loop_trains_as_it_would_live(folder: Path) -> None:
-    """Twenty steps of AdamW over the head: the same bits, from the cache and from the model."""
+def test_a_loop_trains_as_it_would_without_the_cache(folder: Path) -> None:
+    """Twenty steps of AdamW over the head are bitwise the same from the cache and from the model."""
     heads = []
     for cached in (False, True):
         drawn, samples = line(), Numbered()
@@ -326,7 +326,7 @@ def test_a_loop_trains_as_it_would_live(folder: Path) -> None:
     assert heads[0] == heads[1]
 
 
-def test_a_full_cache_is_told_in_a_line(folder: Path) -> None:
+def test_a_cache_describes_itself_in_one_line(folder: Path) -> None:
     cache = ft.FeatureCache(folder, line(), dtype="int8", budget="1KB", views=2)
     assert repr(cache) == f"FeatureCache({str(folder)!r}, empty, int8)"
     begun = time.monotonic()

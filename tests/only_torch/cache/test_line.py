@@ -1,4 +1,4 @@
-"""The cache of a line that `frostline` found, in whole models."""
+"""The cache of a line that `frostline` found, in real models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from only_torch.bits import bits, contents
 
 
 def residual() -> tuple[nn.Module, Tensor]:
-    """All but the last stage is frozen, batch norm with it; the model is in training mode."""
+    """Returns a model in training mode of which all but the last stage is frozen, batch norm with it."""
     torch.manual_seed(0)
     model, (example,) = resnet18(small=True)
     ft.freeze(model, "**", "!layer4", "!fc")
@@ -33,7 +33,7 @@ def words() -> tuple[nn.Module, Tensor]:
 
 
 def trained(model: nn.Module, step: object, loader: DataLoader) -> dict[str, tuple]:
-    """The contents of the model after two epochs."""
+    """Returns the contents of the model after two epochs."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for _ in range(2):
         for inputs, label in loader:
@@ -45,7 +45,7 @@ def trained(model: nn.Module, step: object, loader: DataLoader) -> dict[str, tup
 
 
 @pytest.mark.parametrize("make", [residual, words])
-def test_two_epochs_from_the_cache_are_bitwise_two_epochs_live(tmp_path: Path, make: object) -> None:
+def test_two_epochs_from_the_cache_are_bitwise_two_epochs_without_it(tmp_path: Path, make: object) -> None:
     model, inputs = make()  # type: ignore[operator]
     samples = TensorDataset(inputs, torch.arange(16) % 3)
     live, before = copy.deepcopy(model), contents(model)
@@ -61,7 +61,7 @@ def test_two_epochs_from_the_cache_are_bitwise_two_epochs_live(tmp_path: Path, m
     assert cached == trained(live, live, DataLoader(samples, batch_size=8))
 
 
-def test_what_a_cache_is_told_of_its_model(tmp_path: Path) -> None:
+def test_a_cache_notices_changes_of_its_model_below_the_line(tmp_path: Path) -> None:
     model, inputs = residual()
     samples = TensorDataset(inputs, torch.arange(16))
     line = frostline(model, inputs[:8])

@@ -1,4 +1,4 @@
-"""What a feature cache refuses, with the whole text, and that nothing is written then."""
+"""Refusals of a feature cache: the whole texts, and that nothing is written."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ def _infinite() -> None:
     ft.FeatureCache("features", passing, dtype="int8").fill(samples)
 
 
-class Lying(DrawnLine):
-    """A line whose boundary is not what it computes."""
+class WrongBoundary(DrawnLine):
+    """A line whose boundary does not describe its values."""
 
     def below(self, *inputs: torch.Tensor, **named: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return tuple(value[:, :5] for value in super().below(*inputs))
 
 
-def _lying() -> None:
-    ft.FeatureCache("features", Lying(net(), x()[None])).fill(Numbered())
+def _wrong_boundary() -> None:
+    ft.FeatureCache("features", WrongBoundary(net(), x()[None])).fill(Numbered())
 
 
 TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
@@ -81,7 +81,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         ],
     ),
     (
-        "views that are no number",
+        "views that are not a positive integer",
         lambda: fill(Noisy(), views=0),
         ["views=0 is no number of them.", "Write views=1, or more."],
     ),
@@ -116,13 +116,13 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         lambda: fill([(x(), 1, "a.png")]),
         [
             "Part 1 of the rest of a sample is a str, and a cache holds numbers and arrays.",
-            f"Say what is what: {SPLIT}",
+            f"Divide the sample: {SPLIT}",
         ],
     ),
     (
         "an input that is no number",
         lambda: fill(["a.png"]),
-        ["An input of the model is a str, and a cache holds numbers and arrays.", f"Say what is what: {SPLIT}"],
+        ["An input of the model is a str, and a cache holds numbers and arrays.", f"Divide the sample: {SPLIT}"],
     ),
     (
         "a rest of another size",
@@ -169,15 +169,15 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         ],
     ),
     (
-        "a line that lies",
-        _lying,
+        "a line with a wrong boundary",
+        _wrong_boundary,
         [
             "line.below(*inputs) gave [20, 5] for 'value0', not [20, 6].",
             "Draw the line with an example of the dataset.",
         ],
     ),
     (
-        "a rank that is none",
+        "a rank that does not exist",
         lambda: ft.FeatureCache("features", line()).fill(Numbered(), rank=2, ranks=2),
         ["cache.fill(rank=2, ranks=2) names no process.", "Ranks begin at 0."],
     ),
@@ -204,14 +204,14 @@ def test_the_whole_text(act: Callable[[], object], lines: list[str]) -> None:
     assert os.listdir("features") == ["frostline-cache.json"] if os.path.exists("features") else True
 
 
-def test_most_of_it_is_said_before_anything_is_written() -> None:
+def test_most_refusals_come_before_anything_is_written() -> None:
     for _, act, _ in TEXTS[:8]:
         with pytest.raises(FrostlineError):
             act()
         assert os.listdir() == []
 
 
-def test_what_is_random_is_said_in_a_worker_too() -> None:
+def test_a_refusal_in_a_worker_keeps_its_class() -> None:
     samples = Numbered(3)
     samples.inputs = [x(), x(), x(5)]  # type: ignore[assignment]
     with pytest.raises(CacheError, match=r"float32\[4\] in one sample"):
@@ -284,7 +284,7 @@ def watched() -> tuple[DrawnLine, ft.FeatureCache, ft.CachedDataset]:
 
 
 @pytest.mark.parametrize("how", ["thaw", "flag"])
-def test_a_thaw_below_the_line_is_said_at_the_next_read(how: str) -> None:
+def test_a_thaw_below_the_line_is_refused_at_the_next_read(how: str) -> None:
     drawn, cache, data = watched()
     if how == "thaw":
         ft.thaw(drawn.model, "0.0.weight")
@@ -301,7 +301,7 @@ def test_a_thaw_below_the_line_is_said_at_the_next_read(how: str) -> None:
 
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_a_thaw_is_said_to_running_workers(start: str) -> None:
+def test_a_thaw_reaches_running_workers(start: str) -> None:
     drawn, _, data = watched()
     loader = DataLoader(data, batch_size=1, num_workers=1, prefetch_factor=1, multiprocessing_context=start)
     batches = iter(loader)
@@ -312,14 +312,14 @@ def test_a_thaw_is_said_to_running_workers(start: str) -> None:
             pass
 
 
-def test_a_thaw_above_the_line_is_nothing() -> None:
+def test_a_thaw_above_the_line_is_allowed() -> None:
     drawn, _, data = watched()
     ft.freeze(drawn.model, "1.bias")
     ft.thaw(drawn.model, "1.bias")
     assert len(data) == 20
 
 
-def test_a_write_below_the_line_is_said_at_the_next_read() -> None:
+def test_a_write_below_the_line_is_refused_at_the_next_read() -> None:
     drawn, cache, data = watched()
     before = drawn.fingerprint()
     with torch.no_grad():
@@ -338,8 +338,8 @@ def test_a_write_below_the_line_is_said_at_the_next_read() -> None:
 
 
 @pytest.mark.parametrize("act", ["fill", "dataset"])
-def test_a_write_past_the_counters_is_said_before_more_is_stored_or_opened(act: str) -> None:
-    """As ``.data`` and numpy write: the features would go to the folder of other weights."""
+def test_a_write_past_the_counters_is_refused_by_fill_and_dataset(act: str) -> None:
+    """Writes through ``.data`` and numpy move no counter; the features would go to the folder of other weights."""
     drawn, cache, _ = watched()
     before = drawn.fingerprint()
     drawn.model[0][0].bias.data += 1
@@ -354,8 +354,8 @@ def test_a_write_past_the_counters_is_said_before_more_is_stored_or_opened(act: 
     )
 
 
-def test_a_write_of_the_same_bits_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And it is looked at once."""
+def test_a_write_of_the_same_bits_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes are compared once."""
     drawn, _, data = watched()
     asked = []
     monkeypatch.setattr(drawn, "fingerprint", lambda: asked.append(1) or DrawnLine.fingerprint(drawn))
@@ -366,8 +366,8 @@ def test_a_write_of_the_same_bits_is_nothing(monkeypatch: pytest.MonkeyPatch) ->
     assert len(asked) == 1
 
 
-def test_without_a_look_a_write_is_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The negative control: it is the watch that sees it."""
+def test_without_the_check_a_write_goes_unnoticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The negative control: the check is what notices the write."""
     drawn, _, data = watched()
     monkeypatch.setattr(type(data._watch), "check", lambda _: None)
     with torch.no_grad():

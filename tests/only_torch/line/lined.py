@@ -1,8 +1,7 @@
-"""Models with a frost line, and what to see of both their parts."""
+"""Models with a frost line, and comparisons of both their parts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ PREFIXES = {
     "llama": ("embed_tokens", "layers[:2]"),
     "lstm": ("embed",),
 }
-"""What to freeze of each kind of model so that the first part of it is still."""
+"""Selectors that freeze the first part of each kind of model."""
 
 
 class Net(nn.Module):
@@ -41,7 +40,7 @@ class Net(nn.Module):
 
 
 def small() -> tuple[Net, Tensor]:
-    """A small model with a frozen body, in training mode, and its example."""
+    """Returns a small model with a frozen body, in training mode, and its example."""
     torch.manual_seed(0)
     model = Net()
     ft.freeze(model, "body")
@@ -49,7 +48,7 @@ def small() -> tuple[Net, Tensor]:
 
 
 def frozen(name: str, *selectors: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """A small model of a kind in training mode, and its example."""
+    """Returns a small model of a kind in training mode, and its example."""
     torch.manual_seed(0)
     model, example = ZOO[name](small=True)
     ft.freeze(model, *(selectors or PREFIXES[name]))
@@ -57,18 +56,18 @@ def frozen(name: str, *selectors: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
 
 
 def batch(example: Tensor, samples: int) -> Tensor:
-    """Other samples like those of an example."""
+    """Returns other samples like those of an example."""
     shape = (samples, *example.shape[1:])
     return torch.randn(shape) if example.is_floating_point() else torch.randint(50, shape)
 
 
 def outputs(returned: Any) -> list[tuple[str, tuple[int, ...], bytes]]:
-    """The bytes of all tensors that a model returns."""
+    """Returns the bytes of all tensors in the output of a model."""
     return [bits(leaf) for leaf in pytree.tree_leaves(returned) if isinstance(leaf, Tensor)]
 
 
 def both_ways(model: nn.Module, line: FrostLine, *inputs: Tensor, **named: Tensor) -> tuple[Any, Any]:
-    """What the model returns, and what its two parts return, with the same dice."""
+    """Returns the output of the model and that of its two parts, with the same random numbers."""
     torch.manual_seed(1)
     want = model(*inputs, **named)
     crossing = [value.clone(memory_format=torch.contiguous_format) for value in line.below(*inputs, **named)]
@@ -77,17 +76,12 @@ def both_ways(model: nn.Module, line: FrostLine, *inputs: Tensor, **named: Tenso
 
 
 def crossing(line: FrostLine) -> list[tuple[str, tuple[int, ...]]]:
-    """Names and shapes at the boundary."""
+    """Returns names and shapes at the boundary."""
     return [(each.name, each.shape) for each in line.boundary]
 
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer, returned: Any) -> None:
-    """One step of training on all that a model returned."""
+    """Takes one step of training on the whole output of a model."""
     optimizer.zero_grad()
     sum(leaf.float().square().mean() for leaf in pytree.tree_leaves(returned) if leaf.requires_grad).backward()
     optimizer.step()
-
-
-def same(pairs: Sequence[tuple[Any, Any]]) -> bool:
-    """Whether each pair is bitwise equal."""
-    return all(outputs(one) == outputs(other) for one, other in pairs)

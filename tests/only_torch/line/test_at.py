@@ -1,4 +1,4 @@
-"""A line behind a module that is named: the model itself runs, in two parts."""
+"""A line behind a module that the user names: the model itself runs, in two parts."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from only_torch.line.lined import Net, batch, both_ways, crossing, frozen, outpu
 
 PLACES = {"resnet18": "layer2", "vit": "blocks.1", "bert": "layer.1", "llama": "layers.1", "lstm": "embed"}
 SINGLE = dict.fromkeys(PLACES, 1) | {"resnet18": 2}
-"""One sample, or what batch norm takes where it is left with one value of each."""
+"""The smallest batch: one sample, or two where batch norm has one value of each."""
 
 
 @pytest.mark.parametrize("name", PLACES)
-def test_both_parts_are_the_model_bit_for_bit_for_any_number_of_samples(name: str) -> None:
+def test_both_parts_are_bitwise_the_model_for_any_number_of_samples(name: str) -> None:
     model, (x,) = frozen(name)
     before = contents(model)
     line = frostline(model, x, at=PLACES[name])
@@ -54,7 +54,7 @@ def test_it_trains_as_the_model_does(name: str) -> None:
 
 
 class Deciding(Net):
-    """What no trace follows, on both sides of the line."""
+    """Decides by values, which no trace follows, on both sides of the line."""
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.body(x)
@@ -64,7 +64,7 @@ class Deciding(Net):
         return self.head(features)
 
 
-def test_what_is_above_may_decide_by_values() -> None:
+def test_the_part_above_may_decide_by_values() -> None:
     torch.manual_seed(0)
     model = Deciding()
     ft.freeze(model, "body")
@@ -84,7 +84,7 @@ class Sided(Net):
 
 
 class Pairing(nn.Module):
-    """Two of one."""
+    """Returns two tensors for one."""
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return {"first": x.relu(), "second": x.tanh()}
@@ -131,7 +131,7 @@ def test_a_fingerprint_is_of_the_modules_below() -> None:
     assert line.fingerprint() != first
 
 
-def test_forwards_are_put_back() -> None:
+def test_forwards_are_restored() -> None:
     model, x = small()
     before = [vars(module).get("forward") for module in model.modules()]
     line = frostline(model, x, at="body")

@@ -1,4 +1,4 @@
-"""Why a model has no line, or a line does not take what it is given: the whole texts."""
+"""The whole texts of errors: models without a line, and inputs that a line does not take."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def net(*selectors: str) -> Net:
 
 
 class Deciding(Net):
-    """Looks at the values of the body."""
+    """Decides by the values of the body."""
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.body(x)
@@ -45,7 +45,7 @@ class Mixing(Net):
 
 
 class Dropping(Net):
-    """Nothing of a single sample is left."""
+    """Reduces the samples to one value."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.neck(self.body(x).mean(0, keepdim=True).softmax(1)))
@@ -67,14 +67,14 @@ class Skipping(Net):
 
 
 class Twice(Net):
-    """The body goes round."""
+    """Calls the body twice."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.neck(self.body(self.body(x)[:, :4])))
 
 
 class Own(torch.autograd.Function):
-    """A function whose backward is not that of its forward."""
+    """A function whose backward is not the derivative of its forward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -86,10 +86,38 @@ class Own(torch.autograd.Function):
 
 
 class Backward(Net):
-    """Has such a function above."""
+    """Calls such a function above the line."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(Own.apply(self.neck(self.body(x))))
+
+
+class Counted(Net):
+    """The body returns a tensor and a number."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        features, times = self.body(x)
+        return self.head(self.neck(features) * times)
+
+
+class Pair(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, int]:
+        return x, 2
+
+
+def counted() -> Net:
+    model = Counted()
+    model.body[3] = Pair()
+    ft.freeze(model, "body")
+    return model.eval()
+
+
+def in_another_mode() -> None:
+    """In training mode batch norm moves, so that the line is before it."""
+    model = by_hand().eval()
+    line = frostline(model, X)
+    model.train()
+    line.below(X)
 
 
 def held(kind: type[Net], *selectors: str) -> Net:
@@ -237,7 +265,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         ],
     ),
     (
-        "samples that are mixed and still there",
+        "samples that are mixed",
         lambda: frostline(held(Mixing, "body", "neck[0]"), X),
         [
             "frostline(Mixing, float32[3, 4]) mixes samples below its line: 1 value cannot be stored for each sample "
@@ -247,7 +275,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         ],
     ),
     (
-        "samples that are gone",
+        "samples that are reduced",
         lambda: frostline(held(Dropping, "body", "neck[0]"), X),
         [
             "frostline(Dropping, float32[3, 4]) mixes samples below its line: 1 value cannot be stored for each sample "
@@ -257,7 +285,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         ],
     ),
     (
-        "something else for one sample more",
+        "another computation for one more sample",
         lambda: frostline(held(Counting, "body"), X),
         ["frostline(Counting, float32[3, 4]) does something else for 3 samples than for 4.", CUT],
     ),
@@ -297,7 +325,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         ],
     ),
     (
-        "a cut that is not all",
+        "a cut that a connection goes around",
         lambda: frostline(held(Skipping, "body"), X, at="body"),
         [
             "frostline(Skipping, float32[3, 4]) uses more from before 'body' than its output, from which alone it "
@@ -306,11 +334,31 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         ],
     ),
     (
-        "a cut that comes twice",
+        "a cut behind a module that is called twice",
         lambda: frostline(held(Twice, "body"), X, at="body"),
         [
             "frostline(Twice, float32[3, 4]) calls 'body' 2 times, and a line is drawn behind one call.",
             "Cut behind a module that is called once: frostline(model, *example, at=...).",
+        ],
+    ),
+    (
+        "a cut behind a module that does not return tensors",
+        lambda: frostline(counted(), X, at="body"),
+        [
+            "frostline(Counted, float32[3, 4]) has values at 'body' that are not tensors, and cannot be stored.",
+            "  Tensor",
+            "  int",
+            "Cut behind a module that returns tensors: frostline(model, *example, at=...).",
+        ],
+    ),
+    (
+        "another line in another mode",
+        in_another_mode,
+        [
+            "frostline(Net, float32[3, 4]) has another line now than when it was drawn.",
+            "  now: body.0 float32[8]",
+            "  then: body float32[8]",
+            "Draw the line in the mode in which it is used: line = frostline(model, *example).",
         ],
     ),
     (
@@ -335,7 +383,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
 
 
 def by_hand_through() -> Net:
-    """Batch norm moves, and the linear layer of the neck is frozen behind it."""
+    """Returns a model whose batch norm moves, with a frozen linear layer behind it."""
     model = by_hand()
     model.body[3].eval()
     model.neck[0].requires_grad_(False)
@@ -350,7 +398,7 @@ def test_the_whole_text(act: Callable[[], object], lines: list[str]) -> None:
     assert isinstance(caught.value, LineError)
 
 
-def test_what_cannot_be_traced_says_so_and_shows_the_way() -> None:
+def test_an_untraceable_model_is_told_where_to_cut() -> None:
     model = held(Deciding, "body")
     with pytest.raises(UntraceableError) as caught:
         frostline(model, X)
@@ -365,7 +413,7 @@ def test_what_cannot_be_traced_says_so_and_shows_the_way() -> None:
     assert (type(again), str(again), vars(again)) == (UntraceableError, str(caught.value), vars(caught.value))
 
 
-def test_thawing_stops_above_too() -> None:
+def test_thawing_stops_the_part_above_too() -> None:
     with pytest.raises(LineError, match="2 parameters below it that would train without a gradient"):
         thawed_above()
 

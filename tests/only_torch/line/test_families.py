@@ -1,4 +1,4 @@
-"""The line of models from a library, and of models that do odd things."""
+"""The line of models from a library, and of models with unusual steps."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_cache_of_keys_and_values_is_named() -> None:
 
 
 class Odd(nn.Module):
-    """A `body` that is frozen, a `head` that is not."""
+    """A model with a frozen `body` and a trainable `head`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class WithoutGradient(Odd):
 
 
 class InPlace(Odd):
-    """Writes into a view, into what is returned, and into a value at the line."""
+    """Writes into a view, into the output, and into a value at the line."""
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.body(x)
@@ -178,7 +178,7 @@ class Tied(Odd):
 
 
 class Structured(Odd):
-    """Gives a dict with what is below in it, and takes a dict and a number."""
+    """Takes a dict and a number, and returns a dict with values from below in it."""
 
     def forward(self, inputs: dict[str, Tensor], scale: float, *, shift: Tensor) -> dict[str, Any]:
         features = self.body(inputs["x"]) * scale + shift
@@ -187,7 +187,7 @@ class Structured(Odd):
 
 @dataclass
 class Output:
-    """What a model may return."""
+    """The output of a model."""
 
     logits: Tensor
     features: Tensor
@@ -203,7 +203,7 @@ class InADataclass(Odd):
 
 
 class Standardised(Odd):
-    """A weight of mean 0 and variance 1, by a norm in training mode that sees no sample."""
+    """Standardises a weight by a norm in training mode, which no sample enters."""
 
     def forward(self, x: Tensor) -> Tensor:
         weight = F.batch_norm(self.body.weight.unsqueeze(0), None, None, training=True)[0]
@@ -231,7 +231,7 @@ ODD: list[tuple[type[Odd], tuple[int, ...], Boundary]] = [
 
 
 @pytest.mark.parametrize(("kind", "shape", "boundary"), ODD, ids=[row[0].__name__ for row in ODD])
-def test_a_model_that_does_odd_things(kind: type[Odd], shape: tuple[int, ...], boundary: Boundary) -> None:
+def test_a_model_with_unusual_steps(kind: type[Odd], shape: tuple[int, ...], boundary: Boundary) -> None:
     model = kind()
     ft.freeze(model, "body")
     line = frostline(model, torch.randn(3, *shape))
@@ -253,8 +253,8 @@ def test_inputs_and_outputs_may_be_structured() -> None:
         line.below({"x": torch.randn(2, 4)}, 0.25, shift=torch.randn(2, 1))
 
 
-def test_a_boundary_is_laid_out_above_as_the_model_has_it() -> None:
-    """Kernels of convolutions give other bits for another memory format; what is kept has no format."""
+def test_a_boundary_has_the_memory_format_of_the_model_above() -> None:
+    """Convolutions round otherwise in another memory format; a stored value has no format."""
     model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.Flatten(), nn.Linear(16 * 144, 2))
     ft.freeze(model, "0")
     model.to(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""The frost line: two parts that are the model, bit for bit, and train as it does."""
+"""The frost line: two parts that are bitwise the model, and train as it does."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BOUNDARIES = {
 
 
 @pytest.mark.parametrize("name", PREFIXES)
-def test_both_parts_are_the_model_bit_for_bit_for_any_number_of_samples(name: str) -> None:
+def test_both_parts_are_bitwise_the_model_for_any_number_of_samples(name: str) -> None:
     model, (x,) = frozen(name)
     before = contents(model)
     line = frostline(model, x)
@@ -56,7 +56,7 @@ SCATTERED = {
 
 
 @pytest.mark.parametrize("name", SCATTERED)
-def test_what_is_frozen_may_be_scattered(name: str) -> None:
+def test_frozen_parts_may_be_scattered(name: str) -> None:
     selectors, boundary = SCATTERED[name]
     model, (x,) = frozen(name, *selectors)
     line = frostline(model, x)
@@ -67,7 +67,7 @@ def test_what_is_frozen_may_be_scattered(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "bert"])
 def test_it_trains_as_the_model_does(name: str) -> None:
-    """Dropout and batch statistics of the trainable part are on, an optimizer of the model goes on, bit for bit."""
+    """Dropout and batch statistics of the trainable part are on, and an optimizer of the model goes on."""
     model, (x,) = frozen(name)
     twin = copy.deepcopy(model)
     line = frostline(model, x)
@@ -111,7 +111,7 @@ def test_above_follows_the_mode_of_the_model_and_sets_it() -> None:
     assert outputs(line.above(*line.below(x))) != outputs(got)
 
 
-def test_values_that_move_are_seen_and_so_are_tensors_that_are_replaced() -> None:
+def test_a_line_follows_values_that_move_and_tensors_that_are_replaced() -> None:
     model, x = small()
     line = frostline(model, x)
     state = {name: tensor + 1 for name, tensor in model.state_dict().items()}
@@ -157,8 +157,8 @@ def test_batch_statistics_right_at_the_line_are_above() -> None:
     assert moved(before, model) == {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
 
 
-def test_what_is_held_below_has_no_dice() -> None:
-    """The policy holds dropout and batch norm of what is frozen: the boundary is the same each time."""
+def test_held_modules_below_are_not_random() -> None:
+    """Freezing holds dropout and batch norm, so the boundary is the same each time."""
     model, x = small()
     line = frostline(model, x)
     assert [bits(value) for value in line.below(x)] == [bits(value) for value in line.below(x)]
@@ -166,7 +166,7 @@ def test_what_is_held_below_has_no_dice() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_recurrent_layer_rounds_below_as_it_does_in_training(seed: int) -> None:
-    """oneDNN has another LSTM for where no gradient is asked for; of these seeds five tell the two apart."""
+    """oneDNN runs another LSTM where no gradient is asked for; five of these seeds show a difference."""
     torch.manual_seed(seed)
     model, (x,) = zoo.lstm(small=True)
     ft.freeze(model, "embed", "lstm")
@@ -187,7 +187,7 @@ def test_drawing_a_line_leaves_no_trace() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_a_fingerprint_is_of_all_that_is_below_and_of_nothing_else() -> None:
+def test_a_fingerprint_is_of_everything_below_and_nothing_else() -> None:
     model, x = small()
     line = frostline(model, x)
     first = line.fingerprint()
@@ -203,7 +203,7 @@ def test_a_fingerprint_is_of_all_that_is_below_and_of_nothing_else() -> None:
     assert line.fingerprint() != second
 
 
-def test_a_fingerprint_knows_what_is_computed() -> None:
+def test_a_fingerprint_depends_on_the_operators() -> None:
     prints = set()
     for activation in (nn.ReLU(), nn.Tanh()):
         torch.manual_seed(0)
@@ -219,7 +219,7 @@ def test_flops_are_of_one_sample_below() -> None:
     assert frostline(model, torch.ones(3, 4)).flops == 2 * 4 * 8 + 2 * 8 * 8
 
 
-def test_a_line_prints_what_crosses() -> None:
+def test_a_line_prints_its_boundary() -> None:
     model, (x,) = frozen("unet")
     assert str(frostline(model, x)) == "\n".join(
         [
@@ -231,7 +231,7 @@ def test_a_line_prints_what_crosses() -> None:
     )
 
 
-def test_freezing_more_leaves_the_line_right() -> None:
+def test_freezing_more_keeps_both_parts_the_model() -> None:
     model, x = small()
     line = frostline(model, x)
     with ft.freeze(model, "neck"):

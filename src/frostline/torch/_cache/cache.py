@@ -145,7 +145,7 @@ class FeatureCache:
 
         Raises:
             CacheError: not all of its samples are stored, or it is another dataset.
-            DamagedCacheError: what was stored is damaged.
+            DamagedCacheError: stored features are damaged.
             StaleCacheError: something below the line has changed.
         """
         self._watch.check(bytes_too=True)

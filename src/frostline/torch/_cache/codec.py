@@ -26,12 +26,7 @@ def of_bytes(room: bytearray, dtype: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def encoded(value: Value, number: int, batch: Tensor) -> dict[str, memoryview]:
-    """Returns the columns of one value of a batch.
-
-    Args:
-        value: how it is stored.
-        number: which of the values it is.
-        batch: its rows, on the CPU.
+    """Returns the columns of one value of a batch on the CPU.
 
     Raises:
         CacheError: it is to be stored in steps, and a sample has no finite range.

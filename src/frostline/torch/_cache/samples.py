@@ -145,7 +145,7 @@ def _tensor(leaf: Any, what: str) -> Tensor:
         tensor = None
     if tensor is None or dtype_name(tensor.dtype) not in ITEMSIZES:
         problem = f"is {_kind(leaf)}, and a cache holds numbers and arrays."
-        raise CacheError(what, problem, (), f"Say what is what: {_SPLIT}")
+        raise CacheError(what, problem, (), f"Divide the sample: {_SPLIT}")
     return tensor.detach().cpu()
 
 

@@ -21,14 +21,14 @@ class CacheableLine(Protocol):
 
     @property
     def boundary(self) -> tuple[Boundary, ...]:
-        """What crosses the line, of one sample."""
+        """The values that cross the line, of one sample."""
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
         """The parameters and buffers below, by their paths in the model."""
 
     def below(self, *inputs: Tensor, **named: Tensor) -> tuple[Tensor, ...]:
-        """Computes what crosses the line."""
+        """Computes the values that cross the line."""
 
     def fingerprint(self) -> str:
         """Returns a digest of all that is below."""

@@ -14,7 +14,7 @@ from frostline.torch._tensors import described, dtype_name
 
 @final
 class AboveModule(nn.Module):
-    """Computes what the model returns from what crosses the line, and trains as the model does.
+    """Computes the model's output from the boundary, and trains as the model does.
 
     Its parameters and buffers are the model's own objects, under the model's own names, so an optimizer that was made
     from the model goes on training it, and so does one that is made from here. It has no mode and no device of its
@@ -32,10 +32,10 @@ class AboveModule(nn.Module):
         self.training = sides.model.training
 
     def forward(self, *boundary: torch.Tensor) -> Any:
-        """Computes what the model returns.
+        """Computes the model's output.
 
         Args:
-            boundary: what ``line.below`` returned, samples first.
+            boundary: the values that ``line.below`` returned, samples first.
 
         Raises:
             LineError: it is not like the boundary of the line, or something below trains by now.
@@ -52,7 +52,7 @@ class AboveModule(nn.Module):
         return self._sides.above(boundary)
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - as nn.Module.train
-        """Sets the model to training or evaluation mode, in place; what is frozen stays held."""
+        """Sets the model to training or evaluation mode, in place; frozen modules stay held."""
         self._sides.model.train(mode)
         return super().train(mode)
 

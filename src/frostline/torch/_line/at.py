@@ -29,14 +29,14 @@ from frostline.torch._tensors import dtype_name, tensors
 class SidesAt(Sides):
     """The sides of a line right behind one module.
 
-    Below runs the model up to there. Above runs the model too, with inputs that have no data: what comes before costs
-    nothing then, and the modules in it are not even called again but return their earlier outputs.
+    Below runs the model up to there. Above runs the model too, with inputs that have no data, so that everything
+    before the module costs nothing; the modules there are not called again but return their earlier outputs.
 
     Args:
         model: the model.
         inputs: an example of its inputs.
         path: of the module.
-        expression: what the user wrote, for errors.
+        expression: the user's own call, for errors.
 
     Raises:
         LineError: there is no such module, it is not called just once, something before it trains, is random or has
@@ -91,7 +91,7 @@ class SidesAt(Sides):
         return [dimension.by_sample(value) for dimension, value in zip(self._dimensions, values, strict=True)]
 
     def above(self, boundary: Sequence[torch.Tensor]) -> Any:
-        """Computes what the model returns from the boundary, samples first."""
+        """Computes the model's output from the boundary, samples first."""
         values = [dimension.as_batch(value) for dimension, value in zip(self._dimensions, boundary, strict=True)]
         output = pytree.tree_unflatten(values, self._spec)
         device, batch = boundary[0].device, len(boundary[0])

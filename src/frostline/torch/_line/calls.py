@@ -15,16 +15,16 @@ from frostline.torch._tensors import tensors
 
 @final
 class CallsBefore:
-    """One call of a model, and the calls of its modules up to one of them; afterwards the model is what it was before.
+    """One call of a model, and the calls of its modules up to one of them, and leaves the model unchanged.
 
     Args:
         model: the model.
         inputs: the example that it is called with.
         path: of the module.
-        expression: what the user wrote, for errors.
+        expression: the user's own call, for errors.
 
     Attributes:
-        output: what the module returned.
+        output: the output of the module.
         called: the modules that were called before it, and itself, by path.
         changing: the path of a module among them that is random or has a state, if there is one.
 
@@ -78,8 +78,8 @@ class CallsBefore:
     def held(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Returns the parameters and buffers below and above, by name.
 
-        Below are those of all that is called before, and those of what contains the module; above are the others, and
-        those that are used again.
+        Below are those of the modules called before and of those around the module; above are the others, and those
+        that are used again.
         """
         around = {"", *(self._path.rsplit(".", depth)[0] for depth in range(1, self._path.count(".") + 1))}
         below, above = {}, {}

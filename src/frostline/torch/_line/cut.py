@@ -1,4 +1,4 @@
-"""What may cross the line: which dimension of a value is the sample's, how many bytes it takes, and its name."""
+"""Values that may cross the line: which of their dimensions is the sample's, their bytes and their names."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class TracePair:
         return [read.name for node in readers for read in node.all_input_nodes if found.is_below(read)]
 
     def boundary(self, crossing: Sequence[fx.Node]) -> tuple[Boundary, ...]:
-        """Returns what crosses the line, of one sample."""
+        """Returns the values that cross the line, of one sample."""
         names = [_path(node) for node in crossing]
         found = []
         for name, node in zip(names, crossing, strict=True):
@@ -120,12 +120,7 @@ class TracePair:
         return tuple(found)
 
     def identity(self, wanted: set[fx.Node], crossing: Sequence[fx.Node]) -> str:
-        """Returns a text of what is below, the same for every batch size: a line for each operator, one for the cut.
-
-        Args:
-            wanted: the nodes below.
-            crossing: those that cross the line.
-        """
+        """Returns the nodes below as a text that is the same for every batch size, with those that cross as its end."""
         nodes = [node for node in self.nodes if node in wanted and not _is_contiguous(node)]
         number = {node: f"%{place}" for place, node in enumerate(nodes)}
 

@@ -55,12 +55,7 @@ class TraceDependence:
 
 
 def dependence(trace: ModelTrace, trained_names: Collection[str]) -> TraceDependence:
-    """Returns what the nodes of a trace depend on.
-
-    Args:
-        trace: of a model.
-        trained_names: the names of the tensors that training moves.
-    """
+    """Returns what the nodes of a trace depend on, given the names of the tensors that training moves."""
     written = {target.target for node in trace.graph.nodes for target in written_by(node)} | _shared_statistics(trace)
     sampled: set[fx.Node] = set()
     trained: dict[fx.Node, str] = {}

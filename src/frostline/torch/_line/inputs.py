@@ -12,9 +12,6 @@ from frostline._core.errors import LineError
 from frostline._core.errors.base import counted
 from frostline.torch._tensors import described
 
-Call = tuple[tuple[Any, ...], dict[str, Any]]
-"""Positional arguments, and arguments by name."""
-
 
 @final
 class Inputs:
@@ -23,7 +20,7 @@ class Inputs:
     Args:
         args: the example, by position.
         kwargs: the example, by name.
-        expression: what the user wrote, for errors.
+        expression: the user's own call, for errors.
 
     Raises:
         LineError: no tensor is among them, or they do not all have the sample first.
@@ -57,11 +54,11 @@ class Inputs:
         return leaves
 
     @property
-    def example(self) -> Call:
+    def example(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The example as a call."""
         return pytree.tree_unflatten(self.leaves, self.spec)
 
-    def zeros(self, batch: int, device: torch.device) -> Call:
+    def zeros(self, batch: int, device: torch.device) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Returns a call of the same form for any number of samples."""
         leaves = [
             leaf.new_zeros((batch, *leaf.shape[1:]), device=device) if isinstance(leaf, torch.Tensor) else leaf

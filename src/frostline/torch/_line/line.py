@@ -1,4 +1,4 @@
-"""The frost line of a model: what does not depend on anything that trains, and the rest."""
+"""The frost line of a model: the part that does not depend on anything that trains, and the rest."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ class FrostLine:
     A module that is replaced, a hook that is added or an ``eps`` that is changed afterwards is not seen: draw it anew.
 
     Attributes:
-        boundary: what crosses the line, of one sample, in the order in which `below` returns it.
-        above: boundary -> what the model returns; a module that holds the model's own parameters.
+        boundary: the values that cross the line, of one sample, in the order in which `below` returns it.
+        above: boundary -> the model's output; a module that holds the model's own parameters.
         flops: the floating-point operations of one sample below.
     """
 
@@ -133,7 +133,7 @@ class FrostLine:
         return self._sides.tensors_below
 
     def below(self, *inputs: Any, **named: Any) -> tuple[torch.Tensor, ...]:
-        """Computes what crosses the line for some samples, samples first, without a gradient.
+        """Computes the boundary of some samples, samples first, without a gradient.
 
         Args:
             inputs: as in the example, with any number of samples.

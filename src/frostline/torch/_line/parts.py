@@ -1,4 +1,4 @@
-"""A trace in two: what computes the boundary, and what goes on from there."""
+"""A trace in two: the graph that computes the boundary, and the one that goes on from there."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class SideGraph:
     """One side of the line, for one batch size.
 
     Attributes:
-        graph: what it computes.
-        tensors: the targets in it, with the model's own objects or what else is there.
+        graph: its operators.
+        tensors: the targets in it, with the model's own objects or constants of the trace.
         run: the graph as a function: it takes the module that holds the tensors, then the inputs; it returns the
             outputs.
     """
@@ -38,7 +38,7 @@ class SideGraph:
 
 
 def graph_below(trace: ModelTrace, crossing: Sequence[fx.Node], pair: TracePair) -> SideGraph:
-    """Returns what computes the boundary from the inputs, samples first."""
+    """Returns the graph that computes the boundary from the inputs, samples first."""
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     wanted = ancestors(crossing)
     for node in trace.graph.nodes:
@@ -58,7 +58,7 @@ def graph_below(trace: ModelTrace, crossing: Sequence[fx.Node], pair: TracePair)
 
 
 def graph_above(trace: ModelTrace, crossing: Sequence[fx.Node], pair: TracePair, found: TraceDependence) -> SideGraph:
-    """Returns what the model does from the boundary on; what is cheap is computed again."""
+    """Returns the graph from the boundary to the output; cheap values are computed again."""
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     given = [graph.placeholder(node.name) for node in crossing]
     for node, samples in zip(crossing, given, strict=True):
@@ -68,7 +68,7 @@ def graph_above(trace: ModelTrace, crossing: Sequence[fx.Node], pair: TracePair,
     for node in trace.graph.nodes:
         if node in wanted and node not in copies:
             copies[node] = graph.node_copy(node, copies.__getitem__)
-    # Flat: the trace puts together what the model returns in a last step of its own.
+    # Flat: the structure of the output is built in a last step, outside the graph.
     graph.output(fx.map_arg(list(output.args[0]), copies.__getitem__))
     return SideGraph.of(graph, trace)
 
@@ -95,7 +95,7 @@ def with_layout(value: torch.Tensor, order: tuple[int, ...]) -> torch.Tensor:
 
 
 def ancestors(nodes: Iterable[fx.Node], stop: Sequence[fx.Node] = ()) -> set[fx.Node]:
-    """Returns what some nodes are computed from, themselves included, up to where to stop."""
+    """Returns the nodes that some nodes are computed from, themselves included, up to where to stop."""
     found: set[fx.Node] = set()
     waiting = list(nodes)
     while waiting:

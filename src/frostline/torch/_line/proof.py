@@ -19,7 +19,7 @@ from frostline.torch._tensors import tensors
 
 
 def called(model: nn.Module, inputs: Inputs, expression: str) -> Any:
-    """Returns what the model returns for the example; afterwards the model is what it was before.
+    """Returns the model's output for the example, and leaves the model unchanged.
 
     Raises:
         LineError: the model does not take the example.
@@ -35,11 +35,11 @@ def called(model: nn.Module, inputs: Inputs, expression: str) -> Any:
 
 
 def prove(sides: Sides, want: Any) -> int:
-    """Computes in two parts what the model returned; afterwards the model is what it was before.
+    """Computes the model's output in two parts, and leaves the model unchanged.
 
     Args:
         sides: the two parts.
-        want: what `called` returned for the example.
+        want: the output that `called` returned for the example.
 
     Returns:
         The floating-point operations of one sample below.
@@ -111,7 +111,7 @@ def _same_bits(one: Any, other: Any) -> bool:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[list[str]]:
-    """Undoes what calls write into buffers in this context; afterwards the list has the names of these buffers."""
+    """Undoes writes of calls into buffers in this context; afterwards the list has the names of these buffers."""
     before = [(name, buffer, buffer.detach().clone()) for name, buffer in model.named_buffers()]
     written: list[str] = []
     try:

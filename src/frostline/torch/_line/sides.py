@@ -1,4 +1,4 @@
-"""The two sides of a line: what computes them, and the model's own tensors in each, under the model's own names."""
+"""The two sides of a line, and the model's own tensors in each, under the model's own names."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ CUT = 'Say where to cut, by the path of a module: frostline(model, *example, at=
 
 
 class Sides(ABC):
-    """What computes both sides of a line.
+    """Computes both sides of a line.
 
     Args:
         model: the model.
         inputs: an example of its inputs.
-        expression: what the user wrote, for errors.
+        expression: the user's own call, for errors.
 
     Attributes:
-        boundary: what crosses the line, of one sample.
-        identity: what is below, as a text that is the same for every batch size.
+        boundary: the values that cross the line, of one sample.
+        identity: the part below as a text that is the same for every batch size.
         rewritten: the names of functions with a backward of their own, which a trace does not keep.
         held: the model's tensors on each side.
         trained: the names of the tensors that training moved when the line was drawn; what is frozen later stays above.
@@ -54,10 +54,10 @@ class Sides(ABC):
 
     @abstractmethod
     def above(self, boundary: Sequence[torch.Tensor]) -> Any:
-        """Computes what the model returns from the boundary, samples first."""
+        """Computes the model's output from the boundary, samples first."""
 
     def module(self, leaves: Sequence[Any]) -> fx.GraphModule | None:
-        """Returns what computes the boundary of such leaves as a module, or None where that is not known."""
+        """Returns a module that computes the boundary of such leaves, or None where the parts are not known."""
         return None
 
     @property
@@ -85,7 +85,7 @@ class HeldTensors:
         model: whose tensors they are.
 
     Attributes:
-        top: the module; what is added and is no tensor of the model is a plain attribute of it.
+        top: the module; anything added that is not a tensor of the model is a plain attribute of it.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -95,7 +95,7 @@ class HeldTensors:
         self._uses = [module for module in model.modules() if isinstance(module, Frozen)]
 
     def add(self, tensors: Mapping[str, Any]) -> None:
-        """Adds what is not there yet, in place."""
+        """Adds those that are not there yet, in place."""
         for target, tensor in tensors.items():
             if target in self._places:
                 continue
@@ -135,12 +135,12 @@ def places_of(tensor: torch.Tensor) -> set[int]:
 
 def changing_module(model: nn.Module, expression: str, path: str, operator: str = "") -> LineError:
     """Returns the error for a module below the line that is random or has a state."""
-    names = path.split(".") if path else []
+    names = path.split(".")
     fix = f'Hold it in evaluation mode: model.get_submodule("{path}").eval().'
     for depth in range(1, len(names) + 1):
         outer = ".".join(names[:depth])
-        inside = list(model.get_submodule(outer).parameters())
-        if inside and not any(parameter.requires_grad for parameter in inside):
+        flags = [parameter.requires_grad for parameter in model.get_submodule(outer).parameters()]
+        if flags and not any(flags):
             fix = f'Hold it by freezing it here: ft.freeze(model, "{outer}").'
             break
     problem = f"has {path!r} below its line, whose output changes from call to call."
@@ -150,8 +150,7 @@ def changing_module(model: nn.Module, expression: str, path: str, operator: str 
 
 def mixed_samples(expression: str, names: Sequence[str]) -> LineError:
     """Returns the error for values of one sample that depend on the other samples."""
-    problem = (
-        f"mixes samples below its line: {counted(len(names), 'value')} cannot be stored for each sample by itself."
-    )
+    count = counted(len(names), "value")
+    problem = f"mixes samples below its line: {count} cannot be stored for each sample by itself."
     fix = 'Cut where each sample is by itself: frostline(model, *example, at="layer3").'
     return LineError(expression, problem, tuple(names), fix)

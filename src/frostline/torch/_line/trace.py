@@ -27,9 +27,9 @@ class ModelTrace:
     Attributes:
         graph: inputs, parameters and buffers (``get_attr``) and operators; the only in-place operators are those that
             write into buffers of the model.
-        tensors: the target of each ``get_attr`` -> what is there: the model's own objects, constants of the trace,
+        tensors: the target of each ``get_attr`` -> its value: the model's own objects, constants of the trace,
             and parts that have a graph of their own.
-        result: how the outputs of the graph make up what the model returns.
+        result: how the outputs of the graph make up the model's output.
         rewritten: the names of functions with a backward of their own: the graph has the operators of their forward.
     """
 
@@ -46,11 +46,11 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], ex
         model: the model.
         args: its positional arguments; of tensors only shape, dtype and device count.
         kwargs: its arguments by name.
-        expression: what the user wrote, for errors.
+        expression: the user's own call, for errors.
 
     Raises:
         LineError: the model returns an object in which ``torch.export`` finds no tensors.
-        UntraceableError: ``torch.export`` cannot follow what the model does.
+        UntraceableError: ``torch.export`` cannot follow the model.
     """
     with warnings.catch_warnings(), _same_attributes(model), _functions() as rewritten:
         warnings.simplefilter("ignore")
@@ -129,7 +129,7 @@ def written_by(node: fx.Node) -> list[fx.Node]:
 
 
 def storage_of(node: fx.Node) -> tuple[int, ...]:
-    """Returns what the values of two nodes have in common when one is a view of the other; empty if it is no tensor."""
+    """Returns the storages of a value, which it shares with its views; none if it is not a tensor."""
     value = node.meta.get("val")
     return tuple(map(storage_identity, storages(value))) if isinstance(value, torch.Tensor) else ()
 
@@ -148,7 +148,7 @@ def _without_in_place(graph: fx.Graph) -> bool:
             if target.op == "get_attr":
                 continue
             now, functional = order[node], _functional(node, target)
-            # A view of what is written, or its base, that is read after the write would miss the write.
+            # A view of the target, or its base, that is read after the write would miss the write.
             earlier = (other for other in sharing[storage_of(target)] if order[other] < now and other is not target)
             if functional is None or any(order[user] > now for other in earlier for user in other.users):
                 return False
@@ -159,7 +159,7 @@ def _without_in_place(graph: fx.Graph) -> bool:
 
 
 def _functional(node: fx.Node, target: fx.Node) -> Any:
-    """Returns the operator that returns what this one writes into its first argument, or None."""
+    """Returns the operator that returns the value that this one writes into its first argument, or None."""
     in_place = node.target
     assert isinstance(in_place, torch._ops.OpOverload)
     namespace, _, name = in_place._schema.name.partition("::")
@@ -167,7 +167,7 @@ def _functional(node: fx.Node, target: fx.Node) -> Any:
         return None
     twin = getattr(getattr(getattr(torch.ops, namespace), name[:-1], None), in_place._overloadname, None)
     kinds = [[str(argument.type) for argument in each._schema.arguments] for each in (twin, in_place) if each]
-    # In place keeps the dtype and shape of what it writes into, whatever is added to it.
+    # An in-place operator keeps the dtype and shape of its target, whatever is added to it.
     mine, others = target.meta["val"], [read.meta.get("val") for read in node.all_input_nodes]
     keeps = all(isinstance(o, torch.Tensor) and o.dtype == mine.dtype and o.numel() <= mine.numel() for o in others)
     return twin if keeps and len(kinds) == 2 and kinds[0] == kinds[1] else None

@@ -20,7 +20,7 @@ from frostline.torch._line.sides import ABOVE, BELOW, CUT, Sides, changing_modul
 from frostline.torch._line.trace import ModelTrace, trace
 
 Graphs = tuple[SideGraph, SideGraph, pytree.TreeSpec]
-"""What computes the boundary, what goes on from there, and how the outputs make up what the model returns."""
+"""The graphs below and above, and how the outputs make up the model's output."""
 
 
 @final
@@ -49,13 +49,13 @@ class TracedSides(Sides):
         return below.run(self.held[BELOW].top, *leaves)
 
     def above(self, boundary: Sequence[torch.Tensor]) -> Any:
-        """Computes what the model returns from the boundary, samples first."""
+        """Computes the model's output from the boundary, samples first."""
         _, above, result = self._graphs_of(boundary)
         self.held[ABOVE].follow()
         return pytree.tree_unflatten(above.run(self.held[ABOVE].top, *boundary), result)
 
     def module(self, leaves: Sequence[Any]) -> fx.GraphModule:
-        """Returns what computes the boundary, as a module that holds the tensors below as they are now."""
+        """Returns a module that computes the boundary, and holds the tensors below as they are now."""
         below, _, _ = self._graphs_of(leaves)
         held = {**below.tensors, **self.tensors_below}
         return fx.GraphModule({target: held[target] for target in below.tensors} or nn.Module(), below.graph)

@@ -29,7 +29,7 @@ class PartBelow(Protocol):
 
     @property
     def boundary(self) -> tuple[Boundary, ...]:
-        """What crosses the line."""
+        """The values that cross the line, of one sample."""
 
     @property
     def tensors_below(self) -> Mapping[str, Tensor]:
@@ -39,7 +39,7 @@ class PartBelow(Protocol):
         """Computes the boundary of samples, as PyTorch computes it."""
 
     def module(self, leaves: Sequence[Any]) -> fx.GraphModule | None:
-        """Returns what computes it for such leaves, with the model's present tensors; None if that is not known."""
+        """Returns a module that computes it for such leaves, with the model's present tensors, or None."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class Candidate:
     Attributes:
         trial: the outcome.
         run: leaves -> values; None if it was left out.
-        memo: what was made of the weights.
+        memo: the tensors and modules made of the weights.
         errors: how far off each value at the boundary is.
-        cause: what stopped it, if something did.
+        cause: the error that stopped it, if there was one.
     """
 
     trial: Trial
@@ -72,7 +72,7 @@ class Benchmark:
 
     Attributes:
         want: the boundary of the batch, as PyTorch computes it.
-        module: what computes it, as a module; None if that is not known.
+        module: a module that computes it; None if the parts are not known.
     """
 
     def __init__(self, source: PartBelow, leaves: Sequence[Any], bound: float) -> None:
@@ -148,12 +148,11 @@ def off(value: Tensor, want: Tensor) -> float:
     masked, wanted = (each.masked_fill(finite, 0).nan_to_num(nan=1.0) for each in (value, want))
     if not torch.equal(masked, wanted):
         return float("inf")
-    difference = _largest((value - want).masked_fill(~finite, 0).nan_to_num(nan=float("inf")))
-    return difference / largest if (largest := _largest(want.masked_fill(~finite, 0))) else difference and float("inf")
-
-
-def _largest(value: Tensor) -> float:
-    return value.abs().amax().item() if value.numel() else 0.0
+    if not want.numel():
+        return 0.0
+    difference = (value - want).masked_fill(~finite, 0).nan_to_num(nan=float("inf")).abs().amax().item()
+    largest = want.masked_fill(~finite, 0).abs().amax().item()
+    return difference / largest if largest else difference and float("inf")
 
 
 def _now(leaves: Sequence[Any]) -> float:

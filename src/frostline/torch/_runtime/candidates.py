@@ -25,13 +25,7 @@ _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def made(words: Iterable[str], module: fx.GraphModule, memo: Memo) -> Run:
-    """Returns a module as it runs in a runtime; the module itself does not change.
-
-    Args:
-        words: some of `WORDS`.
-        module: the part below the line.
-        memo: holds what was made of its weights, and is added to.
-    """
+    """Returns a copy of a module that runs in a runtime; the memo is given the tensors made of its weights."""
     words = set(words)
     run = copied(module)
     if words & {"channels_last", "bfloat16"}:
@@ -55,7 +49,7 @@ def _cast(module: fx.GraphModule, dtype: torch.dtype | None, memo: Memo, *, chan
 
 @final
 class _Autocast(nn.Module):
-    """Runs a module under autocast, which leaves alone what has been cast."""
+    """Runs a module under autocast, which leaves tensors alone that have been cast."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__()

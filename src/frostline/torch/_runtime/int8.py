@@ -15,12 +15,7 @@ _MOST = 127
 
 
 def quantise(module: fx.GraphModule, memo: dict[Any, Any]) -> None:
-    """Replaces each linear map of a module by one in eight bits, in place.
-
-    Args:
-        module: a copy.
-        memo: holds what was made of the weights, and is added to.
-    """
+    """Replaces each linear map of a module by one in eight bits, in place; the memo is given the modules."""
     for graph in graphs_of(module):
         for number, node in enumerate(list(graph.graph.nodes)):
             if kind_of(node) != "linear" or node.kwargs:

@@ -29,7 +29,7 @@ class Trial:
 @final
 @dataclass(frozen=True, slots=True)
 class RuntimeRecord:
-    """What was asked for, the trials, and what was picked.
+    """The runtime that was asked for, the trials, and the one that was picked.
 
     Attributes:
         asked: the argument ``runtime=``.

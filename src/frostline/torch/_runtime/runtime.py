@@ -17,7 +17,7 @@ from frostline.torch._runtime.candidates import WORDS, Memo, Run, made, unfit
 from frostline.torch._runtime.record import PLAIN, RuntimeRecord, Trial
 
 BOUND = 0.03
-"""How far off a runtime may be unless somebody says otherwise: the largest difference over the largest value. After
+"""How far off a runtime may be by default: the largest difference over the largest value. After
 a dozen blocks bfloat16 is off by 0.002 to 0.01 and int8 by 0.006 to 0.02."""
 
 _LOG = logging.getLogger("frostline")
@@ -82,7 +82,7 @@ class BelowRunner:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     run = self._runs[shapes] = made(record.picked.split("+"), module, self._memo)
-                    run(*leaves)  # what compiles does so at its first call
+                    run(*leaves)  # a compiled program is compiled at its first call
             pairs = zip(run(*leaves), self._forms, strict=True)
             return [value.to(dtype, memory_format=layout) for value, (dtype, layout) in pairs]
 

@@ -25,7 +25,7 @@ class Weight:
     Attributes:
         owner: the module that holds it.
         name: its name there.
-        kind: what reads it.
+        kind: the operators that read it.
     """
 
     owner: nn.Module
