@@ -23,6 +23,7 @@ from frostline.torch._cache.codec import encoded, raw
 from frostline.torch._cache.dataset import CachedDataset
 from frostline.torch._cache.samples import Packed, Samples, Split
 from frostline.torch._cache.watch import CacheableLine, LineWatch
+from frostline.torch._tensors import dtype_name
 
 
 @final
@@ -81,7 +82,7 @@ class FeatureCache:
             self._watch.fingerprint,
             line.boundary,
             samples=0,
-            precision=str(dtype).removeprefix("torch."),
+            precision=dtype if isinstance(dtype, str) else dtype_name(dtype),
             preprocessing=preprocessing,
             views=filling.positive("views", views),
         )

@@ -17,7 +17,7 @@ from frostline.features.columns import SOURCE, Column
 from frostline.features.precision import ITEMSIZES
 from frostline.features.structure import Structure, leaves_of, structure_of
 from frostline.torch._cache.codec import raw
-from frostline.torch._tensors import dtype_name
+from frostline.torch._tensors import described, dtype_name
 
 Split = Callable[[Any], tuple[Any, Any]]
 """Sample → the inputs of the model (one, a tuple of them, or a dict of them by name), and the rest of the sample."""
@@ -159,4 +159,4 @@ def _stacked(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _kind(value: object) -> str:
-    return f"{dtype_name(value.dtype)}{list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    return described(value) if isinstance(value, Tensor) else f"a {type(value).__name__}"

@@ -40,13 +40,9 @@ class ModelTrace:
 
 
 def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], expression: str) -> ModelTrace:
-    """Traces a model in its present mode; nothing is computed, and nothing in the model moves.
+    """Traces a call of a model in its present mode; nothing is computed, and nothing in the model moves.
 
-    Args:
-        model: the model.
-        args: its positional arguments; of tensors only shape, dtype and device count.
-        kwargs: its arguments by name.
-        expression: the user's own call, for errors.
+    Of tensors among the arguments only shape, dtype and device count.
 
     Raises:
         LineError: the model returns an object in which ``torch.export`` finds no tensors.

@@ -54,7 +54,7 @@ class _Autocast(nn.Module):
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__()
         self.module = module
-        self.kind = next((weight.tensor.device.type for weight in weights(module)), "cpu")
+        self.kind = next((tensor.device.type for tensor in [*module.parameters(), *module.buffers()]), "cpu")
 
     def forward(self, *inputs: Tensor) -> Any:
         with torch.autocast(self.kind, torch.bfloat16, cache_enabled=False):
