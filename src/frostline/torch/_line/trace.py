@@ -63,8 +63,7 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], ex
             raise UntraceableError(expression, first_line(error)) from error
     graph = module.graph
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten.view.default):
-        # A kernel may give its result another memory layout than the trace has; `reshape` is a view where one is
-        # possible.
+        # A kernel may choose another memory layout than the trace has; `reshape` is a view where one is possible.
         node.target = torch.ops.aten.reshape.default
     graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output") or bool(written_by(node)))
     targets = {node.target: operator.attrgetter(node.target)(module) for node in graph.nodes if node.op == "get_attr"}
