@@ -12,6 +12,7 @@ import torch.nn.functional as F
 import transformers as hf
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import frostline.torch as ft
 from frostline import LineError
@@ -253,8 +254,21 @@ def test_inputs_and_outputs_may_be_structured() -> None:
         line.below({"x": torch.randn(2, 4)}, 0.25, shift=torch.randn(2, 1))
 
 
+class Strides(TorchDispatchMode):
+    """Collects the strides of the inputs of convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(self, kernel: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "convolution" in str(kernel):
+            self.seen.append(args[0].stride())
+        return kernel(*args, **(kwargs or {}))
+
+
 def test_a_boundary_has_the_memory_format_of_the_model_above() -> None:
-    """Convolutions round otherwise in another memory format; a stored value has no format."""
+    """Convolutions may round otherwise in another memory format; a stored value has no format."""
     model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.Flatten(), nn.Linear(16 * 144, 2))
     ft.freeze(model, "0")
     model.to(memory_format=torch.channels_last)
@@ -262,6 +276,13 @@ def test_a_boundary_has_the_memory_format_of_the_model_above() -> None:
     line = frostline(model, x)
     want, got = both_ways(model, line, x[:1])
     assert outputs(got) == outputs(want)
+    (stored,) = (value.contiguous() for value in line.below(x))
+    assert stored.stride() == (3136, 196, 14, 1)
+    with Strides() as in_model:
+        model(x)
+    with Strides() as above:
+        line.above(stored)
+    assert in_model.seen[1:] == above.seen == [(3136, 1, 224, 16)]
 
 
 def test_a_frozen_use_is_below() -> None:
