@@ -6,7 +6,7 @@ from statistics import median
 from time import perf_counter
 
 from frostline._core.inventory import Inventory, Module, Param
-from frostline._core.resolve import resolve
+from frostline._core.selecting.resolve import resolve
 from frostline._core.tree import Tree
 
 PATTERNS = [

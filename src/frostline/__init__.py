@@ -38,7 +38,7 @@ from frostline._core.errors import (
 )
 from frostline._core.plan import Change, Plan
 from frostline._core.rules import Rule, layerwise
-from frostline._core.selectors import everything, glob, of_type, regex, where
+from frostline._core.selecting.selectors import everything, glob, of_type, regex, where
 
 __version__ = "0.1.0"
 

@@ -14,7 +14,7 @@ from torch import nn
 import frostline.jax as fj
 import frostline.torch as ft
 from conformance.twins import Twins
-from frostline._core.cost import Bill, Cost, Culprit
+from frostline._core.reporting.cost import Bill, Cost, Culprit
 
 SETS = {
     "mlp": {

@@ -17,8 +17,8 @@ import frostline.jax as fj
 import frostline.torch as ft
 from conformance.twins import NETS, Twins
 from frostline import NothingFrozenError
-from frostline.torch import _slim
-from only_torch.slimmed import slimmed
+from frostline.torch._lean import slim as _slim
+from only_torch.lean.slimmed import slimmed
 
 FROZEN = {
     "mlp": ("second", "third"),

@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from frostline._core.cost import Bill, Cost, Culprit, UnitCost
-from frostline._core.cost_rows import rows
+from frostline._core.reporting.cost import Bill, Cost, Culprit, UnitCost
+from frostline._core.reporting.cost_rows import rows
 
 NOW = Bill(3_600_000, 1_200_000, 400, saved_bytes=4096, gradient_bytes=1600, optimizer_bytes=3200)
 LIMIT = replace(NOW, input_gradient_flops=0, saved_bytes=512)

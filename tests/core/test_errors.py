@@ -10,8 +10,8 @@ from core.models import MODEL, SMALL, TIED, Linear
 from frostline import FileFormatError, FrostlineError, ModeError, Plan, everything, glob, of_type, regex, where
 from frostline._core.fingerprint import Fingerprint
 from frostline._core.plan import Change
-from frostline._core.report import report
-from frostline._core.resolve import resolve
+from frostline._core.reporting.report import report
+from frostline._core.selecting.resolve import resolve
 
 EMPTY_FIX = "Fix the pattern, or pass allow_empty=True if matching nothing is what you want."
 INDEX_FIX = "Write [3], [-1], [2:8:2], or ['key'] for a key in quotes."

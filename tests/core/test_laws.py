@@ -10,8 +10,8 @@ from core.models import MODEL, TIED, Linear, Norm
 from frostline import Change, FrostlineError, Plan, SelectorError, TiedError, everything, glob, of_type, regex, where
 from frostline._core.fingerprint import Fingerprint, fingerprint
 from frostline._core.inventory import Inventory, Param
-from frostline._core.resolve import resolve
-from frostline._core.selectors import Selector, at
+from frostline._core.selecting.resolve import resolve
+from frostline._core.selecting.selectors import Selector, at
 
 
 def is_vector(param: Param) -> bool:

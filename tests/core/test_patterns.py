@@ -5,8 +5,8 @@ import pytest
 from core.models import MODEL
 from frostline import NoMatchError, UnsupportedError, glob
 from frostline._core.inventory import Inventory, Param
-from frostline._core.pattern import parse, spell
-from frostline._core.resolve import resolve
+from frostline._core.selecting.pattern import parse, spell
+from frostline._core.selecting.resolve import resolve
 
 LAYERS = {
     "layers.0.weight",

@@ -10,8 +10,8 @@ from rich.console import Console
 from core.models import SMALL, TIED, Linear, ModuleList, Net, Norm, param
 from frostline import Plan
 from frostline._core.inventory import Inventory, Module, Param
-from frostline._core.report import Report, report
-from frostline._core.resolve import resolve
+from frostline._core.reporting.report import Report, report
+from frostline._core.selecting.resolve import resolve
 
 
 class Layer: ...

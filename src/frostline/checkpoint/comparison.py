@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import final
 
 from frostline._core.inventory import Inventory, Param
-from frostline._core.resolve import resolve
+from frostline._core.selecting.resolve import resolve
 from frostline.checkpoint.inventory import Guess
 from frostline.checkpoint.stored import CHUNK, Checkpoint, StoredTensor
 

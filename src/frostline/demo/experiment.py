@@ -14,7 +14,7 @@ from typing import final
 import numpy as np
 
 from frostline._core.errors import MovedError
-from frostline.demo.data import NEW, Indices, Split, one_of_each, split
+from frostline.demo.data import NEW, Split, one_of_each, split
 from frostline.demo.learner import Framework, Learner
 from frostline.demo.outcome import WAYS, Outcome, Result, Settings, Way
 
@@ -67,13 +67,6 @@ def train(framework: Framework, settings: Settings, seed: int, progress: Callabl
     error = None
     with tempfile.TemporaryDirectory() as folder:
         cached_step = learners["frozen, from cache"].cached(images.new_train, Path(folder) / "features")
-
-        def step(way: Way, indices: Indices) -> None:
-            if way == "frozen, from cache":
-                cached_step(indices)
-            else:
-                learners[way].step(images.new_train[indices])
-
         with learners["frozen trunk"].guarded() as watching, ExitStack() as by_hand:
             by_hand.enter_context(learners["frozen by hand"].guarded())
             for number in range(1, settings.steps + 1):
@@ -82,7 +75,10 @@ def train(framework: Framework, settings: Settings, seed: int, progress: Callabl
                 for place in range(len(WAYS)):
                     way = WAYS[(number + place) % len(WAYS)]
                     start = perf_counter()
-                    step(way, indices)
+                    if way == "frozen, from cache":
+                        cached_step(indices)
+                    else:
+                        learners[way].step(images.new_train[indices])
                     seconds[way].append(perf_counter() - start)
                 if number in settings.tested_after:
                     for way in WAYS:

@@ -15,18 +15,17 @@ import numpy as np
 import optax
 from jax import Array, lax
 from jax.tree_util import register_dataclass
-from numpy.typing import NDArray
 
 import frostline.jax as fj
-from frostline._core.cost import Cost
-from frostline._core.report import Report
+from frostline._core.reporting.cost import Cost
+from frostline._core.reporting.report import Report
 from frostline.demo.data import Images, Indices
 from frostline.demo.learner import FEATURES, WIDTHS, Framework, Learner, Scores, SharedLayer
 
 Network = dict[str, Any]
 """`trunk`, a list of blocks, and `head`, a linear layer."""
 Statistics = tuple[Array, ...]
-"""Running mean and variance of each block, shape `(2, width)`: no parameters; a forward pass returns new ones."""
+"""Running mean and variance of each block, shape `(2, width)`; a forward pass returns new ones."""
 
 
 @final
@@ -73,7 +72,7 @@ class _JaxLearner(Learner):
 
     @property
     def head(self) -> Linear:
-        return self.network["head"]  # type: ignore[no-any-return]
+        return self.network["head"]
 
     def with_new_head(self, seed: int) -> Learner:
         # Nothing is copied, because nothing is written to.
@@ -141,7 +140,7 @@ class _JaxLearner(Learner):
 
 def new_learner(seed: int, lr: float) -> Learner:
     """An untrained learner."""
-    rng, trunk, statistics = np.random.default_rng(seed), [], []
+    rng, trunk, statistics = np.random.default_rng(seed), list[Any](), list[Any]()
     for channels, width in WIDTHS:
         # No bias of the convolution: batch norm adds its own.
         weight = _uniform(rng, 9 * channels, (width, channels, 3, 3))
@@ -153,7 +152,7 @@ def new_learner(seed: int, lr: float) -> Learner:
 
 def share_a_layer(images: Images) -> SharedLayer:
     """Builds two models that share the layer `l2`, and takes a step of each."""
-    pixels, labels = images.pixels.reshape(len(images), -1), images.labels
+    pixels, labels = jnp.asarray(images.pixels.reshape(len(images), -1)), jnp.asarray(images.labels)
     rng = np.random.default_rng(0)
     l1, l2, l3 = _linear(rng, 64, 32), _linear(rng, 32, 32), _linear(rng, 32, 5)
     m0, m1 = (l1, l2, l3), (l1, fj.Frozen(l2), l3)
@@ -164,9 +163,10 @@ def share_a_layer(images: Images) -> SharedLayer:
             x = layer(x)
         return _cross_entropy(x, labels)
 
-    @jax.jit
-    def gradients(model: Any) -> tuple[Array | None, Array]:
-        return fj.grad(loss)(model[1:], hidden)[0].weight, jax.grad(loss, argnums=1)(model[1:], hidden)
+    def gradients(model: Any) -> tuple[Any, float]:
+        to_weight = jax.jit(fj.grad(loss))(model[1:], hidden)[0].weight
+        to_input = jax.jit(jax.grad(loss, argnums=1))(model[1:], hidden)
+        return None if to_weight is None else float(np.linalg.norm(to_weight)), float(np.linalg.norm(to_input))
 
     @jax.jit
     def after_a_step(models: Any) -> Any:
@@ -177,14 +177,11 @@ def share_a_layer(images: Images) -> SharedLayer:
     # One tree of both models, in which a thawing of nothing finds the layers that they share.
     (_, trained, _), (_, frozen, _) = after_a_step(fj.thaw((m0, m1)))
     ((_, unmoved, _),) = after_a_step((m1,))
-    norms = [[None if a is None else float(np.linalg.norm(a)) for a in gradients(model)] for model in (m0, m1)]
-    before = np.asarray(l2.weight).view(np.int32)
-    return SharedLayer(
-        *zip(*norms, strict=True),
-        changed=tuple(int((np.asarray(layer.weight).view(np.int32) != before).sum()) for layer in (trained, unmoved)),
-        values=before.size,
-        output_change=float(np.abs(frozen(hidden) - m1[1](hidden)).max()),
-    )
+    weight_gradients, input_gradients = zip(gradients(m0), gradients(m1), strict=True)
+    bits, by_m0, by_m1 = (np.asarray(layer.weight).view(np.int32) for layer in (l2, trained, unmoved))
+    moved = float(np.abs(frozen(hidden) - m1[1](hidden)).max())
+    changed = int((by_m0 != bits).sum()), int((by_m1 != bits).sum())
+    return SharedLayer(weight_gradients, input_gradients, changed, bits.size, moved)
 
 
 def _optimizer(lr: float) -> optax.GradientTransformation:
@@ -223,7 +220,7 @@ def _linear(rng: np.random.Generator, channels: int, width: int) -> Linear:
     return Linear(_uniform(rng, channels, (channels, width)), _uniform(rng, channels, (width,)))
 
 
-def _uniform(rng: np.random.Generator, channels: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def _uniform(rng: np.random.Generator, channels: int, shape: tuple[int, ...]) -> Any:
     # As PyTorch initializes, so that the two demos can be compared; by NumPy, which does not have to compile anything.
     return rng.uniform(-(channels**-0.5), channels**-0.5, shape).astype(np.float32)
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset, default_collate
 
 import frostline.torch as ft
-from frostline._core.cost import Cost
-from frostline._core.report import Report
+from frostline._core.reporting.cost import Cost
+from frostline._core.reporting.report import Report
 from frostline.demo.data import Images, Indices
 from frostline.demo.learner import FEATURES, WIDTHS, Framework, Learner, Scores, SharedLayer
 
@@ -116,10 +116,10 @@ def share_a_layer(images: Images) -> SharedLayer:
     frozen, (pixels, labels) = ft.Frozen(l2), _tensors(images)
     hidden = l1(pixels.flatten(1)).detach().requires_grad_()
 
-    def norms(middle: nn.Module) -> list[float | None]:
+    def gradients(middle: nn.Module) -> tuple[Any, float]:
         loss = F.cross_entropy(l3(middle(hidden)), labels)
-        gradients = torch.autograd.grad(loss, (l2.weight, hidden), allow_unused=True)
-        return [None if gradient is None else gradient.norm().item() for gradient in gradients]
+        to_weight, to_input = torch.autograd.grad(loss, (l2.weight, hidden), allow_unused=True)
+        return None if to_weight is None else to_weight.norm().item(), to_input.norm().item()
 
     def changed_by_a_step(middle: nn.Module) -> int:
         model, before = nn.Sequential(l1, middle, l3), l2.weight.detach().clone()
@@ -129,11 +129,11 @@ def share_a_layer(images: Images) -> SharedLayer:
         optimizer.zero_grad()
         return int((l2.weight.view(torch.int32) != before.view(torch.int32)).sum())
 
-    of_both = zip(norms(l2), norms(frozen), strict=True)
+    weight_gradients, input_gradients = zip(gradients(l2), gradients(frozen), strict=True)
     by_m1, before = changed_by_a_step(frozen), frozen(hidden).detach()
     by_m0 = changed_by_a_step(l2)
     moved = (frozen(hidden) - before).abs().max().item()
-    return SharedLayer(*of_both, changed=(by_m0, by_m1), values=l2.weight.numel(), output_change=moved)
+    return SharedLayer(weight_gradients, input_gradients, (by_m0, by_m1), l2.weight.numel(), moved)
 
 
 @contextmanager

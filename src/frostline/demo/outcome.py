@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, final
 
-from frostline._core.cost import Cost
-from frostline._core.report import Report
+from frostline._core.reporting.cost import Cost
+from frostline._core.reporting.report import Report
 from frostline.demo.learner import Framework, SharedLayer
 
 Way = Literal["frozen trunk", "frozen, from cache", "full fine-tuning", "from scratch", "frozen by hand"]
@@ -20,7 +20,6 @@ class Settings:
     """How much is learned, the same in every way; at this learning rate accuracy has nearly levelled off at the end.
 
     Attributes:
-        runs: how often everything is repeated, with another seed, other labelled images and another network.
         labelled: labelled images of each of 5 to 9.
         tested_after: the steps on 5 to 9 after which accuracy is measured; the last one ends the training.
     """
@@ -38,8 +37,7 @@ class Settings:
         return self.tested_after[-1]
 
 
-Runs = tuple[float, ...]
-"""One number from each run."""
+Runs = tuple[float, ...]  # one number from each run
 
 
 @final

@@ -30,7 +30,7 @@ footer { margin-top: 3rem; border-top: 1px solid; padding-top: 1rem; font-size: 
 def page(outcome: Outcome) -> str:
     """The page as HTML."""
     svg = picture(outcome, ".svg").decode().replace(INK, "currentColor")
-    label = 'role="img" aria-label="Ten digits, learning curves, and bars of what a step costs"'
+    label = 'role="img" aria-label="Ten digits, learning curves, and what a step costs"'
     parts = [
         f'<h1>{TITLE}</h1>\n<p class="lead">{escape(summary(outcome))}</p>',
         f"<figure><svg {label} {svg.partition('<svg')[2]}</figure>",

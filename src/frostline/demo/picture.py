@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -13,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import PercentFormatter
 
-from frostline._core.cost_table import flops
-from frostline._core.table import human
+from frostline._core.reporting.cost_table import flops
+from frostline._core.reporting.table import human
 from frostline.demo.data import NEW, OLD, one_of_each
 from frostline.demo.outcome import Outcome, Way
 from frostline.demo.sections import COLORS
@@ -35,12 +36,13 @@ def picture(outcome: Outcome, suffix: str) -> bytes:
 
 def drawn(outcome: Outcome) -> Figure:
     """The figure, 12 by 8 inches: ten digits, the curves of three ways, and four panels of bars."""
-    colors = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
-    with rc_context({**colors, "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False}):
+    style: Any = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
+    with rc_context({**style, "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(12, 8), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
-        digits, curves, bars = figure.subfigures(3, 1, height_ratios=(1.2, 4, 1.8))
+        parts: Any = figure.subfigures(3, 1, height_ratios=(1.2, 4, 1.8))
+        digits, curves, bars = parts
         for axes, some, title in zip(digits.subplots(1, 2), (OLD, NEW), ("learned first", "learned then"), strict=True):
-            axes.imshow(np.hstack(one_of_each(some).pixels[:, 0]), cmap="Blues" if some is OLD else "Oranges")
+            axes.imshow(np.hstack(list(one_of_each(some).pixels[:, 0])), cmap="Blues" if some is OLD else "Oranges")
             axes.set_title(title)
             axes.axis("off")
         _draw_curves(curves.subplots(), outcome)
@@ -68,7 +70,7 @@ def _draw_curves(axes: Axes, outcome: Outcome) -> None:
 def _draw_costs(places: Sequence[Axes], outcome: Outcome) -> None:
     bills = (outcome.cost.all_trained, outcome.cost.now, outcome.cost.limit)
     ways: tuple[Way, ...] = ("full fine-tuning", "frozen trunk", "frozen, from cache")
-    panels = {
+    panels: dict[str, tuple[list[float], Callable[[Any], str]]] = {
         "time a step": ([1000 * outcome[way].step_seconds for way in ways], "{:.2f} ms".format),
         "operations a step": ([bill.flops for bill in bills], flops),
         "saved for backward": ([bill.saved_bytes for bill in bills], human),

@@ -30,15 +30,7 @@ def run(
     console: Console,
     settings: Settings = FULL_SIZE,
 ) -> None:
-    """Runs the demo and shows the outcome.
-
-    Args:
-        framework: what to train in.
-        html: where to write a page about it.
-        plot: where to write a picture of it.
-        as_json: whether to print one JSON document and nothing else.
-        console: where to show the rest.
-        settings: how much to learn.
+    """Runs the demo; prints the outcome, or one JSON document; writes a page and a picture if these are asked for.
 
     Raises:
         ModuleNotFoundError: the framework is not installed, or matplotlib, if a page or a picture is asked for; raised

@@ -11,8 +11,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from frostline._core.cost_table import flops
-from frostline._core.table import human
+from frostline._core.reporting.cost_table import flops
+from frostline._core.reporting.table import human
 from frostline.demo.learner import Framework
 from frostline.demo.outcome import WAYS, Outcome, Runs, Settings, Way
 
@@ -118,9 +118,8 @@ def _ways(outcome: Outcome) -> Table:
     table = _table("", "5 to 9,\ntest %", "0 to 4,\nafter %", "ms a\nstep")
     for way, result in zip(WAYS, outcome.results, strict=True):
         old = "–" if result.old_accuracy is None else _percent(result.old_accuracy)
-        table.add_row(
-            Text(way, COLORS.get(way, "")), _percent(result.accuracy), old, f"{1000 * result.step_seconds:.2f}"
-        )
+        name, ms = Text(way, COLORS.get(way, "")), f"{1000 * result.step_seconds:.2f}"
+        table.add_row(name, _percent(result.accuracy), old, ms)
     return table
 
 
@@ -138,9 +137,7 @@ def _uses(outcome: Outcome) -> Group:
     weights = ("None" if norm is None else f"{norm:.6f}" for norm in shared.weight_gradients)
     table.add_row("gradient of l2.weight (norm)", *weights)
     table.add_row("gradient of the input of l2", *(f"{norm:.6f}" for norm in shared.input_gradients))
-    table.add_row(
-        "values of l2.weight a step changes", *(f"{count:,} of {shared.values:,}" for count in shared.changed)
-    )
+    table.add_row("values of l2.weight a step changes", *(f"{n:,} of {shared.values:,}" for n in shared.changed))
     table.add_row("a step of m0 moves l2(x) by", "", f"{shared.output_change:.6f}")
     return Group(Text(f"m0: l1, l2, l3\nm1: l1, frostline.{outcome.framework.package}.Frozen(l2), l3\n"), table)
 
@@ -153,11 +150,10 @@ def _table(*headings: str) -> Table:
 
 
 def _remembered(after: Runs | None, before: Runs) -> str:
-    assert after is not None, "this way has an old trunk"
-    now, then = f"{100 * fmean(after):.1f} %", f"{100 * fmean(before):.1f} %"
+    now, then = fmean(after or ()), fmean(before)
     if after == before:
-        return f"still reads {now}, as before"
-    return f"{'fell' if fmean(after) < fmean(before) else 'rose'} from {then} to {now}"
+        return f"still reads {100 * now:.1f} %, as before"
+    return f"{'fell' if now < then else 'rose'} from {100 * then:.1f} % to {100 * now:.1f} %"
 
 
 def _percent(runs: Runs) -> str:

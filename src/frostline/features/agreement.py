@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from frostline._core.cache_errors import differences
 from frostline._core.errors import CacheError
+from frostline._core.errors.cache import differences
 from frostline.features.columns import SOURCE
 from frostline.features.manifest import Manifest
 from frostline.features.shards import Key

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from frostline._core.failure import counted
+from frostline._core.errors.base import counted
 from frostline.features.shards import Damage
 from frostline.features.sizes import shown
 from frostline.features.store import Store

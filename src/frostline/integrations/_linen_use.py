@@ -13,7 +13,7 @@ from flax.core import DenyList, Scope
 
 from frostline.integrations import _evaluation
 from frostline.integrations._evaluation import Keys
-from frostline.jax._window import stopped
+from frostline.jax._uses.window import stopped
 
 MODES = {"deterministic": True, "use_running_average": True, "update_stats": False}
 MODES |= {"train": False, "training": False, "is_training": False}

@@ -9,7 +9,7 @@ from flax import nnx
 
 from frostline._core.errors import LayerError
 from frostline.jax._arrays import described
-from frostline.jax._window import stopped
+from frostline.jax._uses.window import stopped
 
 # Where a class that is made of another one says of which.
 PLAIN = "_frostline_class"

@@ -10,11 +10,11 @@ import jax
 from flax import nnx
 from jax.tree_util import keystr, tree_leaves_with_path
 
-from frostline._core.selectors import Selector, at
+from frostline._core.selecting.selectors import Selector, at
 from frostline.integrations._nnx_constant import plain_class
 from frostline.integrations._nnx_use import Frozen
 from frostline.jax._arrays import is_param
-from frostline.jax._slots import children
+from frostline.jax._uses.slots import children
 
 
 def is_parameter(variable: Any) -> bool:

@@ -13,7 +13,7 @@ import jax
 from frostline._core.plan import Plan
 from frostline.integrations._evaluation import Keys, in_evaluation, is_within, no_layer, restored, whole
 from frostline.jax import plan as plan_of
-from frostline.jax._window import stopped
+from frostline.jax._uses.window import stopped
 
 MODES = {"is_training": False, "training": False, "train": False, "update_stats": False, "dropout_rate": 0.0}
 Net = TypeVar("Net", hk.Transformed, hk.TransformedWithState)

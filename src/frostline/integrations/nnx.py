@@ -33,8 +33,8 @@ from frostline._core.errors import NothingTrainableError
 from frostline._core.plan import Plan
 from frostline.integrations._nnx_reading import Reading
 from frostline.integrations._nnx_use import Frozen as Frozen
-from frostline.jax._guard import Guard
-from frostline.jax._survey import survey
+from frostline.jax._freezing.survey import survey
+from frostline.jax._inspection.guard import Guard
 
 __all__ = ["Frozen", "follow", "freeze", "guard", "plan", "thaw", "trainable"]
 

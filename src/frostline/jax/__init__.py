@@ -8,31 +8,31 @@ Example:
     ['head.w']
 """
 
-from frostline.jax._audit import Audit as Audit
-from frostline.jax._audit import audit as audit
-from frostline.jax._cache import FeatureCache as FeatureCache
-from frostline.jax._cost import cost as cost
-from frostline.jax._delta import load_delta as load_delta
-from frostline.jax._delta import save_delta as save_delta
-from frostline.jax._driver import Driver as Driver
-from frostline.jax._freezing import follow as follow
-from frostline.jax._freezing import freeze as freeze
-from frostline.jax._freezing import mask as mask
-from frostline.jax._freezing import plan as plan
-from frostline.jax._freezing import thaw as thaw
-from frostline.jax._freezing import trainable as trainable
-from frostline.jax._frozen import Frozen as Frozen
-from frostline.jax._gradient import grad as grad
-from frostline.jax._gradient import value_and_grad as value_and_grad
-from frostline.jax._guard import guard as guard
-from frostline.jax._lean import lean as lean
-from frostline.jax._line import Line as Line
-from frostline.jax._line import frostline as frostline
-from frostline.jax._marked import strip as strip
-from frostline.jax._optimizer import optimizer as optimizer
-from frostline.jax._parts import join as join
-from frostline.jax._parts import split as split
-from frostline.jax._report import report as report
+from frostline.jax._cache.cache import FeatureCache as FeatureCache
+from frostline.jax._cost.cost import cost as cost
+from frostline.jax._freezing.freezing import follow as follow
+from frostline.jax._freezing.freezing import freeze as freeze
+from frostline.jax._freezing.freezing import mask as mask
+from frostline.jax._freezing.freezing import plan as plan
+from frostline.jax._freezing.freezing import thaw as thaw
+from frostline.jax._freezing.freezing import trainable as trainable
+from frostline.jax._freezing.gradient import grad as grad
+from frostline.jax._freezing.gradient import value_and_grad as value_and_grad
+from frostline.jax._freezing.marked import strip as strip
+from frostline.jax._freezing.parts import join as join
+from frostline.jax._freezing.parts import split as split
+from frostline.jax._inspection.audit import Audit as Audit
+from frostline.jax._inspection.audit import audit as audit
+from frostline.jax._inspection.guard import guard as guard
+from frostline.jax._inspection.report import report as report
+from frostline.jax._lean.lean import lean as lean
+from frostline.jax._line.line import Line as Line
+from frostline.jax._line.line import frostline as frostline
+from frostline.jax._training.delta import load_delta as load_delta
+from frostline.jax._training.delta import save_delta as save_delta
+from frostline.jax._training.driver import Driver as Driver
+from frostline.jax._training.optimizer import optimizer as optimizer
+from frostline.jax._uses.use import Frozen as Frozen
 
 __all__ = [
     "Audit",

@@ -9,9 +9,9 @@ from math import inf, isfinite
 from numbers import Real
 from operator import index
 
-from frostline._core.failure import counted
-from frostline._core.pattern import parse
-from frostline._core.schedule_errors import ScheduleError
+from frostline._core.errors.base import counted
+from frostline._core.errors.schedules import ScheduleError
+from frostline._core.selecting.pattern import parse
 
 
 def whole(owner: str, name: str, value: object, least: int = 0) -> int:

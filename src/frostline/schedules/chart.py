@@ -11,7 +11,7 @@ from rich.console import RenderableType
 
 from frostline._core import document
 from frostline._core.inventory import Inventory
-from frostline._core.table import plain
+from frostline._core.reporting.table import plain
 from frostline.schedules.arguments import whole
 from frostline.schedules.columns import columns as in_columns
 from frostline.schedules.drawing import drawn

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+from frostline._core.errors.schedules import ScheduleError
 from frostline._core.inventory import Inventory
-from frostline._core.pattern import parse
 from frostline._core.plan import Plan
-from frostline._core.resolve import resolve
-from frostline._core.schedule_errors import ScheduleError
+from frostline._core.selecting.pattern import parse
+from frostline._core.selecting.resolve import resolve
 from frostline.schedules.arguments import mapping, number
 from frostline.schedules.source import source
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import final
 
 from frostline._core.inventory import Inventory
-from frostline._core.resolve import resolve
+from frostline._core.selecting.resolve import resolve
 from frostline.schedules.phase import Phase
 
 REST = "everything else"

@@ -13,7 +13,7 @@ from torch import nn
 
 import frostline.torch as ft
 from frostline import FrostlineError, MovedError, NoMatchError, Plan, PlanMismatchError, glob, where
-from frostline.torch._survey import survey
+from frostline.torch._freezing.survey import survey
 from only_torch.bits import contents, moved
 from only_torch.field.evidence import state, train
 

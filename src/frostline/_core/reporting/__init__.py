@@ -1,0 +1,1 @@
+"""Reports and costs as values and as text: rows, tables and units."""

@@ -1,0 +1,162 @@
+"""What lies at and below each name of a model: how much of it there is, and how much of that is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import final
+
+from frostline._core.inventory import Inventory
+from frostline._core.plan import Plan
+from frostline._core.selecting.pattern import spell
+from frostline._core.tree import Node
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """Sums over parameters, a tied one counted once, at its canonical path.
+
+    Attributes:
+        params: elements of parameters.
+        frozen_params: elements of frozen ones.
+        bytes: bytes of parameters.
+        frozen_bytes: bytes of frozen ones.
+        optimizer_bytes: bytes that the optimizer keeps for them.
+        buffer_bytes: bytes of buffers.
+    """
+
+    params: int = 0
+    frozen_params: int = 0
+    bytes: int = 0
+    frozen_bytes: int = 0
+    optimizer_bytes: int = 0
+    buffer_bytes: int = 0
+
+    def __mul__(self, times: int) -> Amounts:
+        return Amounts(*(value * times for value in self.values()))
+
+    def values(self) -> Iterator[int]:
+        """The numbers, in the order of the attributes."""
+        return (getattr(self, field.name) for field in fields(self))
+
+    @classmethod
+    def total(cls, parts: Iterable[Amounts]) -> Amounts:
+        """The sum of all parts."""
+        return cls(*(sum(column) for column in zip(cls().values(), *(part.values() for part in parts), strict=True)))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name of a model.
+
+    Attributes:
+        keys: its keys from the root down.
+        kind: the class of a module; dtype and shape of a parameter.
+        amounts: of all at and below it.
+        state: "frozen", "trainable", "partly", or "" if nothing here can be frozen.
+        is_param: whether it is a parameter.
+        tied: the other names of a tied parameter; the canonical one alone, where this is not it.
+        is_alias: whether it is a name of a parameter that is counted elsewhere.
+        pinned: whether a frozen use holds it.
+        held: whether it is a module held whole, with its mode and its buffers.
+        span: how many entries there are at and below it.
+        likeness: equal numbers stand for entries that differ in their own key only.
+    """
+
+    keys: tuple[str, ...]
+    kind: str
+    amounts: Amounts
+    state: str
+    is_param: bool
+    tied: tuple[str, ...]
+    is_alias: bool
+    pinned: bool
+    held: bool
+    span: int
+    likeness: int
+
+    @property
+    def path(self) -> str:
+        """How a pattern spells it; "" is the root."""
+        return spell(self.keys)
+
+    def to_dict(self) -> dict[str, object]:
+        """The entry as JSON-able data."""
+        numbers = {field.name: getattr(self.amounts, field.name) for field in fields(self.amounts)}
+        words = {"path": self.path, "kind": self.kind, "state": self.state, "tied": list(self.tied)}
+        return words | numbers | {"is_param": self.is_param, "frozen_use": self.pinned, "held": self.held}
+
+
+def account(
+    inventory: Inventory, plan: Plan, optimizer_bytes: Mapping[str, int], held: frozenset[str]
+) -> tuple[Entry, ...]:
+    """An entry for each name, in pre-order: what is below an entry follows it."""
+    bookkeeper = _Bookkeeper(plan, optimizer_bytes, held)
+    nodes = inventory.tree.nodes
+    entries: dict[int, Entry] = {}
+    # Backwards, so that what is below a node is there before the node.
+    for node in reversed(nodes):
+        below = [entries[child.start] for child in node.children.values()]
+        entries[node.start] = bookkeeper.entry(node, below)
+    return tuple(entries[node.start] for node in nodes)
+
+
+@final
+class _Bookkeeper:
+    """Makes entries, and numbers those that are alike."""
+
+    def __init__(self, plan: Plan, optimizer_bytes: Mapping[str, int], held: frozenset[str]) -> None:
+        self.plan, self.optimizer_bytes, self.held = plan, optimizer_bytes, held
+        self.likenesses: dict[object, int] = {}
+
+    def entry(self, node: Node, below: list[Entry]) -> Entry:
+        kind, amounts, state = self._kind(node), self._amounts(node, below), self._state(node, below)
+        tied, is_alias = _tied(node)
+        pinned = any(each.pinned for each in (node.param, node.module) if each is not None)
+        held = node.module is not None and node.module.path in self.held
+        alike = (kind, amounts, state, tied, pinned, held, tuple((each.keys[-1], each.likeness) for each in below))
+        return Entry(
+            keys=node.keys,
+            kind=kind,
+            amounts=amounts,
+            state=state,
+            is_param=node.param is not None,
+            tied=tied,
+            is_alias=is_alias,
+            pinned=pinned,
+            held=held,
+            span=node.stop - node.start,
+            likeness=self.likenesses.setdefault(alike, len(self.likenesses)),
+        )
+
+    def _kind(self, node: Node) -> str:
+        if node.param is not None:
+            return f"{node.param.dtype}[{', '.join(map(str, node.param.shape))}]"
+        # A module of the class `object` is one whose class is not known, as in a checkpoint.
+        return node.module.owner.__name__ if node.module is not None and node.module.owner is not object else ""
+
+    def _amounts(self, node: Node, below: list[Entry]) -> Amounts:
+        parts = [each.amounts for each in below]
+        if node.module is not None:
+            parts.append(Amounts(buffer_bytes=node.module.buffer_bytes))
+        if node.param is not None and node.path == node.param.path:
+            param, is_frozen = node.param, node.path in self.plan.frozen
+            frozen = (param.size, param.nbytes) if is_frozen else (0, 0)
+            optimizer = self.optimizer_bytes.get(param.path, 0)
+            parts.append(Amounts(param.size, frozen[0], param.nbytes, frozen[1], optimizer))
+        return Amounts.total(parts)
+
+    def _state(self, node: Node, below: list[Entry]) -> str:
+        states = {each.state for each in below} - {""}
+        if node.is_name:
+            states.add("frozen" if node.canonical in self.plan.frozen else "trainable")
+        return states.pop() if len(states) == 1 else "partly" if states else ""
+
+
+def _tied(node: Node) -> tuple[tuple[str, ...], bool]:
+    if node.param is None:
+        return (), False
+    is_alias = node.path != node.param.path
+    return ((node.param.path,) if is_alias else node.param.aliases), is_alias

@@ -1,0 +1,1 @@
+"""Selectors, from the text of a pattern to the parameters that it names."""

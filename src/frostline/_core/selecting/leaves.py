@@ -1,0 +1,67 @@
+"""What the leaves of an expression match, each by itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from frostline._core.inventory import Inventory, Param
+from frostline._core.selecting.match import nodes_of
+from frostline._core.selecting.selectors import Selector, at, everything, glob, of_type, regex, where
+from frostline._core.tree import Node, Tree
+
+
+def names_of(leaf: Selector, inventory: Inventory) -> set[int]:
+    """The numbers of the names that `leaf` matches.
+
+    A pattern and a regular expression match names, so that they may match one name of a tied parameter and not the
+    other; the others match parameters, which is all of their names.
+
+    Raises:
+        UnsupportedError: the leaf names rows of a parameter.
+    """
+    tree = inventory.tree
+    match leaf:
+        case glob(pattern):
+            return _below(nodes_of(pattern, tree))
+        case regex(pattern):
+            return _matching(re.compile(pattern), tree)
+        case of_type(classes):
+            return _of_type(classes, inventory)
+        case where(predicate):
+            return _names_of_params((param for param in inventory.params if predicate(param)), tree)
+        case at(paths):
+            return _at(paths, tree)
+    assert leaf == everything, "all leaves are listed above"
+    return set(range(len(tree.names)))
+
+
+def _below(nodes: Iterable[Node]) -> set[int]:
+    names: set[int] = set()
+    for node in nodes:
+        names.update(range(node.first, node.last))
+    return names
+
+
+def _matching(pattern: re.Pattern[str], tree: Tree) -> set[int]:
+    return {name for name, node in enumerate(tree.names) if pattern.fullmatch(node.path)}
+
+
+def _of_type(classes: tuple[type, ...], inventory: Inventory) -> set[int]:
+    tree = inventory.tree
+    owners = {owners for param in inventory.params if (owners := param.owners)}
+    fitting = {each for each in owners if any(issubclass(owner, classes) for owner in each)}
+    modules = (module.path for module in inventory.modules if issubclass(module.owner, classes))
+    names = _below(node for path in modules if (node := tree.find(path)) is not None)
+    return names | _names_of_params((param for param in inventory.params if param.owners in fitting), tree)
+
+
+def _at(paths: tuple[str, ...], tree: Tree) -> set[int]:
+    nodes = [node for path in paths if (node := tree.find(path)) is not None]
+    # A tensor object is all of its names; a module object is what lies below the names that were given.
+    params = (node.param for node in nodes if node.param is not None)
+    return _below(nodes) | _names_of_params(params, tree)
+
+
+def _names_of_params(params: Iterable[Param], tree: Tree) -> set[int]:
+    return {name for param in params for name in tree.names_of[param.path]}

@@ -1,0 +1,86 @@
+"""Which nodes of a tree a pattern names."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+
+from frostline._core.errors import UnsupportedError
+from frostline._core.selecting.pattern import Deep, Item, Key, Step, parse, spell
+from frostline._core.tree import Node, Tree
+
+
+def nodes_of(pattern: str, tree: Tree) -> list[Node]:
+    """The nodes that `pattern` names, each once.
+
+    Raises:
+        UnsupportedError: the pattern names rows of a parameter.
+    """
+    return walk(parse(pattern), tree, pattern)
+
+
+def walk(steps: Iterable[Step], tree: Tree, pattern: str) -> list[Node]:
+    """The nodes that `steps` lead to from the root; a last ``**`` adds nothing, as a node names all below it."""
+    nodes, deep = [tree.root], False
+    for step in steps:
+        if isinstance(step, Deep):
+            deep = True
+        elif isinstance(step, Item):
+            nodes = _items(_modules_below(nodes, tree) if deep else nodes, step.index, pattern)
+            deep = False
+        else:
+            keys = _keys(step, tree)
+            nodes = _below(nodes, keys, tree) if deep else _children(nodes, keys)
+            deep = False
+    return nodes
+
+
+def _keys(step: Step, tree: Tree) -> list[str]:
+    if isinstance(step, Key):
+        return [step.key]
+    assert not isinstance(step, Deep | Item), "only a segment has keys"
+    return [key for key in tree.by_key if step.keys.fullmatch(key)]
+
+
+def _children(nodes: list[Node], keys: list[str]) -> list[Node]:
+    if len(keys) == 1:
+        return [node.children[keys[0]] for node in nodes if keys[0] in node.children]
+    chosen = frozenset(keys)
+    return [child for node in nodes for key, child in node.children.items() if key in chosen]
+
+
+def _below(nodes: list[Node], keys: list[str], tree: Tree) -> list[Node]:
+    found = (node for key in keys for node in tree.by_key.get(key, ()))
+    if nodes == [tree.root]:
+        return list(found)
+    tops = outermost(nodes)
+    starts = [node.start for node in tops]
+    return [node for node in found if (i := bisect_left(starts, node.start)) and node.start < tops[i - 1].stop]
+
+
+def outermost(nodes: Sequence[Node]) -> list[Node]:
+    """The nodes that are below no other one of them, in pre-order."""
+    tops: list[Node] = []
+    for node in sorted(nodes, key=lambda node: node.start):
+        if not tops or node.start >= tops[-1].stop:
+            tops.append(node)
+    return tops
+
+
+def _modules_below(nodes: list[Node], tree: Tree) -> list[Node]:
+    inside = (tree.nodes[top.start : top.stop] for top in outermost(nodes))
+    return [node for nodes in inside for node in nodes if node.param is None]
+
+
+def _items(nodes: list[Node], index: int | slice, pattern: str) -> list[Node]:
+    for node in nodes:
+        if node.param is not None:
+            raise _rows(pattern, node)
+    return [child for node in nodes for child in node.at(index)]
+
+
+def _rows(pattern: str, node: Node) -> UnsupportedError:
+    assert node.param is not None, "only a parameter has rows"
+    shape = node.param.shape
+    reason = f"names rows of {spell(node.keys)!r}, a parameter of shape {shape}: rows cannot be frozen yet."
+    return UnsupportedError(repr(pattern), reason, f"Freeze all of it with {spell(node.keys)!r}, or leave it out.")

@@ -1,0 +1,1 @@
+"""The feature cache: the values below the frost line, computed once for each sample."""

@@ -1,0 +1,1 @@
+"""Freezing and thawing trees: marks, selections and gradients of the trainable part."""

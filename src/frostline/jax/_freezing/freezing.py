@@ -1,0 +1,144 @@
+"""Freeze and thaw a tree, and read or follow what is frozen as a plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from frostline._core.errors import PinnedError
+from frostline._core.plan import Plan
+from frostline.jax._freezing.parts import as_planned
+from frostline.jax._freezing.selection import select, written
+from frostline.jax._freezing.survey import survey
+
+
+def freeze(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: bool = False) -> Any:
+    """The tree with more of it frozen; the tree that was given stays as it is.
+
+    What comes back is used like the tree: it is called, indexed, mapped and traced like it. Gradients stop at what is
+    frozen, modules that are frozen whole are in evaluation mode, and `value_and_grad`, `split`, `mask` and `optimizer`
+    know what is left to train. Freeze outside of ``jit``, where the same array under two names can be seen to be one.
+
+    It is read and not written: methods that change a dict or list in place are refused, and what a method makes of it,
+    such as ``.replace(...)`` or ``.copy()``, is a plain tree. Build first, freeze last.
+
+    Args:
+        tree: any pytree: a module, a dict of parameters, a tuple of models.
+        selectors: what to freeze, read in order: paths such as ``"encoder.layers[:-2]"``, ``"!head"`` to take back,
+            selector values, modules or arrays of the tree. None means the whole tree.
+        expect: how many parameters must be selected.
+        allow_empty: whether a selector may match nothing.
+
+    Raises:
+        NoMatchError: a selector matches nothing.
+        CountError: another number of parameters than `expect` is selected.
+        TiedError: one name of an array is chosen and another refused.
+        SelectorError: a selector cannot be read.
+        SamePathError: two leaves of the tree have one name.
+        UnsupportedError: rows of an array are selected.
+        LayerError: `tree` is an array.
+
+    Example:
+        >>> params = {"body": {"w": jnp.ones((2, 2))}, "head": {"w": jnp.ones(2)}}
+        >>> frozen = freeze(params, "**", "!head")
+        >>> sorted(trainable(frozen))
+        ['head.w']
+        >>> sorted(trainable(params))
+        ['body.w', 'head.w']
+    """
+    read = survey(tree)
+    paths = select(selectors, read, expect=expect, allow_empty=allow_empty)
+    return as_planned(read, read.plan.freeze(paths))
+
+
+def thaw(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: bool = False) -> Any:
+    """The tree with less of it frozen; frozen uses, ``Frozen(layer)``, are left alone.
+
+    Args:
+        tree: any pytree.
+        selectors: as in :func:`freeze`. None means the whole tree.
+        expect: how many parameters must be selected.
+        allow_empty: whether a selector may match nothing.
+
+    Returns:
+        The tree; a plain one, if nothing is frozen any more and no array has two names.
+
+    Raises:
+        PinnedError: a selector names nothing but frozen uses.
+        NoMatchError, CountError, TiedError, SelectorError, SamePathError, UnsupportedError: as in :func:`freeze`.
+
+    Example:
+        >>> params = {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}
+        >>> plan(thaw(freeze(params), "b")).frozen
+        frozenset({'w'})
+    """
+    read = survey(tree)
+    paths = select(selectors, read, expect=expect, allow_empty=allow_empty)
+    if paths and not paths - read.pinned:
+        raise PinnedError(f"thaw({written('tree', selectors)})", tuple(sorted(paths)))
+    return as_planned(read, read.plan.thaw(paths - read.pinned))
+
+
+def plan(tree: Any) -> Plan:
+    """What is frozen in a tree, as a value.
+
+    Raises:
+        SamePathError: two leaves of the tree have one name.
+
+    Example:
+        >>> plan(freeze({"w": jnp.ones((2, 2)), "b": jnp.ones(2)}, "w"))
+        Plan(frozen=1, trainable=1)
+    """
+    return survey(tree).plan
+
+
+def follow(tree: Any, plan: Plan) -> Any:
+    """The tree, frozen as a plan says; ``plan(tree).change_to(plan)`` says what that changes.
+
+    Args:
+        tree: the tree that the plan speaks of.
+        plan: what is to be frozen, and what trainable.
+
+    Raises:
+        PlanMismatchError: the plan speaks of other paths than the tree has.
+        PinnedError: the plan wants to train a frozen use.
+        LayerError: `tree` is an array.
+
+    Example:
+        >>> params = {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}
+        >>> frozen = freeze(params, "w")
+        >>> plan(follow(params, plan(frozen))) == plan(frozen)
+        True
+    """
+    read = survey(tree)
+    # From the plan, so that an error says which side lacks what.
+    change = plan.change_to(read.plan).inverse()
+    if change.thaw & read.pinned:
+        raise PinnedError("follow(tree, plan)", tuple(sorted(change.thaw & read.pinned)))
+    return as_planned(read, plan)
+
+
+def trainable(tree: Any) -> dict[str, Any]:
+    """The arrays that training moves, by path; ``split(tree)`` gives them in the shape of the tree.
+
+    Example:
+        >>> sorted(trainable([{"w": jnp.ones(2), "steps": 3}, Frozen({"w": jnp.ones(2)})]))
+        ['0.w']
+    """
+    read = survey(tree)
+    return {path: read.leaves[read.places[path][0].leaf] for path in read.places if path in read.plan.trainable}
+
+
+def mask(tree: Any) -> Any:
+    """The tree with a bool for each leaf: whether training moves it.
+
+    It is a filter spec of Equinox, ``eqx.partition(tree, mask(tree))``, and a mask of Optax.
+
+    Example:
+        >>> mask([{"w": jnp.ones(2), "steps": 3}, Frozen({"w": jnp.ones(2)})])
+        [{'steps': False, 'w': True}, Frozen({'w': False})]
+    """
+    read = survey(tree)
+    moving = {slot.leaf for path in read.plan.trainable for slot in read.places[path]}
+    return jax.tree.unflatten(read.structure, [number in moving for number in range(len(read.leaves))])

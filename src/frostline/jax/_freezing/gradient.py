@@ -1,0 +1,99 @@
+"""Differentiate with respect to what trains, and to nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import jax
+
+from frostline._core.errors import NothingTrainableError, UnsupportedError
+from frostline.jax._freezing.marked import Marked
+from frostline.jax._freezing.parts import join, parts
+from frostline.jax._freezing.survey import Survey, survey
+
+
+def value_and_grad(fn: Callable[..., Any], argnums: int = 0, *, has_aux: bool = False) -> Callable[..., Any]:
+    """Like ``jax.value_and_grad``, over the trainable leaves of the first argument only.
+
+    The gradient has the shape of that argument, with None at frozen leaves: what a loop logs, clips or accumulates of
+    it is the trainable part, and no FLOP is spent on the rest. `fn` gets the tree as it is used: without marks, with
+    frozen uses, modules that are frozen whole in evaluation mode. A loss that differentiates the tree once more has to
+    mark it once more: ``follow(tree, plan)``.
+
+    Args:
+        fn: ``fn(tree, *args, **kwargs)``, returning a scalar, or ``(scalar, aux)`` with `has_aux`.
+        argnums: 0, and nothing else.
+        has_aux: whether `fn` returns something beside the scalar.
+
+    Returns:
+        A function of the same arguments that returns ``(value, gradient)``, or ``((value, aux), gradient)``.
+
+    Raises:
+        UnsupportedError: `argnums` is not 0.
+        NothingTrainableError: when called: the tree has nothing to train.
+        SamePathError: when called: two leaves of the tree have one name.
+
+    Example:
+        >>> params = freeze({"w": jnp.ones(2), "b": jnp.zeros(2)}, "w")
+        >>> value, gradient = value_and_grad(lambda p, x: (p["w"] * x + p["b"]).sum())(params, 2.0)
+        >>> value, gradient["w"], gradient["b"]
+        (Array(4., dtype=float32), None, Array([1., 1.], dtype=float32))
+    """
+    return _over_trainable(jax.value_and_grad, "value_and_grad", fn, argnums, has_aux=has_aux)
+
+
+def grad(fn: Callable[..., Any], argnums: int = 0, *, has_aux: bool = False) -> Callable[..., Any]:
+    """Like ``jax.grad``, over the trainable leaves of the first argument only; see :func:`value_and_grad`.
+
+    Raises:
+        UnsupportedError: `argnums` is not 0.
+        NothingTrainableError: when called: the tree has nothing to train.
+        SamePathError: when called: two leaves of the tree have one name.
+
+    Example:
+        >>> model = [jnp.ones(2), Frozen({"w": jnp.ones(2)})]
+        >>> grad(lambda model: (model[0] * model[1]["w"]).sum())(model)
+        [Array([1., 1.], dtype=float32), Frozen({'w': None})]
+    """
+    return _over_trainable(jax.grad, "grad", fn, argnums, has_aux=has_aux)
+
+
+def _over_trainable(
+    transform: Callable[..., Any], name: str, fn: Callable[..., Any], argnums: Any, *, has_aux: bool
+) -> Callable[..., Any]:
+    if argnums != 0 or isinstance(argnums, bool):
+        raise UnsupportedError(
+            f"{name}(fn, argnums={argnums!r})",
+            "differentiates another argument than the first, and only the first is split into what trains and the "
+            "rest.",
+            f"Put what is to be trained into one tree: {name}(lambda models, batch: ...)((model, other), batch).",
+        )
+
+    @wraps(fn)
+    def differentiated(tree: Any, /, *args: Any, **kwargs: Any) -> Any:
+        read = survey(tree)
+        _check_trainable(read, name)
+        trained, rest = parts(read)
+
+        def of_trained(trained: Any) -> Any:
+            return fn(seen(join(trained, rest)), *args, **kwargs)
+
+        return transform(of_trained, has_aux=has_aux)(trained)
+
+    return differentiated
+
+
+def seen(tree: Any) -> Any:
+    """The tree as a loss is to see it: a plain one, in which frozen leaves have no gradient."""
+    return jax.tree.map(
+        lambda node: seen(node._frostline.seen()) if type(node) is Marked else node,
+        tree,
+        is_leaf=lambda node: type(node) is Marked,
+    )
+
+
+def _check_trainable(read: Survey, name: str) -> None:
+    if not read.trainable:
+        raise NothingTrainableError(f"{name}(fn)(tree)", len(read.places), len(read.pinned), len(read.leaves))

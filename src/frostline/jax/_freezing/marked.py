@@ -1,0 +1,206 @@
+"""A tree with marks: which of its arrays are frozen, and which are one array under several names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any, ClassVar, NamedTuple, final
+
+import jax
+from jax import export
+from jax.tree_util import PyTreeDef, register_pytree_with_keys, tree_flatten, tree_unflatten
+
+from frostline._core.errors import LayerError
+from frostline.jax._arrays import described, is_param
+from frostline.jax._freezing.whole import held, is_below
+from frostline.jax._uses.mode import set_mode
+from frostline.jax._uses.slots import Layout, layout
+from frostline.jax._uses.window import THROUGH, Content, Window, inner_of, is_window, stopped, window_of
+
+Ties = tuple[tuple[str, ...], ...]
+_SHOWN = 10
+
+
+class Notes(NamedTuple):
+    """What is said of a tree, as JAX compares it; its errors show it, so it is short.
+
+    Attributes:
+        marks: the names that are frozen.
+        ties: names of one array each.
+    """
+
+    marks: frozenset[str]
+    ties: Ties
+
+    def __repr__(self) -> str:
+        names = ", ".join(sorted(self.marks)[:_SHOWN])
+        more = f" and {left} more" if (left := len(self.marks) - _SHOWN) > 0 else ""
+        return f"<{len(self.marks)} frozen: {names}{more}; {len(self.ties)} tied>"
+
+
+@final
+class Marked(Window):
+    """What ``freeze`` returns: the tree, seen through, and its marks.
+
+    The marks are part of the structure of the tree, so they go where it goes, through ``jit`` and ``tree.map``, and a
+    function is traced once for each set of them. A tied array is a child once; within a trace, too, all of its names
+    show the same array.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{len(self._frostline.marks)} frozen in {inner_of(self)!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made, (_notes(self), (self._frostline.child,))
+
+
+@final
+class Marks(Content):
+    """A tree, and which names in it are frozen and which are tied."""
+
+    __slots__ = ("_inner", "child", "marks", "ties")
+
+    pins: ClassVar[bool] = False
+
+    def __init__(self, child: Any, marks: frozenset[str], ties: Ties) -> None:
+        super().__init__()
+        self.child, self.marks, self.ties = child, marks, ties
+        self._inner: Any = _NOT_YET
+
+    @property
+    def inner(self) -> Any:
+        """The tree without marks, tied arrays at all of their names."""
+        if self._inner is _NOT_YET:
+            self._inner = _filled(self.child, self.ties)
+        return self._inner
+
+    def made_ready(self, leaves: list[Any], structure: PyTreeDef) -> Any:
+        """A plain tree, with what is frozen stopped, and what is held in evaluation mode."""
+        slots = layout(self.inner, structure)
+        frozen, still = _still(slots, self.marks, tuple(map(is_param, leaves)))
+        seen = [stopped(leaf) if number in frozen else leaf for number, leaf in enumerate(leaves)]
+        for number, key in still:
+            seen[number] = set_mode(key, seen[number])
+        same = all(new is old for new, old in zip(seen, leaves, strict=True))
+        return self.inner if same else tree_unflatten(structure, seen)
+
+
+_NOT_YET = object()
+
+
+def marked(tree: Any, marks: Iterable[str], ties: Ties) -> Any:
+    """The tree with these marks; the tree itself, if there is nothing to say.
+
+    Raises:
+        LayerError: the tree is an array.
+    """
+    marks = frozenset(marks)
+    if not marks and not ties:
+        return tree
+    if is_param(tree):
+        raise LayerError(
+            "freeze(array)",
+            f"is given {described(tree)}, and what is frozen is noted in the tree around an array.",
+            'Put it into one: params = freeze({"weight": array}), or freeze it where it is: freeze(params, "weight").',
+        )
+    left_out = {name for _, *others in ties for name in others}
+    return _made(Notes(marks, ties), (_without(tree, left_out),))
+
+
+def bare(tree: Any) -> Any:
+    """The tree without marks, at its root and below, but with its frozen uses."""
+    return _opened(tree, lambda node: type(node) is Marked)
+
+
+def strip(tree: Any) -> Any:
+    """The plain tree: no marks and no frozen uses, for saving, loading and evaluation.
+
+    It has the structure of the tree that was never frozen, so a checkpoint of the one loads into the other, and code
+    that takes it is not traced again when the frozen set changes.
+
+    Example:
+        >>> layers = [Frozen({"w": jnp.ones(2)}), {"w": jnp.ones(2)}]
+        >>> jax.tree.structure(strip(freeze(layers, "[1]")))
+        PyTreeDef([{'w': *}, {'w': *}])
+    """
+    return _opened(tree, is_window)
+
+
+def _opened(tree: Any, is_shut: Callable[[Any], bool]) -> Any:
+    """The tree with the content of some windows in their place; the same object, if there is none."""
+    if is_shut(tree):
+        return _opened(inner_of(tree), is_shut)
+    if not any(map(is_shut, jax.tree.leaves(tree, is_leaf=is_shut))):
+        return tree
+    return jax.tree.map(lambda node: _opened(node, is_shut) if is_shut(node) else node, tree, is_leaf=is_shut)
+
+
+def _without(tree: Any, names: set[str]) -> Any:
+    if not names:
+        return tree
+    leaves, structure = tree_flatten(tree)
+    for slot in layout(tree, structure).slots:
+        if slot.name in names:
+            leaves[slot.leaf] = None
+    return tree_unflatten(structure, leaves)
+
+
+def _filled(tree: Any, ties: Ties) -> Any:
+    """The tree with the arrays that ``_without`` left out."""
+    if not ties:
+        return tree
+    leaves, structure = tree_flatten(tree, is_leaf=lambda node: node is None)
+    numbers = _numbers(tree, structure)
+    for first, *others in ties:
+        for other in others:
+            # A part of a tree may have lost either of them.
+            if first in numbers and other in numbers:
+                leaves[numbers[other]] = leaves[numbers[first]]
+    return tree_unflatten(structure, leaves)
+
+
+def _numbers(tree: Any, structure: PyTreeDef) -> dict[str, int]:
+    # Numbers in place of leaves, so that no place is empty.
+    numbered = tree_unflatten(structure, range(structure.num_leaves))
+    return {slot.name: slot.leaf for slot in layout(numbered, jax.tree.structure(numbered)).slots}
+
+
+@lru_cache(maxsize=64)
+def _still(
+    slots: Layout, marks: frozenset[str], params: tuple[bool, ...]
+) -> tuple[frozenset[int], tuple[tuple[int, str], ...]]:
+    """The leaves that are frozen, and those below a module that is held whole, each with its key."""
+    frozen = frozenset(slot.leaf for slot in slots.slots if slot.name in marks)
+    whole = held((slot for slot in slots.slots if params[slot.leaf]), lambda slot: slot.pinned or slot.leaf in frozen)
+    return frozen, tuple((slot.leaf, slot.keys[-1]) for slot in slots.slots if is_below(slot.keys, whole))
+
+
+def _made(notes: Notes, below: Iterable[Any]) -> Any:
+    (child,) = below
+    return window_of(Marked, Marks(child, *notes))
+
+
+def _notes(tree: Marked) -> Notes:
+    return Notes(tree._frostline.marks, tree._frostline.ties)
+
+
+def _read(text: bytes | bytearray) -> Notes:
+    marks, ties = json.loads(text)
+    return Notes(frozenset(marks), tuple(map(tuple, ties)))
+
+
+register_pytree_with_keys(
+    Marked,
+    lambda tree: (((THROUGH, tree._frostline.child),), _notes(tree)),
+    _made,
+    lambda tree: ((tree._frostline.child,), _notes(tree)),
+)
+export.register_pytree_node_serialization(
+    Marked,
+    serialized_name="frostline.jax.Marked",
+    serialize_auxdata=lambda notes: json.dumps([sorted(notes.marks), notes.ties]).encode(),
+    deserialize_auxdata=_read,
+)

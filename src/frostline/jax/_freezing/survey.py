@@ -1,0 +1,159 @@
+"""What a tree consists of: its inventory, and the leaves behind the names."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from operator import attrgetter
+from typing import Any
+
+from jax.tree_util import PyTreeDef, tree_flatten
+
+from frostline._core.inventory import Inventory, Module, Param
+from frostline._core.plan import Plan
+from frostline.jax._arrays import ARRAYS, is_param, nbytes
+from frostline.jax._freezing.whole import held
+from frostline.jax._uses.slots import Keys, Layout, Node, Slot, layout
+from frostline.jax._uses.use import Frozen
+
+# Containers of Python say nothing about a model.
+_CONTAINERS = (dict, list, tuple)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A tree read once.
+
+    Attributes:
+        tree: the tree.
+        leaves: its leaves, as JAX counts them.
+        structure: its structure.
+        layout: names and places of the leaves.
+    """
+
+    tree: Any
+    leaves: list[Any]
+    structure: PyTreeDef
+    layout: Layout
+
+    @cached_property
+    def arrays(self) -> list[tuple[Slot, ...]]:
+        """The slots of each array, one group for each object: the same object is the same array."""
+        groups: dict[int, list[Slot]] = defaultdict(list)
+        for slot in self.layout.slots:
+            leaf = self.leaves[slot.leaf]
+            # Other objects are values: two that are the same are no tie.
+            groups[id(leaf) if isinstance(leaf, ARRAYS) else ~slot.leaf].append(slot)
+        return [tuple(group) for group in groups.values()]
+
+    @cached_property
+    def places(self) -> dict[str, tuple[Slot, ...]]:
+        """The slots of each parameter by its path.
+
+        An array that is used frozen here and trained there is two parameters: one that is frozen and one that is not.
+        """
+        places: dict[int, tuple[Slot, ...]] = {}
+        for group in self.arrays:
+            if is_param(self.leaves[group[0].leaf]):
+                for uses in _by_use(group):
+                    places[self.layout.order[uses[0]]] = uses
+        return {places[number][0].name: places[number] for number in sorted(places)}
+
+    @cached_property
+    def inventory(self) -> Inventory:
+        """The neutral account of it, for the core."""
+        params = tuple(self._param(slots) for slots in self.places.values())
+        return Inventory(params, tuple(self._modules()))
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What is frozen in it."""
+        frozen = {path for path, (slot, *_) in self.places.items() if slot.is_still}
+        return Plan(frozenset(frozen), frozenset(self.places.keys() - frozen))
+
+    @cached_property
+    def pinned(self) -> frozenset[str]:
+        """The parameters inside frozen uses."""
+        return frozenset(path for path, (slot, *_) in self.places.items() if slot.pinned)
+
+    @cached_property
+    def whole(self) -> frozenset[Keys]:
+        """The keys of every module that is frozen whole."""
+        return held((slot for slots in self.places.values() for slot in slots), attrgetter("is_still"))
+
+    @cached_property
+    def trainable(self) -> frozenset[int]:
+        """The leaves that training moves, each array once."""
+        free = (slots for slots in self.places.values() if not slots[0].is_still)
+        return frozenset(slots[0].leaf for slots in free)
+
+    @cached_property
+    def ties(self) -> tuple[tuple[str, ...], ...]:
+        """The names of each array that has several; the first is one at which it trains, if there is one."""
+        tied = (group for group in self.arrays if len(group) > 1)
+        return tuple(tuple(slot.name for slot in sorted(group, key=attrgetter("is_still"))) for group in tied)
+
+    def marks(self, paths: Iterable[str]) -> frozenset[str]:
+        """All names of parameters: what a mark is made of."""
+        return frozenset(slot.name for path in paths for slot in self.places[path])
+
+    def _param(self, slots: tuple[Slot, ...]) -> Param:
+        leaf, first = self.leaves[slots[0].leaf], slots[0]
+        return Param(
+            path=first.name,
+            shape=tuple(leaf.shape),
+            dtype=str(leaf.dtype),
+            itemsize=leaf.dtype.itemsize,
+            owners=tuple(dict.fromkeys(_class(owner) for slot in slots for owner in slot.owners)),
+            aliases=tuple(slot.name for slot in slots[1:]),
+            pinned=first.pinned,
+            keys=_keys(first.keys),
+        )
+
+    def _modules(self) -> Iterable[Module]:
+        own: Counter[Keys] = Counter()
+        for slot in self.layout.slots:
+            if not is_param(self.leaves[slot.leaf]):
+                own[slot.keys[:-1]] += nbytes(self.leaves[slot.leaf])
+        return (_module(node, own[node.keys]) for node in self.layout.nodes)
+
+
+def survey(tree: Any) -> Survey:
+    """Reads a tree.
+
+    Raises:
+        SamePathError: two leaves have one name.
+    """
+    leaves, structure = tree_flatten(tree)
+    return Survey(tree, leaves, structure, layout(tree, structure))
+
+
+def _by_use(group: tuple[Slot, ...]) -> Iterable[tuple[Slot, ...]]:
+    uses: dict[tuple[bool, bool], list[Slot]] = defaultdict(list)
+    for slot in group:
+        # Inside of a frozen use a mark says nothing.
+        uses[slot.pinned, slot.marked and not slot.pinned].append(slot)
+    return map(tuple, uses.values())
+
+
+def _module(node: Node, buffer_bytes: int) -> Module:
+    path = ".".join(node.keys)
+    owner = _use(_class(node.owner)) if node.window is Frozen else _class(node.owner)
+    return Module(path, owner, buffer_bytes, pinned=node.pinned, keys=_keys(node.keys))
+
+
+@cache
+def _use(owner: type) -> type:
+    """What a report calls a use of this class; as in PyTorch it is a kind of ``Frozen``."""
+    return Frozen if owner is object else type(f"Frozen{owner.__name__}", (Frozen,), {})
+
+
+def _class(owner: type) -> type:
+    return object if owner in _CONTAINERS else owner
+
+
+def _keys(keys: Keys) -> Keys:
+    # Where no key has a dot in it, the path says it all.
+    return keys if any("." in key for key in keys) else ()

@@ -1,0 +1,27 @@
+"""Which modules are frozen whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
+
+from frostline.jax._uses.slots import Keys, Slot
+
+
+def held(params: Iterable[Slot], is_still: Callable[[Slot], bool]) -> frozenset[Keys]:
+    """The keys of every module all of whose parameters are frozen, and that has one.
+
+    Args:
+        params: the slots of the parameters.
+        is_still: whether a slot is frozen.
+    """
+    still: set[Keys] = set()
+    moving: set[Keys] = set()
+    for slot in params:
+        (still if is_still(slot) else moving).update(slot.keys[:depth] for depth in range(len(slot.keys)))
+    return frozenset(still - moving)
+
+
+def is_below(keys: Keys, modules: AbstractSet[Keys]) -> bool:
+    """Whether something lies below one of the modules: what has no parameters goes with the module around it."""
+    return any(keys[:depth] in modules for depth in range(len(keys)))

@@ -1,0 +1,1 @@
+"""The guard, the audit of a loss and the report."""

@@ -1,0 +1,216 @@
+"""Which parameters a loss can move, read from the loss itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+
+from frostline._core.errors import UnsupportedError
+from frostline._core.errors.base import counted, listed
+from frostline._core.plan import Plan
+from frostline.jax._arrays import ARRAYS, described, is_param
+from frostline.jax._freezing.gradient import seen
+from frostline.jax._freezing.marked import bare, marked
+from frostline.jax._freezing.survey import Survey, survey
+from frostline.jax._jaxpr.flow import FROM_LOSS, NOT_ZERO, Dependence, Gradient
+
+_SHOWN = 5
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class Audit:
+    """Which parameters a loss can move; each is in one of the first three sets.
+
+    Attributes:
+        reached: those that can receive a gradient.
+        stopped: the loss depends on them, but on every way its gradient is stopped, or is zero by rule.
+        unused: the loss does not depend on them.
+        frozen: those that the tree says are frozen.
+
+    Example:
+        >>> params = {"body": jnp.ones(2), "head": jnp.ones(2)}
+        >>> found = audit(lambda p: (jax.lax.stop_gradient(p["body"]) * p["head"]).sum(), params)
+        >>> found
+        <Audit: 1 reached, 1 stopped, 0 unused; 1 idle>
+        >>> found.idle
+        frozenset({'body'})
+        >>> found.plan
+        Plan(frozen=1, trainable=1)
+    """
+
+    reached: frozenset[str]
+    stopped: frozenset[str]
+    unused: frozenset[str]
+    frozen: frozenset[str]
+
+    @property
+    def idle(self) -> frozenset[str]:
+        """Those that are trainable, though no gradient comes to them: an optimizer would only let them decay."""
+        return (self.stopped | self.unused) - self.frozen
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the tree, with what is idle frozen, too: ``tree = follow(tree, audit.plan)``."""
+        still = self.stopped | self.unused | self.frozen
+        return Plan(still, self.reached - still)
+
+    def __repr__(self) -> str:
+        reached, stopped, unused = map(len, (self.reached, self.stopped, self.unused))
+        return f"<Audit: {reached} reached, {stopped} stopped, {unused} unused; {len(self.idle)} idle>"
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterable[str]:
+        total = len(self.reached | self.stopped | self.unused)
+        yield f"{len(self.reached)} of {counted(total, 'parameter')} can receive a gradient."
+        yield from self._listed("reached", self.reached)
+        yield from self._listed("stopped", self.stopped)
+        yield from self._listed("unused", self.unused)
+        if self.idle:
+            yield f"No gradient comes to {len(self.idle)} that are trainable: an optimizer would only let them decay."
+            yield "Freeze them: tree = follow(tree, audit.plan)."
+
+    def _listed(self, name: str, paths: frozenset[str]) -> Iterable[str]:
+        if paths:
+            yield f"{name}: {len(paths)}"
+            # What a reader is to act on comes first.
+            rows = sorted(paths, key=lambda path: (path in self.frozen, path))
+            yield from listed([f"{path}  frozen" if path in self.frozen else path for path in rows], _SHOWN)
+
+
+def audit(loss: Callable[..., Any], tree: Any, /, *batch: Any, has_aux: bool = False, **keywords: Any) -> Audit:
+    """Which parameters of a tree can receive a gradient of a loss at all, without computing anything.
+
+    The loss is traced, forwards and backwards, and the two traces are read: through ``jit``, ``scan``, ``cond``,
+    ``remat``, custom rules, and code of others, where a ``stop_gradient`` may be hidden. Arrays may be
+    ``jax.ShapeDtypeStruct``, so a model need not fit anywhere. A gradient that merely happens to be zero counts as
+    one. An array with several names is reached where one of them is.
+
+    Args:
+        loss: ``loss(tree, *batch, **keywords)``, returning a scalar, or ``(scalar, aux)`` with `has_aux`. It gets the
+            tree as in `value_and_grad`: without marks, gradients stopped at what they freeze.
+        tree: any pytree, with marks and frozen uses or without.
+        batch: the other arguments of the loss.
+        has_aux: whether the loss returns something beside the scalar.
+        keywords: the other arguments of the loss.
+
+    Raises:
+        UnsupportedError: the loss returns no real scalar.
+        SamePathError: two leaves of the tree have one name.
+
+    Example:
+        >>> params = {"body": jnp.ones(2), "head": jnp.ones(2), "spare": jnp.ones(2)}
+        >>> found = audit(lambda p, x: (jax.lax.stop_gradient(p["body"] * x) * p["head"]).sum(), params, jnp.ones(2))
+        >>> print(found)
+        1 of 3 parameters can receive a gradient.
+        reached: 1
+          head
+        stopped: 1
+          body
+        unused: 1
+          spare
+        No gradient comes to 2 that are trainable: an optimizer would only let them decay.
+        Freeze them: tree = follow(tree, audit.plan).
+        >>> sorted(trainable(follow(params, found.plan)))
+        ['head']
+    """
+    read = survey(tree)
+    apart = survey(_without_ties(read))
+    traced = _traced(loss, apart, batch, keywords, has_aux=has_aux)
+    names = {slot.leaf: slot.name for slot in apart.layout.slots}
+    params = [names[number] for number in range(len(apart.leaves)) if is_param(apart.leaves[number])]
+    reached = _chosen(params, traced.reached())
+    used = _chosen(params, traced.used())
+    return _sorted_out(read, reached, used)
+
+
+def _without_ties(read: Survey) -> Any:
+    # Each name has a leaf of its own: of an array that is frozen here and trained there, one is stopped.
+    return marked(bare(read.tree), read.marks(read.plan.frozen - read.pinned), ())
+
+
+def _sorted_out(read: Survey, reached: frozenset[str], used: frozenset[str]) -> Audit:
+    names = {path: {slot.name for slot in slots} for path, slots in read.places.items()}
+    moved = frozenset(path for path in names if names[path] & reached)
+    # A rule may give a gradient to what the loss does not depend on.
+    stopped = frozenset(path for path in names if names[path] & used) - moved
+    return Audit(moved, stopped, frozenset(names) - moved - stopped, read.plan.frozen)
+
+
+def _chosen(names: list[str], are_chosen: Iterable[bool]) -> frozenset[str]:
+    return frozenset(name for name, is_chosen in zip(names, are_chosen, strict=True) if is_chosen)
+
+
+@final
+@dataclass(frozen=True)
+class _Traced:
+    """A loss as a function of parameters, and of arrays of which no more is known than their shape."""
+
+    forward: ClosedJaxpr
+    params: list[Any]
+    shapes: list[Any]
+
+    def used(self) -> Iterable[bool]:
+        """Of each parameter: whether the loss depends on it."""
+        count = len(self.params)
+        inputs = [1 << number for number in range(count)] + [0] * len(self.shapes)
+        loss = Dependence().through(self.forward, inputs)[0]
+        return [bool(loss >> number & 1) for number in range(count)]
+
+    def reached(self) -> Iterable[bool]:
+        """Of each parameter: whether it can receive a gradient."""
+        of_leaves = jaxpr_as_fun(self.forward)
+
+        def pulled_back(gradient: Any, params: list[Any], shapes: list[Any]) -> Any:
+            return jax.vjp(lambda params: of_leaves(*params, *shapes)[0], params)[1](gradient)
+
+        value = jax.ShapeDtypeStruct((), self.forward.out_avals[0].dtype)
+        backward = jax.make_jaxpr(pulled_back)(value, self.params, self.shapes)
+        inputs = [FROM_LOSS | NOT_ZERO] + [NOT_ZERO] * (len(self.params) + len(self.shapes))
+        return map(bool, Gradient().through(backward, inputs))
+
+
+def _traced(
+    loss: Callable[..., Any], read: Survey, batch: tuple[Any, ...], keywords: dict[str, Any], *, has_aux: bool
+) -> _Traced:
+    leaves, structure = jax.tree.flatten((read.tree, batch, keywords))
+    moving = [number for number, leaf in enumerate(read.leaves) if is_param(leaf)]
+    moved = frozenset(moving)
+    # All else is what it is: a loss may read it while it is traced.
+    is_hollow = [isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves]
+    hollow = [number for number in range(len(leaves)) if is_hollow[number] and number not in moved]
+
+    def of_leaves(params: list[Any], shapes: list[Any]) -> Any:
+        filled = dict(enumerate(leaves)) | dict(zip(moving + hollow, params + shapes, strict=True))
+        tree, batch, keywords = jax.tree.unflatten(structure, filled.values())
+        return _value(loss(seen(tree), *batch, **keywords), has_aux=has_aux)
+
+    params, shapes = [leaves[number] for number in moving], [leaves[number] for number in hollow]
+    return _Traced(jax.make_jaxpr(of_leaves)(params, shapes), params, shapes)
+
+
+def _value(returned: Any, *, has_aux: bool) -> Any:
+    """The loss in what was returned."""
+    is_pair = isinstance(returned, tuple | list) and len(returned) == 2
+    value = returned[0] if has_aux and is_pair else returned
+    if _is_real_scalar(value) and (is_pair or not has_aux):
+        return value
+    found = f"({', '.join(map(described, returned))})" if isinstance(returned, tuple) else described(returned)
+    raise UnsupportedError(
+        f"audit(loss, tree{', has_aux=True' if has_aux else ''})",
+        f"needs a loss that returns {'(scalar, aux)' if has_aux else 'a real scalar'}, and this one returns {found}.",
+        "Return loss.mean(); where something is returned beside it, (loss, aux), say audit(loss, tree, has_aux=True).",
+    )
+
+
+def _is_real_scalar(value: Any) -> bool:
+    is_number = isinstance(value, (*ARRAYS, np.generic, float)) and np.ndim(value) == 0
+    return is_number and bool(jnp.issubdtype(jnp.result_type(value), jnp.floating))

@@ -1,0 +1,142 @@
+"""Proof that nothing frozen moves: bytes before against bytes after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from frostline._core.errors import MovedError, UnprovenError, UnsupportedError
+from frostline._core.movement import Mark, Movement, changed_elements, changed_stretch
+from frostline.jax._arrays import bytes_of, flat_bytes, has_bytes, plain
+from frostline.jax._freezing.division import divided
+from frostline.jax._freezing.survey import Survey, survey
+from frostline.jax._inspection.cause import likely_cause
+
+
+@dataclass(frozen=True)
+class Witness:
+    """What the guard remembers of one array."""
+
+    kind: str
+    mark: Mark
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, array: Any, kind: str, *, keep: bool) -> Witness:
+        """Reads the array once."""
+        found = plain(array)
+        return cls(kind, Mark.of(bytes_of(array), keep=keep), found.dtype, found.shape)
+
+    def has_moved(self, present: Any) -> bool:
+        """Whether the array is gone, or is not bitwise what it was."""
+        if not has_bytes(present):
+            return True
+        found = plain(present)
+        same_kind = (found.dtype, found.shape) == (self.dtype, self.shape)
+        return not (same_kind and self.mark.same_as(Mark.of(bytes_of(present))))
+
+
+class Guard:
+    """What :func:`guard` gives: `verify` compares a tree with the one at the start, `paths` says what is watched."""
+
+    def __init__(self, tree: Any, *, copy: bool) -> None:
+        still = divided(survey(tree)).still
+        self._witnesses = {name: Witness.of(array, kind, keep=copy) for name, (array, kind) in still.items()}
+        self.is_proven = False
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """The arrays that are watched."""
+        return frozenset(self._witnesses)
+
+    def verify(self, tree: Any) -> None:
+        """Compares a later tree: marked, stripped or plain, names are the same.
+
+        Raises:
+            MovedError: a watched array is not bitwise what it was.
+        """
+        self.is_proven = True
+        present = _arrays(survey(tree))
+        moved = [path for path, witness in self._witnesses.items() if witness.has_moved(present.get(path))]
+        if moved:
+            movements = (_movement(path, self._witnesses[path], present.get(path)) for path in moved)
+            raise MovedError(tuple(movements), len(self._witnesses))
+
+
+@contextmanager
+def guard(tree: Any, *, copy: bool = False) -> Iterator[Guard]:
+    """Proves that nothing frozen moves inside the ``with`` block.
+
+    On entry a digest of every frozen array is taken, and of everything else in modules that are frozen whole. A step
+    makes a new tree, so the guard is shown it: ``watching.verify(tree)``, as often as you like, and at least once. A
+    frozen use whose layer trains elsewhere in the same tree is not watched: that the layer moves is meant.
+
+    Args:
+        tree: the tree, as it is frozen.
+        copy: whether to keep a copy of what is watched, so that a report of a large array can show the first value
+            that differs. Otherwise 16 bytes a MiB are kept, and arrays of up to 4 KiB whole.
+
+    Raises:
+        MovedError: from ``verify``, when something moved: which, where, and the likely cause.
+        UnprovenError: on exit, when ``verify`` was not called. An exception from inside the block comes out unchanged
+            instead.
+        UnsupportedError: the tree is being traced.
+
+    Example:
+        >>> params = freeze({"w": jnp.ones(2), "b": jnp.zeros(2)}, "w")
+        >>> with guard(params) as watching:
+        ...     gradient = grad(lambda p: (p["w"] * p["b"]).sum())(params)
+        ...     trained, rest = split(params)
+        ...     watching.verify(join(optax.apply_updates(trained, gradient), rest))
+        >>> watching.paths
+        frozenset({'w'})
+    """
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
+        raise UnsupportedError(
+            "guard(tree)",
+            "is called inside of jit, where arrays have no bytes yet.",
+            "Guard the loop around the compiled step: with guard(tree) as watching: tree = step(tree, batch).",
+        )
+    watching = Guard(tree, copy=copy)
+    yield watching
+    if not watching.is_proven:
+        raise UnprovenError(len(watching.paths))
+
+
+def _arrays(read: Survey) -> dict[str, Any]:
+    return {slot.name: read.leaves[slot.leaf] for slot in read.layout.slots}
+
+
+def _movement(path: str, witness: Witness, present: Any) -> Movement:
+    if not has_bytes(present):
+        return Movement(
+            path,
+            witness.kind,
+            "It is not in the tree any more.",
+            "the tree that was shown is another one, or a part of it was replaced or removed",
+            "Show the whole tree: watching.verify(tree), or watching.verify(join(trainable, rest)).",
+        )
+    now = plain(present)
+    if (now.dtype, now.shape) != (witness.dtype, witness.shape):
+        difference = f"It was {witness.dtype} of shape {witness.shape} and is {now.dtype} of shape {now.shape}."
+        cause, fix = "it was cast or reshaped", "Cast before the guarded block, or cast a copy that the loss is handed."
+        return Movement(path, witness.kind, difference, cause, fix)
+    cause, fix = likely_cause(witness.kind, witness.mark.kept, now)
+    return Movement(path, witness.kind, _difference(witness, now), cause, fix)
+
+
+def _difference(witness: Witness, now: np.ndarray[Any, Any]) -> str:
+    before, after = witness.mark, Mark.of(flat_bytes(now))
+    if before.kept is None:
+        start, stop = changed_stretch(before, after, now.itemsize)
+        return f"First difference: among values {start} to {stop - 1} of {now.size}."
+    changed = changed_elements(before.kept, flat_bytes(now), now.itemsize)
+    old, new = np.frombuffer(before.kept, witness.dtype)[changed[0]].item(), now.reshape(-1)[changed[0]].item()
+    place = [int(i) for i in np.unravel_index(changed[0], now.shape)]
+    return f"First difference: at {place}, {old!r} -> {new!r}; {len(changed)} of {now.size} values."

@@ -1,0 +1,38 @@
+"""What is frozen in a tree, as a tree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from frostline._core.reporting.report import Report
+from frostline._core.reporting.report import report as report_of
+from frostline.jax._freezing.survey import survey
+from frostline.jax._freezing.whole import is_below
+from frostline.jax._training.moments import state_bytes
+
+
+def report(tree: Any, state: Any = None) -> Report:
+    """What is frozen in a tree, with counts and bytes.
+
+    It prints well, renders in a notebook, and ``.to_dict()`` gives plain data.
+
+    Args:
+        tree: any pytree; ``jax.eval_shape`` of one will do.
+        state: the state of an optimizer; if given, the bytes that it keeps for each parameter are shown, too.
+
+    Raises:
+        SamePathError: two leaves of the tree have one name.
+
+    Example:
+        >>> print(report(freeze({"body": {"w": jnp.ones((2, 3))}, "head": {"w": jnp.ones(3)}}, "body")))
+                 params  frozen  memory  state
+        model         9       6    36 B  partly
+        ├─ body       6       6    24 B  frozen     held whole
+        └─ head       3       0    12 B  trainable
+        3 of 9 params are trainable (33.3%; 12 B of 36 B).
+    """
+    read = survey(tree)
+    free = (node.keys for node in read.layout.nodes if not node.pinned)
+    paths = (keys for keys in free if keys in read.whole or is_below(keys, read.whole))
+    kept = None if state is None else state_bytes(state, tree)
+    return report_of(read.inventory, read.plan, optimizer_bytes=kept, held=frozenset(map(".".join, paths)))

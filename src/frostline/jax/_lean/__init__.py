@@ -1,0 +1,1 @@
+"""Losses whose frozen parts keep less for the backward pass."""

@@ -1,0 +1,1 @@
+"""Optimizers, drivers and delta checkpoints that follow the frozen set."""

@@ -1,0 +1,248 @@
+"""Checkpoints of what trains, and of nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import jax
+from jax.tree_util import tree_unflatten
+
+from frostline._core.errors import DeltaError, UnsupportedError
+from frostline._core.fingerprint import Fingerprint, digest_of
+from frostline._core.plan import Plan
+from frostline.checkpoint import delta as checkpoint
+from frostline.checkpoint.delta import Source
+from frostline.checkpoint.delta_file import DeltaFile
+from frostline.jax._arrays import ARRAYS
+from frostline.jax._freezing.division import divided
+from frostline.jax._freezing.freezing import follow
+from frostline.jax._freezing.survey import Survey, survey
+from frostline.jax._training.cohorts import OptimizerState
+from frostline.jax._training.optimizer import Optimizer
+from frostline.jax._training.state_text import read_state, written_state
+from frostline.jax._training.stored import has_values, like, source, stored
+
+
+@final
+@dataclass(frozen=True)
+class Delta:
+    """What :func:`load_delta` returns.
+
+    Attributes:
+        tree: the tree with what was loaded, frozen as it was when it was saved.
+        state: the state of the optimizer; None if none was asked for.
+        plan: what is frozen.
+        schedule: what was handed to `save_delta` as ``schedule=``.
+        names: the arrays of the tree that were loaded.
+    """
+
+    tree: Any
+    state: OptimizerState | None
+    plan: Plan
+    schedule: Any
+    names: tuple[str, ...]
+
+
+def save_delta(
+    file: str | os.PathLike[str],
+    tree: Any,
+    *,
+    optimizer: Optimizer | None = None,
+    state: OptimizerState | None = None,
+    schedule: object = None,
+) -> None:
+    """Saves what trains, and a fingerprint of all else: a checkpoint as small as what was learned.
+
+    The file is one of safetensors. It holds trainable parameters by name, a tied one once; all other arrays that are
+    not in modules that are frozen whole; and the plan. Of the rest it holds a digest each, so that it is not loaded
+    onto another base. It is written beside the old file, synced and renamed: a crash at any instant leaves the old file
+    or the new one. The same state gives the same bytes. Leaves that are no arrays are not saved.
+
+    The base is the tree as it is now: where a schedule freezes what was trained before, save that part by other means,
+    too.
+
+    Args:
+        file: where to; what is there is replaced.
+        tree: the tree, as it is frozen.
+        optimizer: what ``optimizer(tx)`` returned; given together with `state`.
+        state: the state of the optimizer, to be saved by name.
+        schedule: where the schedule is, or anything else that is JSON.
+
+    Raises:
+        DeltaError: the file cannot be written, or the tree cannot be: it has arrays without values, or a name that no
+            file takes.
+        UnsupportedError: it is called in compiled code, or the optimizer keeps one array for all parameters.
+        SamePathError: two leaves of the tree have one name.
+
+    Source:
+        https://github.com/huggingface/safetensors (the format)
+
+    Example:
+        >>> import os, tempfile
+        >>> file = os.path.join(tempfile.mkdtemp(), "run.safetensors")
+        >>> params = freeze({"body": jnp.ones(2), "head": jnp.ones(2)}, "body")
+        >>> save_delta(file, params, schedule={"step": 7})
+        >>> delta = load_delta(file, {"body": jnp.ones(2), "head": jnp.zeros(2)})
+        >>> delta.names, delta.schedule, delta.tree["head"]
+        (('head',), {'step': 7}, Array([1., 1.], dtype=float32))
+    """
+    expression = f"save_delta({os.fspath(file)!r}, tree)"
+    _refuse_tracing("save_delta(file, tree)", (tree, state))
+    read = survey(tree)
+    parts = _Parts.of(read)
+    parts.check_values(expression)
+    text, moments = written_state(optimizer, state, tree)
+    content = checkpoint.Delta(
+        plan=read.plan,
+        base=parts.fingerprint(),
+        tensors={**{path: source(array) for path, array in parts.moving.items()}, **moments},
+        aliases=parts.aliases,
+        schedule=schedule,
+        optimizer=text,
+    )
+    checkpoint.save(expression, file, content)
+
+
+def load_delta(
+    file: str | os.PathLike[str], tree: Any, *, optimizer: Optimizer | None = None, any_base: bool = False
+) -> Delta:
+    """Loads a delta into the tree that it was saved from, or into one made anew.
+
+    Everything is read and checked before there is a new tree. Values are what was saved, bit for bit; arrays are put
+    where those of the tree are.
+
+    Args:
+        file: what `save_delta` wrote, here or in PyTorch.
+        tree: the tree, on the base that it was trained on; whatever is frozen in it.
+        optimizer: takes over the state that was saved; what ``optimizer(tx)`` returned.
+        any_base: whether to load onto another base than the one it was trained on.
+
+    Returns:
+        The tree, frozen as it was then, the state of the optimizer, and what else the file says.
+
+    Raises:
+        DeltaError: it does not go with the tree: another base, other names, shapes or dtypes, another optimizer.
+        FileFormatError: it is no delta, or a damaged one.
+        PinnedError: it trains what a frozen use holds here.
+        UnsupportedError: it is called in compiled code.
+        SamePathError: two leaves of the tree have one name.
+
+    Example:
+        >>> import os, tempfile
+        >>> file = os.path.join(tempfile.mkdtemp(), "run.safetensors")
+        >>> params = freeze({"body": jnp.ones(2), "head": jnp.ones(2)}, "body")
+        >>> tx = optimizer(optax.adam(0.1))
+        >>> save_delta(file, params, optimizer=tx, state=tx.init(params))
+        >>> fresh = {"body": jnp.zeros(2), "head": jnp.zeros(2)}
+        >>> load_delta(file, fresh)
+        Traceback (most recent call last):
+            ...
+        frostline.DeltaError: ...holds a delta that was made on another base: 1 of 1 frozen tensors differ, ...
+        >>> delta = load_delta(file, fresh, optimizer=tx, any_base=True)
+        >>> delta.tree["head"], delta.state.cohorts
+        (Array([1., 1.], dtype=float32), (('head',),))
+    """
+    expression = f"load_delta({os.fspath(file)!r}, tree)"
+    _refuse_tracing("load_delta(file, tree)", tree)
+    paths = survey(tree).inventory.paths
+    delta = DeltaFile(file)
+    plan = delta.plan_for(expression, paths)
+    read = survey(follow(tree, plan))
+    parts = _Parts.of(read)
+    parts.check_values(expression, base=not any_base)
+    delta.check_tensors(expression, {path: stored(path, array) for path, array in parts.moving.items()}, delta.own)
+    if not any_base:
+        delta.check_base(expression, parts.fingerprint(), _OTHER_BASE)
+    contents = delta.contents([*parts.moving, *(delta.of_optimizer if optimizer is not None else ())])
+    weak = frozenset(delta.said.weak)
+    found = {
+        path: like(array, delta.tensors[path], contents[path], weak=path in weak)
+        for path, array in parts.moving.items()
+    }
+    loaded = parts.filled(found)
+    state = None if optimizer is None else read_state(expression, delta, contents, optimizer, loaded)
+    return Delta(loaded, state, plan, delta.said.schedule, tuple(sorted(found)))
+
+
+_OTHER_BASE = (
+    "Load first the weights that it was trained on, or leave the base as it is: load_delta(file, tree, any_base=True)."
+)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What of a tree is saved, and on what base.
+
+    Attributes:
+        read: the tree.
+        base: what stands still, by name; a tied parameter once.
+        moving: the rest; a tied parameter once.
+    """
+
+    read: Survey
+    base: dict[str, Any]
+    moving: dict[str, Any]
+
+    @classmethod
+    def of(cls, read: Survey) -> _Parts:
+        division, names = divided(read), {slot.name for group in read.places.values() for slot in group[1:]}
+        return cls(
+            read,
+            {name: array for name, (array, _) in division.still.items() if name not in names},
+            {name: read.leaves[slot.leaf] for name, slot in division.moving.items() if name not in names},
+        )
+
+    @property
+    def aliases(self) -> dict[str, tuple[str, ...]]:
+        """The other names of each parameter; of one that trains, those at which it is frozen, too."""
+        found = {path: tuple(slot.name for slot in slots[1:]) for path, slots in self.read.places.items()}
+        for group in self.read.arrays:
+            names = [slot.name for slot in group]
+            if owner := next((name for name in names if name in self.read.plan.trainable), None):
+                found[owner] = tuple(name for name in names if name != owner)
+        return found
+
+    def check_values(self, expression: str, *, base: bool = True) -> None:
+        """Sees that there are bytes to save, or to compare."""
+        arrays = self.moving | (self.base if base else {})
+        if hollow := tuple(path for path, array in arrays.items() if not has_values(array)):
+            problem = f"has {len(hollow)} of {len(arrays)} arrays without values:"
+            fix = "Make the arrays first: tree = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), tree)."
+            raise DeltaError(expression, problem, hollow, fix)
+
+    def fingerprint(self) -> Fingerprint:
+        """The digests of the base."""
+        return Fingerprint(tuple((path, _digest(source(array))) for path, array in self.base.items()))
+
+    def filled(self, found: Mapping[str, Any]) -> Any:
+        """The tree with other arrays, also where they have other names."""
+        read = self.read
+        leaves, numbers = list(read.leaves), defaultdict(list)
+        for number, leaf in enumerate(leaves):
+            # Values that are the same are no tie.
+            numbers[id(leaf) if isinstance(leaf, ARRAYS) else ~number].append(number)
+        slots = divided(read).moving
+        for path, array in found.items():
+            own = slots[path].leaf
+            is_tied = path in read.plan.trainable and isinstance(read.leaves[own], ARRAYS)
+            for number in numbers[id(read.leaves[own])] if is_tied else (own,):
+                leaves[number] = array
+        return tree_unflatten(read.structure, leaves)
+
+
+def _digest(found: Source) -> str:
+    with found.opened() as data:
+        return digest_of(found.dtype, found.shape, (data,))
+
+
+def _refuse_tracing(expression: str, trees: Any) -> None:
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees)):
+        raise UnsupportedError(
+            expression,
+            "is called inside of jit, where arrays have no bytes yet.",
+            "Call it beside the compiled step: tree = step(tree, batch); save_delta(file, tree).",
+        )

@@ -1,0 +1,241 @@
+"""A driver: takes a tree through a schedule, step by step."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, final
+
+import jax
+
+from frostline._core.errors import ScheduleError, StructureError
+from frostline._core.inventory import Inventory
+from frostline._core.plan import Plan
+from frostline.jax._freezing.freezing import follow
+from frostline.jax._freezing.survey import survey
+from frostline.jax._training.factors import Factors
+from frostline.schedules.phase import Phase
+from frostline.schedules.policy import Policy
+from frostline.schedules.schedule import Schedule
+from frostline.schedules.walk import Walk, begin, check, line, resume
+
+_LOG = logging.getLogger("frostline")
+
+
+@final
+class Driver:
+    """Takes a tree through a schedule: what is frozen, and at which rates the rest trains.
+
+    Trees are values, so each call returns the tree as it is to be used from then on: `start` enacts step 0, `step` is
+    called after each update. The state of ``optimizer(tx)`` follows by itself in the next update, or, which spares a
+    trace and makes resumed runs the same to the bit, at once: ``state = tx.follow(state, params)``. What is frozen is
+    part of the structure of the tree: a compiled function is traced once for each frozen set, and not again when one
+    comes back.
+    Each change is one line in the log called "frostline"; a step without one returns the same tree.
+
+    A schedule that changes learning rates says how in `factors`. They are a value to be handed to compiled code, where
+    ``factors.scaled(updates)`` comes after the update of the optimizer. Other factors are no other trace.
+
+    Args:
+        schedule: a schedule or a policy.
+
+    Attributes:
+        schedule: the schedule or policy.
+
+    Raises:
+        ScheduleError: `schedule` is none.
+
+    Example:
+        >>> from frostline.schedules import LinearProbe
+        >>> driver = Driver(LinearProbe(["head"], steps=2))
+        >>> params = driver.start({"body": jnp.ones(2), "head": jnp.ones(2)})
+        >>> tx = optimizer(optax.sgd(0.1))
+        >>> state = tx.init(params)
+        >>> for _ in range(3):
+        ...     grads = grad(lambda params: params["body"] @ params["head"])(params)
+        ...     updates, state = tx.update(grads, state, params)
+        ...     trained, rest = split(params)
+        ...     params = driver.step(join(optax.apply_updates(trained, updates), rest))
+        ...     state = tx.follow(state, params)
+        ...     print(driver.steps, sorted(trainable(params)))
+        1 ['head']
+        2 ['body', 'head']
+        3 ['body', 'head']
+    """
+
+    def __init__(self, schedule: Schedule | Policy) -> None:
+        self._walk: Walk = begin(schedule)
+        self.schedule = schedule
+        self._started: _Started | None = None
+
+    @property
+    def steps(self) -> int:
+        """How many steps have been taken; the number of the one that comes next, the first being 0."""
+        return self._walk.step
+
+    @property
+    def phase(self) -> Phase:
+        """The phase that holds now."""
+        return self._walk.phase
+
+    @property
+    def factors(self) -> Factors:
+        """The factor of the learning rate for each parameter, now; hand it to compiled code as an argument.
+
+        Raises:
+            ScheduleError: the driver has not been started.
+
+        Example:
+            >>> from frostline.schedules import ULMFiT
+            >>> driver = Driver(ULMFiT(["body", "head"], period=1, decay=2))
+            >>> params = driver.start({"body": jnp.ones(2), "head": jnp.ones(2)})
+            >>> tx = optimizer(optax.sgd(0.25))
+            >>> @jax.jit
+            ... def train(params, state, factors):
+            ...     grads = grad(lambda params: params["body"].sum() + params["head"].sum())(params)
+            ...     updates, state = tx.update(grads, state, params)
+            ...     trained, rest = split(params)
+            ...     return join(optax.apply_updates(trained, factors.scaled(updates)), rest), state
+            >>> params, state = train(params, tx.init(params), driver.factors)
+            >>> params = driver.step(params)
+            >>> params, state = train(params, state, driver.factors)
+            >>> params["body"], params["head"]
+            (Array([0.875, 0.875], dtype=float32), Array([0.5, 0.5], dtype=float32))
+        """
+        held = self._held("driver.factors")
+        held.factors_read = True
+        return held.factors
+
+    def start(self, tree: Any) -> Any:
+        """The tree, frozen as step 0 says.
+
+        Raises:
+            NoMatchError, TiedError: a phase does not go with the tree, however late it comes.
+            PinnedError, SamePathError: as in :func:`follow`.
+            StructureError: it is called in compiled code.
+        """
+        inventory = _inventory("driver.start(tree)", tree)
+        check(self.schedule, inventory)
+        return self._enacted(begin(self.schedule), tree, inventory)
+
+    def step(self, tree: Any, **observation: float) -> Any:
+        """The tree, frozen as the next step says; call it after each update, outside of ``jit``.
+
+        Args:
+            tree: the tree after the update.
+            observation: what a policy goes by, as plain numbers, ``driver.step(params, loss=float(loss))``. A policy
+                judges by each step for which there is one. A schedule needs none.
+
+        Raises:
+            ScheduleError: the driver has not been started; or the policy misses a number, or one is not finite; or the
+                phase has factors of the learning rates, and nobody has read them.
+            PlanMismatchError: the tree has other paths than when the driver was started.
+            StructureError: it is called in compiled code.
+        """
+        _check_outside("driver.step(tree)", tree)
+        held = self._held("driver.step(tree)")
+        held.check_factors_read(self.phase)
+        walk = self._walk.onward(observation)
+        if walk.phase is self._walk.phase:
+            self._walk, held.factors_read = walk, False
+            return tree
+        return self._enacted(walk, tree, held.inventory, same_set=walk.phase.frozen == self.phase.frozen)
+
+    def state_dict(self) -> dict[str, object]:
+        """The step, the schedule, the state of a policy and the plan, as JSON-able data.
+
+        A checkpoint is this, the arrays of ``strip(params)``, and those of ``tx.save(state, params)``.
+
+        Raises:
+            ScheduleError: the driver has not been started.
+        """
+        return self._walk.to_dict(self._held("driver.state_dict()").plan)
+
+    def load_state_dict(self, state: object, tree: Any) -> Any:
+        """The tree, frozen as when a state was saved; the driver goes on from there, and need not be started.
+
+        Args:
+            state: what `state_dict` returned, as it is or through JSON.
+            tree: the tree, with marks or without.
+
+        Raises:
+            ScheduleError: it is no such state, or of another schedule, or means another plan for this tree.
+            PlanMismatchError: it speaks of other paths than the tree has.
+            PlanError: the plan in it cannot be read.
+            StructureError: it is called in compiled code.
+
+        Example:
+            >>> from frostline.schedules import LinearProbe
+            >>> params = {"body": jnp.ones(2), "head": jnp.ones(2)}
+            >>> driver, other = Driver(LinearProbe(["head"], steps=2)), Driver(LinearProbe(["head"], steps=2))
+            >>> saved = driver.step(driver.start(params))
+            >>> again = other.load_state_dict(driver.state_dict(), params)
+            >>> other.steps, plan(again) == plan(saved)
+            (1, True)
+        """
+        inventory = _inventory("driver.load_state_dict(state, tree)", tree)
+        return self._enacted(resume(self.schedule, state, inventory), tree, inventory)
+
+    def __repr__(self) -> str:
+        return f"Driver({self.schedule!r}, step {self.steps})"
+
+    def _enacted(self, walk: Walk, tree: Any, inventory: Inventory, *, same_set: bool = False) -> Any:
+        held = _Started(inventory, walk.phase.plan(inventory), _factors(walk.phase, inventory))
+        after = tree if same_set else follow(tree, held.plan)
+        if after is not tree and (change := survey(tree).plan.change_to(held.plan)):
+            _LOG.info("%s", line(walk, change))
+        self._walk, self._started = walk, held
+        return after
+
+    def _held(self, expression: str) -> _Started:
+        if self._started is None:
+            problem = "is called before the driver was started with a tree."
+            raise ScheduleError(expression, problem, (), "Start it first: params = driver.start(params).")
+        return self._started
+
+
+@dataclass
+class _Started:
+    """What the phase of a step means for the tree.
+
+    Attributes:
+        inventory: of the tree.
+        plan: what is frozen.
+        factors: of the learning rates.
+        factors_read: whether anybody has asked for them in this step.
+    """
+
+    inventory: Inventory
+    plan: Plan
+    factors: Factors
+    factors_read: bool = False
+
+    def check_factors_read(self, phase: Phase) -> None:
+        """Raises where nobody has seen to them: the run would be another one than the schedule says."""
+        if self.factors_read or not phase.rates:
+            return
+        factors = zip(self.factors.names, self.factors.values.tolist(), strict=True)
+        changed = [(path, factor) for path, factor in factors if path in self.plan.trainable and factor != 1.0]
+        if changed:
+            numbers = f"{len(changed)} of {len(self.plan.trainable)}"
+            problem = f"leaves a step in which nobody has read the factors of the learning rates; not 1 are {numbers}:"
+            found = tuple(f"  {path}: {factor!r}" for path, factor in changed[:5])
+            fix = "Apply them in each step: updates = factors.scaled(updates), with factors = driver.factors."
+            raise ScheduleError("driver.step(tree)", problem, found, fix)
+
+
+def _factors(phase: Phase, inventory: Inventory) -> Factors:
+    """The factor for each name, those of tied arrays included."""
+    factors = phase.factors(inventory)
+    return Factors.of({name: factors[param.path] for param in inventory.params for name in param.names})
+
+
+def _inventory(expression: str, tree: Any) -> Inventory:
+    _check_outside(expression, tree)
+    return survey(tree).inventory
+
+
+def _check_outside(expression: str, tree: Any) -> None:
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
+        problem = "is called in compiled code, where it would happen once, when the code is traced."
+        raise StructureError(expression, problem, (), "Call it between the steps, outside of jit.")

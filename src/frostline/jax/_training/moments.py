@@ -1,0 +1,236 @@
+"""Which arrays in the state of an Optax transformation belong to which parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from typing import Any, final
+
+import jax
+from jax.tree_util import PyTreeDef, register_dataclass, tree_flatten, tree_flatten_with_path, tree_unflatten
+
+from frostline.jax._arrays import nbytes
+from frostline.jax._freezing.survey import survey
+from frostline.jax._uses.slots import keys_of
+from frostline.jax._uses.window import THROUGH
+
+Path = tuple[str, ...]
+Arrays = dict[str, Any]
+
+
+@final
+@partial(register_dataclass, data_fields=("moments", "counts"), meta_fields=())
+@dataclass(frozen=True)
+class Cohort:
+    """Parameters that have taken the same steps, and what an optimizer keeps of them.
+
+    Attributes:
+        moments: for each parameter its arrays, by their place in the state.
+        counts: the numbers that stand beside moments, by their place in the state.
+    """
+
+    moments: dict[str, Arrays]
+    counts: Arrays
+
+    def only(self, names: Collection[str]) -> Cohort:
+        """The cohort without all other parameters."""
+        return Cohort({name: kept for name, kept in self.moments.items() if name in names}, self.counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One array of a state.
+
+    Attributes:
+        path: where it is; windows add nothing.
+        owner: the name of the parameter whose moment it is; None for a number.
+        beside_moments: whether it is a number of the same node as moments are: the count of their steps.
+        label: where it is in words, without the name of its owner.
+        shape: what it is.
+    """
+
+    path: Path
+    owner: str | None
+    beside_moments: bool
+    label: str
+    shape: jax.ShapeDtypeStruct
+
+    @property
+    def key(self) -> str:
+        """Its path as one text."""
+        return "".join(self.path)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What a transformation keeps for a tree, found by asking its ``init``, as no rule on names would hold for all.
+
+    Attributes:
+        init: of the transformation.
+        tree: the structure of all parameters.
+        shapes: what they are.
+        names: their names.
+        trainable: those that train.
+    """
+
+    init: Callable[[Any], Any]
+    tree: PyTreeDef
+    shapes: tuple[jax.ShapeDtypeStruct, ...]
+    names: tuple[str, ...]
+    trainable: frozenset[str]
+
+    @cached_property
+    def structure(self) -> PyTreeDef:
+        """The structure of the state for what trains."""
+        return jax.tree.structure(self._of_trainable)
+
+    @cached_property
+    def entries(self) -> tuple[Entry, ...]:
+        """The arrays of the state for what trains, as JAX counts them."""
+        return self._entries(self._of_trainable)
+
+    @cached_property
+    def whole(self) -> dict[Path, Entry]:
+        """The arrays of the state for all parameters, but for those that several share."""
+        found = self._entries(self._state(range(len(self.names))))
+        return {entry.path: entry for entry in found if entry.path in self._owners}
+
+    @cached_property
+    def shared(self) -> tuple[Path, ...]:
+        """The arrays that go with several parameters at once."""
+        return tuple(path for path in paths_of(self._state(range(len(self.names)))) if path not in self._owners)
+
+    @cached_property
+    def has_counts(self) -> bool:
+        """Whether there is anything by which cohorts differ."""
+        return any(entry.beside_moments for entry in self.whole.values())
+
+    @cached_property
+    def _of_trainable(self) -> Any:
+        return self._state(number for number, name in enumerate(self.names) if name in self.trainable)
+
+    def _entries(self, state: Any) -> tuple[Entry, ...]:
+        arrays = zip(paths_of(state), _texts_of(state), jax.tree.leaves(state), strict=True)
+        return tuple(self._entry(path, texts, shape) for path, texts, shape in arrays)
+
+    def _entry(self, path: Path, texts: Path, shape: jax.ShapeDtypeStruct) -> Entry:
+        owner = self._owners.get(path)
+        if owner is None:
+            return Entry(path, None, path[:-1] in self._nodes, ".".join(texts), shape)
+        of_param = self._paths[owner]
+        start = _start(path, of_param)
+        parts = (texts,) if start is None else (texts[:start], texts[start + len(of_param) :])
+        return Entry(path, owner, False, "/".join(".".join(part) for part in parts if part), shape)
+
+    @cached_property
+    def _nodes(self) -> frozenset[Path]:
+        """The nodes with moments among their children: a child is one below which the path of its parameter is."""
+        found = ((path, _start(path, self._paths[owner])) for path, owner in self._owners.items() if owner is not None)
+        return frozenset(path[: start - 1] for path, start in found if start is not None)
+
+    @cached_property
+    def _paths(self) -> dict[str, Path]:
+        return dict(zip(self.names, paths_of(tree_unflatten(self.tree, self.shapes)), strict=True))
+
+    @cached_property
+    def _owners(self) -> dict[Path, str | None]:
+        """For each array of a state for all parameters the one that it goes with, or None if it is always there.
+
+        The parameters are numbered, and for each binary digit ``init`` sees those that have it and those that do not:
+        where an array is left spells the number of its parameter. An array that both see, each time, is a number of
+        the run; one that neither sees is of several parameters at once.
+        """
+        count = len(self.names)
+        digits = range(max(1, (count - 1).bit_length()))
+        have = [self._seen(n for n in range(count) if n >> digit & 1) for digit in digits]
+        lack = [self._seen(n for n in range(count) if not n >> digit & 1) for digit in digits]
+        owners: dict[Path, str | None] = {}
+        for array in self._seen(range(count)):
+            spelled = [(array in yes, array in no) for yes, no in zip(have, lack, strict=True)]
+            if all(yes and no for yes, no in spelled):
+                owners[array[0]] = None
+            elif all(yes is not no for yes, no in spelled):
+                owners[array[0]] = self.names[sum(yes << place for place, (yes, _) in enumerate(spelled))]
+        return owners
+
+    def _seen(self, numbers: Iterable[int]) -> set[Any]:
+        state = self._state(numbers)
+        leaves = jax.tree.leaves(state)
+        return {(path, leaf.shape, leaf.dtype) for path, leaf in zip(paths_of(state), leaves, strict=True)}
+
+    def _state(self, numbers: Iterable[int]) -> Any:
+        kept = set(numbers)
+        some = [shape if number in kept else None for number, shape in enumerate(self.shapes)]
+        return jax.eval_shape(self.init, tree_unflatten(self.tree, some))
+
+
+def charts(init: Callable[[Any], Any]) -> Callable[[Any, tuple[str, ...], frozenset[str]], Chart]:
+    """From all parameters, their names, and those of what trains to a chart, made once for each structure."""
+    made = lru_cache(maxsize=64)(Chart)
+
+    def chart(params: Any, names: tuple[str, ...], trainable: frozenset[str]) -> Chart:
+        leaves, tree = tree_flatten(params)
+        shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+        return made(init, tree, shapes, names, trainable)
+
+    return chart
+
+
+def paths_of(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[Path]:
+    """The path of each leaf; windows add nothing, so freezing does not change it."""
+    found = tree_flatten_with_path(tree, is_leaf=is_leaf)[0]
+    return [tuple(str(key) for key in path if key != THROUGH) for path, _ in found]
+
+
+def state_bytes(state: Any, params: Any) -> dict[str, int]:
+    """The bytes that an optimizer keeps for each parameter; 0 for one that it does not know.
+
+    Args:
+        state: of ``optimizer(tx)``, or of an Optax transformation itself: ``tx.init(split(params)[0])``.
+        params: the tree that is optimized.
+
+    Raises:
+        SamePathError: two leaves of the tree have one name.
+
+    Example:
+        >>> params = freeze({"w": jnp.ones((2, 2)), "b": jnp.ones(2)}, "w")
+        >>> state_bytes(optax.adam(0.1).init(split(params)[0]), params)
+        {'b': 16, 'w': 0}
+    """
+    read = survey(params)
+    names = {slot.leaf: name for name in read.places for slot in read.places[name]}
+    owners = {path: names[number] for number, path in enumerate(paths_of(params)) if number in names}
+    found = dict.fromkeys(read.places, 0)
+    for owner, size in _owned(state, owners):
+        if owner in found:
+            found[owner] += size
+    return found
+
+
+def _owned(state: Any, owners: dict[Path, str]) -> Iterator[tuple[str | None, int]]:
+    """Each array of a state: the parameter that it is kept for, and its bytes."""
+    leaves = jax.tree.leaves(state, is_leaf=_is_cohort)
+    for path, leaf in zip(paths_of(state, _is_cohort), leaves, strict=True):
+        if _is_cohort(leaf):
+            yield from ((name, nbytes(array)) for name, kept in leaf.moments.items() for array in kept.values())
+        else:
+            ends = (path[depth:] for depth in range(len(path) + 1))
+            yield next((owners[end] for end in ends if end in owners), None), nbytes(leaf)
+
+
+def _is_cohort(node: object) -> bool:
+    return isinstance(node, Cohort)
+
+
+def _start(path: Path, of_param: Path) -> int | None:
+    """Where in the path of a moment the path of its parameter begins.
+
+    Of several places where that path is, the last is meant: labels of groups may be called like parameters.
+    """
+    starts = range(len(path) - len(of_param), 0, -1)
+    return next((start for start in starts if path[start : start + len(of_param)] == of_param), None)
+
+
+def _texts_of(tree: Any) -> list[Path]:
+    return [keys_of(path) for path, _ in tree_flatten_with_path(tree)[0]]

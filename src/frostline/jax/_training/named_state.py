@@ -1,0 +1,145 @@
+"""The state of an optimizer by name, as data, and back."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from frostline._core.errors import BindError
+from frostline._core.errors.base import counted
+from frostline.jax._arrays import described
+from frostline.jax._training.cohorts import Parts
+from frostline.jax._training.moments import Arrays, Chart, Cohort, Entry
+
+SAVE, LOAD = "tx.save(state, params)", "tx.load(saved, params)"
+
+_COHORT, _NONE = "cohort", -1
+_FIX = "Save it with tx.save(state, params), from the same model and the same transformation."
+
+
+def saved(parts: Parts, chart: Chart) -> Arrays:
+    """The state by name.
+
+    Raises:
+        BindError: the state is of other parameters.
+    """
+    cohorts = dict(enumerate((*parts.cohorts, *parts.shelf)))
+    cohort_of = {name: number for number, cohort in cohorts.items() for name in cohort.moments}
+    if unknown := sorted(cohort_of.keys() - set(chart.names)):
+        raise _other_parameters(SAVE, [], unknown, "Hand over the parameters that the state is of.")
+    entries = _entries(chart)
+    found = {_named("", e.label): parts.numbers[e.key] for e in _numbers(chart)}
+    for name in chart.names:
+        number = cohort_of.get(name, _NONE)
+        found[_named(name, _COHORT)] = np.asarray(number, np.int32)
+        if number != _NONE:
+            cohort = cohorts[number]
+            kept = cohort.moments[name] | cohort.counts
+            found |= {_named(name, e.label): kept[e.key] for e in entries[name]}
+    return found
+
+
+def loaded(state: Mapping[str, Any], chart: Chart, params: Mapping[str, Any]) -> Parts:
+    """The parts of a state, all of its parameters among what trains.
+
+    Args:
+        state: what `saved` made.
+        chart: what is in a state for all parameters.
+        params: the parameters by name; their moments go where they are.
+
+    Raises:
+        BindError: it is no such state, or it is of other parameters, another transformation or other shapes.
+    """
+    entries = _entries(chart)
+    _check_fits(state, chart, entries)
+    numbers = {e.key: _placed(state[_named("", e.label)], None) for e in _numbers(chart)}
+    moments: dict[Any, dict[str, Arrays]] = defaultdict(dict)
+    counts: dict[Any, Arrays] = {}
+    for name in _with_state(state, chart):
+        found = {e: state[_named(name, e.label)] for e in entries[name]}
+        own = {e.key: array for e, array in found.items() if e.beside_moments}
+        # A number of a cohort is no more than a label; what makes parameters one cohort are its counts.
+        cohort = int(state[_named(name, _COHORT)]), *(np.asarray(array).tobytes() for array in own.values())
+        counts.setdefault(cohort, {key: _placed(array, None) for key, array in own.items()})
+        moments[cohort][name] = {
+            e.key: _placed(array, params[name]) for e, array in found.items() if e.owner is not None
+        }
+    # The first cohort is to be the first again.
+    return Parts(numbers, tuple(Cohort(moments[cohort], counts[cohort]) for cohort in sorted(moments)), ())
+
+
+def _numbers(chart: Chart) -> list[Entry]:
+    return [entry for entry in chart.whole.values() if entry.owner is None]
+
+
+def _entries(chart: Chart) -> dict[str, list[Entry]]:
+    """What each parameter has: its moments, and the counts of its cohort."""
+    counts = [entry for entry in chart.whole.values() if entry.beside_moments]
+    found: dict[str, list[Entry]] = {name: [] for name in chart.names}
+    for entry in chart.whole.values():
+        if entry.owner is not None:
+            found[entry.owner].append(entry)
+    return {name: own + counts for name, own in found.items()}
+
+
+def _named(name: str, label: str) -> str:
+    return f"{name}/{label}"
+
+
+def _with_state(state: Mapping[str, Any], chart: Chart) -> Iterator[str]:
+    return (name for name in chart.names if int(state[_named(name, _COHORT)]) != _NONE)
+
+
+def _placed(array: Any, param: Any) -> Any:
+    """A copy, where its parameter is."""
+    if isinstance(array, jax.Array) and array.sharding.memory_kind == "pinned_host":
+        array = np.asarray(array)
+    # Arrays that were never put anywhere stay free to go where the others are.
+    if isinstance(param, jax.Array) and param.committed and param.shape == array.shape:
+        array = jax.device_put(array, param.sharding)
+    return jnp.array(array)
+
+
+def _check_fits(state: Any, chart: Chart, entries: Mapping[str, Iterable[Entry]]) -> None:
+    if not isinstance(state, Mapping):
+        raise BindError(LOAD, f"got {described(state)}, and takes a dict of arrays by name.", (), _FIX)
+    names = {key.removesuffix(f"/{_COHORT}") for key in state if key.endswith(f"/{_COHORT}")}
+    missing, unknown = sorted(set(chart.names) - names), sorted(names - set(chart.names))
+    if missing or unknown:
+        raise _other_parameters(LOAD, missing, unknown, _FIX)
+    own = {_named(name, _COHORT): jax.ShapeDtypeStruct((), np.int32) for name in chart.names}
+    _check_shapes(state, own)
+    expected = {_named("", entry.label): entry.shape for entry in _numbers(chart)}
+    expected |= {_named(name, e.label): e.shape for name in _with_state(state, chart) for e in entries[name]}
+    missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys() - own.keys())
+    if missing or unknown:
+        numbers = f"{counted(len(missing), 'array')} missing, {len(unknown)} unknown"
+        problem = f"got the state of another transformation: {numbers}."
+        raise BindError(LOAD, problem, _differences(missing, unknown), _FIX)
+    _check_shapes(state, expected)
+
+
+def _check_shapes(state: Mapping[str, Any], expected: Mapping[str, jax.ShapeDtypeStruct]) -> None:
+    pairs = ((key, _text(state[key]), _text(shape)) for key, shape in expected.items())
+    wrong = [f"{key}: saved {found}, here {wanted}" for key, found, wanted in pairs if found != wanted]
+    if wrong:
+        raise BindError(LOAD, f"got {counted(len(wrong), 'array')} of another shape or type.", tuple(wrong), _FIX)
+
+
+def _text(thing: Any) -> str:
+    shaped = hasattr(thing, "dtype") and hasattr(thing, "shape")
+    return f"{thing.dtype} {tuple(thing.shape)}" if shaped else described(thing)
+
+
+def _other_parameters(expression: str, missing: list[str], unknown: list[str], fix: str) -> BindError:
+    problem = f"got a state of other parameters: {len(missing)} missing, {len(unknown)} unknown."
+    return BindError(expression, problem, _differences(missing, unknown), fix)
+
+
+def _differences(missing: list[str], unknown: list[str]) -> tuple[str, ...]:
+    return (*(f"missing: {name}" for name in missing[:3]), *(f"unknown: {name}" for name in unknown[:2]))

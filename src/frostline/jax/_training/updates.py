@@ -1,0 +1,166 @@
+"""Gradients as an optimizer is to see them, and updates in the shape of gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+from typing import Any, final
+
+import jax
+from jax.tree_util import PyTreeDef, register_pytree_node, tree_flatten, tree_unflatten
+
+from frostline._core.errors import StructureError
+from frostline._core.errors.base import counted, listed
+from frostline.jax._arrays import is_param
+from frostline.jax._uses.slots import layout
+from frostline.jax._uses.window import is_window
+
+
+@final
+class Still:
+    """The update of a frozen array: what it is added to stays the same object, to the bit.
+
+    Zeros would not do: a negative zero plus zero is zero, and XLA flushes denormals where it adds. It is a pytree node
+    without children, so it passes through ``jit``, and ``optax.apply_updates`` hands it to the array as it is.
+    """
+
+    __slots__ = ()
+
+    # Else NumPy would add it to each number of an array.
+    __array_ufunc__ = None
+
+    def __add__(self, other: Any) -> Any:
+        return other
+
+    __radd__ = __add__
+
+    def __repr__(self) -> str:
+        return "Still()"
+
+
+register_pytree_node(Still, lambda _: ((), None), lambda *_: Still())
+
+
+@dataclass(frozen=True)
+class Places:
+    """The places for arrays in a tree, and what trains there.
+
+    Attributes:
+        structure: of the tree, a leaf wherever it has None.
+        params: for each place the name of the parameter there, or None.
+        trainable: the names of those that train.
+    """
+
+    structure: PyTreeDef
+    params: tuple[str | None, ...]
+    trainable: frozenset[str]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all parameters."""
+        return tuple(name for name in self.params if name is not None)
+
+    @property
+    def trained_names(self) -> tuple[str, ...]:
+        """The names of those that train."""
+        return tuple(name for name in self.names if name in self.trainable)
+
+    def all(self, tree: Any) -> Any:
+        """The parameters of a tree, with None elsewhere."""
+        return self._only(frozenset(self.names), tree)
+
+    def trained(self, tree: Any) -> Any:
+        """The part of a tree that trains, with None elsewhere."""
+        return self._only(self.trainable, tree)
+
+    def checked(self, grads: Any, params: Any) -> Any:
+        """The part of the gradients that trains.
+
+        Raises:
+            StructureError: they are no gradients of these parameters.
+        """
+        leaves, structure = tree_flatten(grads, is_leaf=_is_hole)
+        if not structure == self.structure:
+            raise _other_structure(grads, params)
+        pairs = zip(self.params, leaves, strict=True)
+        if missing := [name for name, leaf in pairs if name in self.trainable and leaf is None]:
+            raise _lacking(missing, len(self.trainable))
+        return self.trained(grads)
+
+    def updates(self, trained: Any, grads: Any) -> Any:
+        """The updates of all places, in the shape of the gradients."""
+        left = iter(jax.tree.leaves(trained))
+        pairs = zip(self.params, tree_flatten(grads, is_leaf=_is_hole)[0], strict=True)
+        found = [next(left) if name in self.trainable else _unmoved(grad) for name, grad in pairs]
+        return tree_unflatten(self.structure, found)
+
+    def _only(self, names: Container[str | None], tree: Any) -> Any:
+        pairs = zip(self.params, tree_flatten(tree, is_leaf=_is_hole)[0], strict=True)
+        return tree_unflatten(self.structure, [leaf if name in names else None for name, leaf in pairs])
+
+
+def places(params: Any) -> Places:
+    """The places of a tree, as its marks and frozen uses have it.
+
+    Two arrays are one where a mark says so. That they are the same object is not asked: within ``jit`` it could not be
+    seen, and the state that was made outside would not fit.
+    """
+    leaves, structure = tree_flatten(params, is_leaf=_is_hole)
+    arrays, inner = tree_flatten(params)
+    names: dict[int, str] = {}
+    trainable: dict[int, str] = {}
+    for slot in layout(params, inner).slots:
+        if is_param(arrays[slot.leaf]):
+            names.setdefault(slot.leaf, slot.name)
+            if not slot.is_still:
+                trainable.setdefault(slot.leaf, slot.name)
+    names |= trainable
+    numbers = iter(range(len(arrays)))
+    at_places = tuple(None if leaf is None else names.get(next(numbers)) for leaf in leaves)
+    return Places(structure, at_places, frozenset(trainable.values()))
+
+
+def _is_hole(node: object) -> bool:
+    return node is None
+
+
+def _unmoved(grad: Any) -> Any:
+    return None if grad is None else Still()
+
+
+UPDATE = "optimizer(tx).update(grads, state, params)"
+_DIFFERENTIATE = "Differentiate the tree that is updated: value, grads = value_and_grad(loss)(params, batch)."
+_THAW = "Have arrays with several names noted, outside of jit and before all else: params = thaw(params)."
+
+
+def _lacking(missing: list[Any], count: int) -> StructureError:
+    problem = f"got gradients without {len(missing)} of {counted(count, 'trainable parameter')}:"
+    return StructureError(UPDATE, problem, _listed(missing), _DIFFERENTIATE)
+
+
+def _other_structure(grads: Any, params: Any) -> StructureError:
+    problem = "got gradients and parameters of different structures."
+    if tied := set(_ties(grads)) - set(_ties(params)):
+        found = (f"{' and '.join(names)}: one array in grads, several in params" for names in sorted(tied))
+        return StructureError(UPDATE, problem, _listed(found), _THAW)
+    ours, theirs = _verdicts(params), _verdicts(grads)
+    differ = [name for name in ours | theirs if ours.get(name) != theirs.get(name)]
+    lines = [f"{name}: {theirs.get(name, 'absent')} in grads, {ours.get(name, 'absent')} in params" for name in differ]
+    lines = lines or [f"grads:  {jax.tree.structure(grads)}", f"params: {jax.tree.structure(params)}"]
+    return StructureError(UPDATE, problem, _listed(lines), _DIFFERENTIATE)
+
+
+def _ties(tree: Any) -> tuple[tuple[str, ...], ...]:
+    return tree._frostline.ties if is_window(tree) else ()
+
+
+def _verdicts(tree: Any) -> dict[str, str]:
+    """What a tree says of each of its names, whether there is something or None."""
+    leaves, structure = tree_flatten(tree, is_leaf=_is_hole)
+    full = tree_unflatten(structure, range(len(leaves)))
+    slots = layout(full, jax.tree.structure(full)).slots
+    return {slot.name: "frozen" if slot.is_still else "trainable" for slot in slots}
+
+
+def _listed(lines: Iterable[str]) -> tuple[str, ...]:
+    return tuple(line.strip() for line in listed(tuple(lines), 5))

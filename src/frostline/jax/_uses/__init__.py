@@ -1,0 +1,1 @@
+"""Frozen uses of a layer."""

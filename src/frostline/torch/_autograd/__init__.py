@@ -1,0 +1,1 @@
+"""Readings of autograd's graph: saved tensors, operations and runs without data."""

@@ -1,0 +1,59 @@
+"""From what a user points at to paths: strings, selectors, and objects of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from frostline._core.errors import NoMatchError, SelectorError
+from frostline._core.selecting.resolve import resolve
+from frostline._core.selecting.selectors import Selector, at
+from frostline.torch._freezing.survey import Survey
+
+Choice = str | Selector | nn.Module | torch.Tensor
+
+
+def select(choices: Sequence[Choice], survey: Survey, *, expect: int | None, allow_empty: bool) -> frozenset[str]:
+    """The paths of the model that the choices name.
+
+    Raises:
+        NoMatchError: a choice names nothing, or is no part of the model.
+        SelectorError: a choice is none of the kinds that can be named.
+    """
+    selectors = [_selector(choice, survey) for choice in choices]
+    return resolve(selectors, survey.inventory, expect=expect, allow_empty=allow_empty)
+
+
+def _selector(choice: Choice, survey: Survey) -> str | Selector:
+    if isinstance(choice, str | Selector):
+        return choice
+    if isinstance(choice, nn.Module):
+        paths = [path for path, module in survey.modules.items() if module is choice]
+    elif isinstance(choice, torch.Tensor):
+        paths = [path for path, tensor in survey.parameters.items() if tensor is choice]
+    else:
+        raise SelectorError(
+            repr(choice),
+            f"is of type {type(choice).__name__}; a selector is a string, a selector value, or a module "
+            "or parameter of the model.",
+            "Pass several selectors one by one: freeze(model, *selectors).",
+        )
+    label = _label(choice)
+    if not paths:
+        note = "It is no part of this model, or not any more: names say what is."
+        raise NoMatchError(label, len(survey.inventory.params), note=note)
+    return at(*paths, label=label)
+
+
+def written(first: str, choices: Sequence[Choice]) -> str:
+    """Arguments as their author wrote them, as far as that can be told."""
+    labels = (_label(c) if isinstance(c, nn.Module | torch.Tensor) else repr(c) for c in choices)
+    return ", ".join((first, *labels))
+
+
+def _label(choice: nn.Module | torch.Tensor) -> str:
+    if isinstance(choice, nn.Module):
+        return f"<{type(choice).__name__}>"
+    return f"<{type(choice).__name__} of shape {tuple(choice.shape)}>"

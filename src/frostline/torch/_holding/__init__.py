@@ -1,0 +1,1 @@
+"""Holding a frozen module still: its mode, its buffers and its calls."""

@@ -1,0 +1,1 @@
+"""The guard, the check with its findings, and the report."""

@@ -1,0 +1,169 @@
+"""Findings about a model by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from frostline._core.findings import Finding
+from frostline.torch._freezing.freezing import plan_of
+from frostline.torch._freezing.survey import Survey
+from frostline.torch._holding.mode import is_held
+from frostline.torch._wrappers import wrappers
+
+Look = Callable[[nn.Module, Survey], Iterator[Finding]]
+
+
+def nothing_trainable(model: nn.Module, read: Survey) -> Iterator[Finding]:
+    """Every parameter is frozen: training will do nothing, or backward will raise."""
+    if read.parameters and not plan_of(read).trainable & read.parameters.keys():
+        yield Finding(
+            "nothing-trainable",
+            (),
+            f"All {len(read.parameters)} parameters are frozen.",
+            "Training moves nothing; backward() raises unless an input requires a gradient.",
+            'thaw(model, "head"), with the part that is to learn.',
+        )
+
+
+def wrapped(model: nn.Module, read: Survey) -> Iterator[Finding]:
+    """A data-parallel wrapper was made when other parameters were trainable than now."""
+    trainable = plan_of(read).trainable
+    for _, wrapper in wrappers(model):
+        inside, known = _inside(wrapper), _noted_as_trainable(wrapper)
+        paths = [(path, id(tensor)) for path, tensor in read.parameters.items() if id(tensor) in inside]
+        frozen = [path for path, key in paths if path not in trainable and key in known]
+        thawed = [path for path, key in paths if path in trainable and key not in known]
+        yield from _changed_since(type(wrapper).__name__, tuple(frozen), tuple(thawed))
+
+
+def _inside(wrapper: nn.Module) -> set[int]:
+    return {id(parameter) for parameter in wrapper.parameters()}
+
+
+def _noted_as_trainable(wrapper: nn.Module) -> set[int]:
+    """The ``id`` of each parameter for which the wrapper made room for gradients."""
+    if isinstance(wrapper, DistributedDataParallel):
+        buckets = wrapper.reducer._get_zeros_like_grad_buckets()
+        return {id(parameter) for bucket in buckets for parameter in bucket.parameters()}
+    handle: Any = wrapper._handle
+    flat = None if handle is None else handle.flat_param
+    return {id(p) for p in flat._params or ()} if flat is not None and flat.requires_grad else set()
+
+
+def _changed_since(name: str, frozen: tuple[str, ...], thawed: tuple[str, ...]) -> Iterator[Finding]:
+    fix = f"freeze and thaw first, then wrap: {name}(model)."
+    if frozen:
+        yield Finding(
+            "wrapped-then-frozen",
+            frozen,
+            f"{name} was made while they were trainable.",
+            "It waits for gradients that never come, or keeps memory for them.",
+            fix,
+        )
+    if thawed:
+        yield Finding(
+            "wrapped-then-thawed",
+            thawed,
+            f"{name} was made while they were frozen.",
+            "Their gradients are not averaged: the ranks drift apart without a word.",
+            fix,
+        )
+
+
+def moving_statistics(model: nn.Module, read: Survey) -> Iterator[Finding]:
+    """A normalisation, frozen in part or by hand, whose statistics still move."""
+    for path, module in read.modules.items():
+        if id(module) in read.pinned or is_held(module) or not _has_statistics(module):
+            continue
+        if any(not p.requires_grad for p in _affine(path, module, read)):
+            yield Finding(
+                "moving-statistics",
+                (path,),
+                f"{type(module).__name__} is frozen in part or by hand, and is not held.",
+                "Its running statistics move whenever it is called in training mode.",
+                f"freeze(model, {path!r}) freezes it whole.",
+            )
+
+
+def _has_statistics(module: nn.Module) -> bool:
+    known = (nn.modules.batchnorm._NormBase, nn.utils.parametrizations._SpectralNorm)
+    return isinstance(module, known) and any(b is not None for b in module._buffers.values())
+
+
+def _affine(path: str, module: nn.Module, read: Survey) -> list[nn.Parameter]:
+    # A norm without parameters, and a parametrization, go with the module that contains them.
+    while not (parameters := list(module.parameters())) and path:
+        path = path.rpartition(".")[0]
+        module = read.modules[path]
+    if isinstance(module, nn.utils.parametrizations._SpectralNorm):
+        parameters = list(read.modules[path.rpartition(".")[0]].parameters())
+    return parameters
+
+
+def mode_by_hand(model: nn.Module, read: Survey) -> Iterator[Finding]:
+    """A held module was put in training mode behind its back."""
+    for path, module in read.modules.items():
+        if "train" in vars(module) and is_held(module) and module.training:
+            yield Finding(
+                "mode-by-hand",
+                (path,),
+                f"{type(module).__name__} is frozen, but its training flag was set to True.",
+                "Dropout is active in it and statistics move.",
+                f"do not write .training on {path!r}; call model.train().",
+            )
+
+
+def stale_gradients(model: nn.Module, read: Survey) -> Iterator[Finding]:
+    """A frozen parameter still has a gradient."""
+    frozen = plan_of(read).frozen
+    paths = [p for p, t in read.parameters.items() if p in frozen and t.grad is not None]
+    if paths:
+        yield Finding(
+            "stale-gradient",
+            tuple(paths),
+            "They are frozen and still have a gradient.",
+            "Optimizers look at .grad and never at requires_grad: the next step moves them.",
+            "freeze(model, ...) drops it; by hand: parameter.grad = None.",
+        )
+
+
+def flags_that_do_nothing(model: nn.Module, read: Survey) -> Iterator[Finding]:
+    """``module.requires_grad = False``, or a misspelt flag on a parameter."""
+    on_modules = [p for p, m in read.modules.items() if "requires_grad" in vars(m)]
+    if on_modules:
+        yield Finding(
+            "plain-attribute",
+            tuple(path or "(the model itself)" for path in on_modules),
+            "requires_grad was set on a module, where it is an attribute like any other.",
+            "It freezes nothing.",
+            "freeze(model, ...) with its path; del module.requires_grad.",
+        )
+    misspelt = [p for p, t in read.parameters.items() if _misspelt(t)]
+    if misspelt:
+        yield Finding(
+            "plain-attribute",
+            tuple(misspelt),
+            "A misspelt requires_grad was set on a parameter.",
+            "It freezes nothing.",
+            "freeze(model, ...) with its path.",
+        )
+
+
+def _misspelt(parameter: torch.Tensor) -> bool:
+    names = {"require_grad", "require_grads", "requires_grads", "require_gradient"}
+    return bool(names & vars(parameter).keys())
+
+
+LOOKS: tuple[Look, ...] = (
+    nothing_trainable,
+    wrapped,
+    moving_statistics,
+    mode_by_hand,
+    stale_gradients,
+    flags_that_do_nothing,
+)

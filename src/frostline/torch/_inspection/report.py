@@ -1,0 +1,38 @@
+"""What is frozen in a model, as a tree."""
+
+from __future__ import annotations
+
+from torch import nn
+from torch.optim import Optimizer
+
+from frostline._core.reporting.cost import Cost
+from frostline._core.reporting.report import Report
+from frostline._core.reporting.report import report as report_of
+from frostline.torch._freezing.freezing import plan_of
+from frostline.torch._freezing.survey import survey
+from frostline.torch._holding.mode import is_held
+from frostline.torch._inspection.optimizer_findings import state_bytes
+
+
+def report(model: nn.Module, optimizer: Optimizer | None = None, *, cost: Cost | None = None) -> Report:
+    """What is frozen in a model, as a tree with counts and bytes.
+
+    It prints well, renders in a notebook, and ``.to_dict()`` gives plain data.
+
+    Args:
+        model: the model.
+        optimizer: if given, the bytes that it keeps for each parameter are shown too.
+        cost: if given, what a step costs is shown below: ``report(model, cost=cost(model, x))``.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+        >>> _ = freeze(model, "0")
+        >>> report(model).to_dict()["totals"]["frozen_params"]
+        40
+    """
+    read = survey(model)
+    kept = None
+    if optimizer is not None:
+        kept = {path: state_bytes(optimizer, tensor) for path, tensor in read.parameters.items()}
+    held = frozenset(path for path, module in read.modules.items() if is_held(module))
+    return report_of(read.inventory, plan_of(read), optimizer_bytes=kept, held=held).with_cost(cost)

@@ -1,0 +1,1 @@
+"""Frozen parts that keep less for the backward pass."""

@@ -1,0 +1,158 @@
+"""Fold batch norms into the convolutions before them, where both are frozen."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any, final
+
+import torch
+from torch import nn
+
+from frostline.torch._holding.patch import Patch, remove_all
+from frostline.torch._lean.folded import Folded
+from frostline.torch._lean.pairs import pairs
+
+
+class _Open(threading.local):
+    """The pairs that a running forward of this thread calls folded, with what came of the convolution."""
+
+    def __init__(self) -> None:
+        self.results: dict[int, torch.Tensor | None] = {}
+
+
+_open = _Open()
+
+
+@final
+class CallingForward(Patch):
+    """Stands in for the forward of a module that calls pairs: only in such a call they are folded."""
+
+    def __init__(self, module: nn.Module, folded: list[Folded]) -> None:
+        super().__init__(module)
+        self.folded = folded
+        self.traits = _traits(module)
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's own forward, with its pairs folded where that is possible now."""
+        outer = _open.results
+        _open.results = mine = dict.fromkeys(map(id, self._possible()))
+        try:
+            result = self.__wrapped__(*args, **kwargs)
+        finally:
+            _open.results = outer
+        # A result of a convolution that no norm has taken: the forward went another way than any that was traced.
+        lost = {key for key, left in mine.items() if left is not None}
+        self.folded = [one for one in self.folded if id(one) not in lost]
+        return self.call(*args, **kwargs) if lost else result
+
+    def _possible(self) -> list[Folded]:
+        # Another way through the forward than the one that was traced may read the convolution's result.
+        if torch._C._functorch.peek_interpreter_stack() is not None or _traits(self.module) != self.traits:
+            return []
+        return [one for one in self.folded if one.is_possible]
+
+
+@final
+class ConvForward(Patch):
+    """Stands in for the forward of the convolution of a pair."""
+
+    def __init__(self, folded: Folded) -> None:
+        super().__init__(folded.conv)
+        self.folded = folded
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """What the norm will return, where the pair is folded."""
+        if id(self.folded) not in _open.results or not _is_folded(self.folded, args):
+            return self.__wrapped__(*args, **kwargs)
+        result = _open.results[id(self.folded)] = self.folded.call(*args, **kwargs)
+        return result
+
+
+@final
+class NormForward(Patch):
+    """Stands in for the forward of the norm of a pair."""
+
+    def __init__(self, folded: Folded) -> None:
+        super().__init__(folded.norm)
+        self.folded = folded
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Its input, where the convolution has computed what is to be returned."""
+        if args and args[0] is _open.results.get(id(self.folded), ()):
+            _open.results[id(self.folded)] = None
+            return args[0]
+        if self.module.training:
+            self.folded.forget()
+        return self.__wrapped__(*args, **kwargs)
+
+
+def _traits(module: nn.Module) -> dict[str, Any]:
+    """The plain attributes of a module that decide which way its forward goes; its mode was tried both ways."""
+    plain = (bool, int, float, str, type(None))
+    return {name: value for name, value in vars(module).items() if isinstance(value, plain) and name != "training"}
+
+
+def _is_folded(folded: Folded, args: tuple[Any, ...]) -> bool:
+    """Whether a call of the convolution is one of a batch in float32."""
+    x = args[0] if args else None
+    return (
+        isinstance(x, torch.Tensor)
+        and x.dtype is torch.float32
+        and x.dim() == folded.conv.weight.dim()
+        and not torch.is_autocast_enabled(x.device.type)
+    )
+
+
+def shadows(model: nn.Module) -> Iterator[torch.Tensor]:
+    """The folded weights that a model holds now; they are kept from step to step, as parameters are."""
+    for module in model.modules():
+        forward = module.__dict__.get("forward")
+        while forward is not None:
+            if isinstance(forward, ConvForward):
+                yield from (t for t in (forward.folded.weight, forward.folded.bias) if t is not None)
+            forward = getattr(forward, "earlier", None)
+
+
+def attach(model: nn.Module) -> Callable[[], None]:
+    """Folds frozen batch norms into the frozen convolutions before them, in place.
+
+    In a call of the module that calls both, the convolution computes with shadow weights and the norm passes on
+    what it gets. State dict, parameters and buffers are the originals; a write to one of them is seen and folded
+    anew, but for writes behind autograd's back, ``weight.data.mul_(...)``. Results are those of the unfolded pair up
+    to rounding.
+
+    A pair is folded while both are frozen and the norm is in inference mode, in float32 outside autocast; thawing
+    one ends it. Never folded are: what has two places in the model or a tied tensor; a convolution whose result is
+    read by anything but the norm; subclasses; modules with hooks or another forward; and what calls the two in a
+    forward that ``torch.fx`` cannot trace.
+
+    Args:
+        model: what to look for pairs in.
+
+    Returns:
+        What takes it back.
+
+    Source: Jacob et al. 2018, https://arxiv.org/abs/1712.05877, section 3.2.
+
+    Example:
+        >>> from frostline.torch._lean.folding import attach
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval().requires_grad_(False)
+        >>> x = torch.ones(1, 3, 8, 8)
+        >>> before = model(x)
+        >>> detach = attach(model)
+        >>> torch.allclose(model(x), before)
+        True
+        >>> detach()
+        >>> torch.equal(model(x), before)
+        True
+    """
+    callers: dict[nn.Module, list[Folded]] = defaultdict(list)
+    for pair in pairs(model):
+        callers[pair.caller].append(Folded(pair))
+    patches: list[Patch] = []
+    for caller, folded in callers.items():
+        patches.append(CallingForward(caller, folded))
+        patches += [ConvForward(one) for one in folded] + [NormForward(one) for one in folded]
+    return lambda: remove_all(patches)

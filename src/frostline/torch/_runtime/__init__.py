@@ -1,0 +1,1 @@
+"""Runtimes for the part below the frost line."""

@@ -1,0 +1,285 @@
+"""Checkpoints of what trains, and of nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, final
+
+import torch
+from torch import nn
+
+from frostline._core.errors import BindError, DeltaError
+from frostline._core.fingerprint import Fingerprint, digest_of
+from frostline._core.plan import Plan
+from frostline.checkpoint import delta as checkpoint
+from frostline.checkpoint.delta import Source
+from frostline.checkpoint.delta_file import DeltaFile
+from frostline.checkpoint.stored import StoredTensor
+from frostline.torch._freezing.division import Division, divided
+from frostline.torch._freezing.freezing import follow, plan_of
+from frostline.torch._freezing.survey import Survey, is_trained, survey
+from frostline.torch._tensors import bytes_of, dtype_name
+from frostline.torch._training import state_text as _state_text
+from frostline.torch._training.binding import Binding
+from frostline.torch._training.named_state import check_fits
+
+
+@final
+@dataclass(frozen=True)
+class Delta:
+    """What :func:`load_delta` returns: what the file said beside the tensors.
+
+    Attributes:
+        plan: what was frozen when it was saved, and is now.
+        schedule: what was handed to `save_delta` as ``schedule=``.
+        names: the tensors of the model that were loaded.
+    """
+
+    plan: Plan
+    schedule: Any
+    names: tuple[str, ...]
+
+
+def save_delta(
+    file: str | os.PathLike[str], model: nn.Module, *, optimizer: Binding | None = None, schedule: object = None
+) -> None:
+    """Saves what trains, and a fingerprint of all else: a checkpoint as small as what was learned.
+
+    The file is one of safetensors. It holds trainable parameters by name, a tied one once; the buffers of modules that
+    are not frozen whole; and the plan. Of the rest it holds a digest each, so that it is not loaded onto another base.
+    Buffers that a state dict leaves out are left out here, too. It is written beside the old file, synced and renamed:
+    a crash at any instant leaves the old file or the new one. The same state gives the same bytes.
+
+    The base is the model as it is now: where a schedule freezes what was trained before, save that part by other means,
+    too.
+
+    Args:
+        file: where to; what is there is replaced.
+        model: the model, as it is frozen.
+        optimizer: the optimizer to save with it, by name: what `bind` returned.
+        schedule: where the schedule is, or anything else that is JSON.
+
+    Raises:
+        DeltaError: the file cannot be written, or the model cannot be: it has tensors without values, or a name that
+            no file takes.
+
+    Source:
+        https://github.com/huggingface/safetensors (the format)
+
+    Example:
+        >>> import os, tempfile
+        >>> file = os.path.join(tempfile.mkdtemp(), "run.safetensors")
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+        >>> handle = freeze(model, "0")
+        >>> save_delta(file, model, schedule={"step": 7})
+        >>> delta = load_delta(file, model)
+        >>> delta.names, delta.schedule
+        (('1.bias', '1.weight'), {'step': 7})
+    """
+    expression = f"save_delta({os.fspath(file)!r}, model)"
+    read = survey(model)
+    plan = plan_of(read)
+    parts = divided(read, plan)
+    text, moments = _optimizer_parts(optimizer)
+    tensors = _moving(read, parts) | moments
+    _check_values(expression, tensors)
+    content = checkpoint.Delta(
+        plan=plan,
+        base=_fingerprint(expression, _base(read, parts)),
+        tensors={path: _source(tensor) for path, tensor in tensors.items()},
+        aliases=_aliases(read, parts),
+        schedule=schedule,
+        optimizer=text,
+    )
+    checkpoint.save(expression, file, content)
+
+
+def load_delta(
+    file: str | os.PathLike[str], model: nn.Module, *, optimizer: Binding | None = None, any_base: bool = False
+) -> Delta:
+    """Loads a delta into the model that it was saved from, or into one made and frozen anew.
+
+    Values are written in place, bit for bit. The model is frozen as it was then. Everything is read and checked first:
+    after an error model and optimizer are as before.
+
+    Args:
+        file: what `save_delta` wrote, here or in JAX.
+        model: the model, on the base that it was trained on.
+        optimizer: takes over the state that was saved with it; what `bind` returned.
+        any_base: whether to load onto another base than the one it was trained on.
+
+    Returns:
+        What else the file says: the plan, the state of the schedule, and the names of what was loaded.
+
+    Raises:
+        DeltaError: it does not go with the model: another base, other names, shapes or dtypes, another optimizer.
+        FileFormatError: it is no delta, or a damaged one.
+        PinnedError: it trains what a frozen use holds here.
+        WrappedError: the model would have to be frozen otherwise, inside a wrapper that would ignore it.
+
+    Example:
+        >>> import os, tempfile
+        >>> file = os.path.join(tempfile.mkdtemp(), "run.safetensors")
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+        >>> handle = freeze(model, "0")
+        >>> save_delta(file, model)
+        >>> other = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+        >>> load_delta(file, other)
+        Traceback (most recent call last):
+            ...
+        frostline.DeltaError: ...holds a delta that was made on another base: 2 of 2 frozen tensors differ, ...
+        >>> other[0].load_state_dict(model[0].state_dict())
+        <All keys matched successfully>
+        >>> delta = load_delta(file, other)
+        >>> torch.equal(other[1].weight, model[1].weight), sorted(trainable(other))
+        (True, ['1.bias', '1.weight'])
+    """
+    expression = f"load_delta({os.fspath(file)!r}, model)"
+    if optimizer is not None:
+        _check_binding("load_delta", optimizer)
+    read = survey(model)
+    delta = DeltaFile(file)
+    plan = delta.plan_for(expression, read.inventory.paths)
+    parts = divided(read, plan)
+    targets = _moving(read, parts)
+    _check_values(expression, targets)
+    _check_writable(expression, targets)
+    delta.check_tensors(expression, {path: _described(path, tensor) for path, tensor in targets.items()}, delta.own)
+    if not any_base:
+        delta.check_base(expression, _fingerprint(expression, _base(read, parts)), _OTHER_BASE)
+    contents = delta.contents([*targets, *(delta.of_optimizer if optimizer is not None else ())])
+    state = None if optimizer is None else _state(expression, delta, contents, optimizer)
+    # Nothing has changed so far, and nothing can go wrong from here on but what follow refuses first.
+    if plan_of(read) != plan:
+        follow(model, plan)
+    with torch.no_grad():
+        for path, tensor in targets.items():
+            tensor.copy_(_tensor(contents[path], tensor.dtype, tensor.shape))
+    if optimizer is not None and state is not None:
+        optimizer.load_state_dict(state)
+    return Delta(plan, delta.said.schedule, tuple(sorted(targets)))
+
+
+_OTHER_BASE = (
+    "Load first the weights that it was trained on, or leave the base as it is: load_delta(file, model, any_base=True)."
+)
+
+
+def _persistent(read: Survey, path: str) -> bool:
+    owner, _, local = path.rpartition(".")
+    return local not in read.modules[owner]._non_persistent_buffers_set
+
+
+def _moving(read: Survey, parts: Division) -> dict[str, torch.Tensor]:
+    return {path: tensor for path, (tensor, _) in parts.moving.items() if _persistent(read, path)}
+
+
+def _base(read: Survey, parts: Division) -> dict[str, torch.Tensor]:
+    """All that stands still, integer parameters too: quantised weights are a base like any other."""
+    found = {path: tensor for path, (tensor, _) in parts.still.items() if _persistent(read, path)}
+    for path, module in read.modules.items():
+        for local, parameter in module._parameters.items():
+            if parameter is not None and not is_trained(parameter):
+                found[f"{path}.{local}" if path else local] = parameter
+    return found
+
+
+def _aliases(read: Survey, parts: Division) -> dict[str, tuple[str, ...]]:
+    aliases = {param.path: list(param.aliases) for param in read.inventory.params}
+    for shadow, path in parts.shadows.items():
+        aliases.setdefault(path, []).extend([shadow, *aliases.pop(shadow, [])])
+    return {path: tuple(others) for path, others in aliases.items()}
+
+
+def _fingerprint(expression: str, base: Mapping[str, torch.Tensor]) -> Fingerprint:
+    _check_values(expression, base)
+    entries = []
+    for path, tensor in base.items():
+        with bytes_of(tensor) as data:
+            entries.append((path, digest_of(dtype_name(tensor.dtype), tensor.shape, (data,))))
+    return Fingerprint(tuple(entries))
+
+
+def _check_values(expression: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    if hollow := tuple(path for path, tensor in tensors.items() if tensor.is_meta):
+        problem = f"has {len(hollow)} of {len(tensors)} tensors on the meta device, where they have no values:"
+        raise DeltaError(expression, problem, hollow, 'Give them a place first: model.to_empty(device="cpu").')
+
+
+def _check_writable(expression: str, tensors: Mapping[str, torch.Tensor]) -> None:
+    if fixed := tuple(path for path, tensor in tensors.items() if not _is_writable(tensor)):
+        problem = f"cannot write {len(fixed)} of {len(tensors)} tensors in place; they are expanded, or of inference:"
+        raise DeltaError(expression, problem, fixed, "Make them plain tensors first: tensor.clone().")
+
+
+def _is_writable(tensor: torch.Tensor) -> bool:
+    expanded = any(size > 1 and not step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    return not expanded and (not tensor.is_inference() or torch.is_inference_mode_enabled())
+
+
+def _source(tensor: torch.Tensor) -> Source:
+    return Source(dtype_name(tensor.dtype), tuple(tensor.shape), _nbytes(tensor), partial(bytes_of, tensor))
+
+
+def _described(path: str, tensor: torch.Tensor) -> StoredTensor:
+    return StoredTensor(path, tuple(tensor.shape), dtype_name(tensor.dtype), _nbytes(tensor))
+
+
+def _nbytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _tensor(data: bytearray, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
+    if not data:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(data, dtype=torch.uint8).view(dtype).reshape(shape)
+
+
+def _optimizer_parts(optimizer: Binding | None) -> tuple[object, dict[str, torch.Tensor]]:
+    if optimizer is None:
+        return None, {}
+    _check_binding("save_delta", optimizer)
+    return _state_text.written(optimizer.state_dict())
+
+
+def _check_binding(verb: str, optimizer: object) -> None:
+    if not isinstance(optimizer, Binding):
+        kind = type(optimizer).__name__
+        raise DeltaError(
+            f"{verb}(file, model, optimizer={kind})",
+            "takes what bind(optimizer, model) returns: it knows the parameters by name.",
+            (),
+            f"Bind it first: binding = bind(optimizer, model); {verb}(file, model, optimizer=binding).",
+        )
+
+
+def _state(expression: str, delta: DeltaFile, contents: Mapping[str, bytearray], optimizer: Binding) -> dict[str, Any]:
+    """The state for an optimizer, once it is known to fit."""
+    if delta.said.optimizer is None:
+        fix = "Load without it, load_delta(file, model), or save it: save_delta(file, model, optimizer=binding)."
+        raise DeltaError(expression, "holds no state of an optimizer.", (), fix)
+    try:
+        tensors = {path: _moment(tensor, contents[path]) for path, tensor in delta.of_optimizer.items()}
+        state = _state_text.read(delta.said.optimizer, tensors)
+        check_fits(optimizer.optimizer, optimizer._owned, optimizer._groups, state)
+    except BindError as error:
+        problem = f"holds the state of another optimizer: this one {error.problem}"
+        fix = "Bind the same optimizer with the same rules, or load without it: load_delta(file, model)."
+        raise DeltaError(expression, problem, error.found, fix) from error
+    except ValueError as error:
+        problem, fix = f"holds a state that cannot be used: {error}.", "Load without it: load_delta(file, model)."
+        raise DeltaError(expression, problem, (), fix) from error
+    return state
+
+
+def _moment(stored: StoredTensor, data: bytearray) -> torch.Tensor:
+    dtype = getattr(torch, stored.dtype, None)
+    try:
+        if isinstance(dtype, torch.dtype) and stored.nbytes == stored.size * dtype.itemsize:
+            return _tensor(data, dtype, stored.shape)
+    except (OverflowError, RuntimeError, TypeError):
+        pass  # A dtype of which there are no plain tensors, or a shape that no tensor has.
+    raise ValueError(f"{stored.path!a} is of the unknown dtype {stored.dtype!a}")

@@ -1,0 +1,190 @@
+"""A driver: takes a model and its optimizers through a schedule, step by step."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import final
+
+from torch import nn
+from torch.optim import Optimizer
+
+from frostline._core.errors import BindError
+from frostline.schedules.phase import Phase
+from frostline.schedules.policy import Policy
+from frostline.schedules.schedule import Schedule
+from frostline.schedules.walk import Walk, begin, check, line, resume, stays
+from frostline.torch._freezing.freezing import follow, plan_of
+from frostline.torch._freezing.survey import Survey, survey
+from frostline.torch._training.binding import Binding, bind
+from frostline.torch._training.compiled_blocks import even
+from frostline.torch._wrappers import refuse_wrapped
+
+_LOG = logging.getLogger("frostline")
+
+
+@final
+class Driver:
+    """Takes a model and its optimizer through a schedule: what is frozen, and at which rates the rest trains.
+
+    As with PyTorch's learning-rate schedulers, making it enacts step 0, and `step` is called after each
+    ``optimizer.step()``. Each change is one line in the log called "frostline"; a step without one costs next to
+    nothing. Factors of the learning rates are in force only while the optimizer takes its step, so schedulers never
+    see them, and it does not matter which of the two is made first.
+
+    Blocks that were compiled one by one with ``block.compile()``, before the driver was made, are called so that each
+    needs two compiled variants at most, one frozen and one trainable, whatever is frozen below it; the first block
+    that trains pays for it with the gradient of its input.
+
+    Args:
+        schedule: a schedule or a policy.
+        model: the model.
+        optimizer: the optimizer, which is bound to the model; or what `bind` returned; or several of those, each for a
+            part of the model.
+
+    Attributes:
+        schedule: the schedule or policy.
+        bindings: of the optimizers; they save their states by name.
+
+    Raises:
+        ScheduleError: `schedule` is none.
+        NoMatchError, TiedError: a phase does not go with the model, however late it comes. Nothing is changed then.
+        BindError, UnsupportedError: as in :func:`bind`; or a binding is of another model.
+        WrappedError: the model is inside a wrapper that would ignore a change.
+
+    Example:
+        >>> from frostline.schedules import LinearProbe
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+        >>> optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        >>> driver = Driver(LinearProbe(["[1]"], steps=2), model, optimizer)
+        >>> for step in range(4):
+        ...     optimizer.zero_grad()
+        ...     model(torch.ones(1, 4)).sum().backward()
+        ...     optimizer.step()
+        ...     driver.step()
+        ...     print(driver.steps, len(trainable(model)))
+        1 2
+        2 4
+        3 4
+        4 4
+    """
+
+    def __init__(
+        self, schedule: Schedule | Policy, model: nn.Module, optimizer: Optimizer | Binding | Sequence[Binding]
+    ) -> None:
+        read = survey(model)
+        walk = begin(schedule)
+        check(schedule, read.inventory)
+        plan = walk.phase.plan(read.inventory)
+        if not stays(schedule) or plan != plan_of(read):
+            refuse_wrapped(model)
+        self.schedule = schedule
+        self.bindings = _bound(optimizer, model, read)
+        self._model, self._inventory, self._walk, self._plan = model, read.inventory, walk, plan
+        self._enact(walk)
+
+    @property
+    def steps(self) -> int:
+        """How many steps have been taken; the number of the one that comes next, the first being 0."""
+        return self._walk.step
+
+    @property
+    def phase(self) -> Phase:
+        """The phase that holds now."""
+        return self._walk.phase
+
+    def step(self, **observation: float) -> None:
+        """Enacts the next step, in place; call it after each step of the optimizer.
+
+        Args:
+            observation: what a policy goes by, as plain numbers, ``driver.step(loss=loss.item())``. A policy judges by
+                each step for which there is one. A schedule needs none.
+
+        Raises:
+            ScheduleError: the policy misses a number, or one is not finite. Nothing is changed then.
+            PlanMismatchError: the model has other paths than when the driver was made.
+
+        Example:
+            >>> from frostline.schedules import Phase, Plateau
+            >>> model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+            >>> optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+            >>> driver = Driver(Plateau([Phase(["[0]"]), Phase()], patience=1), model, optimizer)
+            >>> driver.step(loss=0.5)
+            >>> driver.step(loss=0.5)
+            >>> len(trainable(model))
+            4
+        """
+        walk = self._walk.onward(observation)
+        if walk.phase is self._walk.phase:
+            self._walk = walk
+        else:
+            self._enact(walk, same_set=walk.phase.frozen == self._walk.phase.frozen)
+
+    def state_dict(self) -> dict[str, object]:
+        """The step, the schedule, the state of a policy and the plan, as JSON-able data.
+
+        A checkpoint is this, ``model.state_dict()``, and ``state_dict()`` of each binding and learning-rate scheduler.
+        """
+        return self._walk.to_dict(self._plan)
+
+    def load_state_dict(self, state: object) -> None:
+        """Goes on where a state was saved, in place: the model is frozen as it was then.
+
+        Weights and the optimizer's state are loaded apart from it, before or after.
+
+        Args:
+            state: what `state_dict` returned, as it is or through JSON.
+
+        Raises:
+            ScheduleError: it is no such state, or of another schedule, or means another plan for this model.
+            PlanMismatchError: it speaks of other paths than the model has.
+            PlanError: the plan in it cannot be read.
+
+        Example:
+            >>> import json
+            >>> from frostline.schedules import LinearProbe
+            >>> def made():
+            ...     model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+            ...     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+            ...     return Driver(LinearProbe(["[1]"], steps=2), model, optimizer)
+            >>> driver, other = made(), made()
+            >>> for _ in range(5):
+            ...     driver.step()
+            >>> other.load_state_dict(json.loads(json.dumps(driver.state_dict())))
+            >>> other.steps, other.phase.name
+            (5, 'fine-tune')
+        """
+        self._enact(resume(self.schedule, state, self._inventory))
+
+    def __repr__(self) -> str:
+        return f"Driver({self.schedule!r}, step {self.steps})"
+
+    def _enact(self, walk: Walk, *, same_set: bool = False) -> None:
+        factors = walk.phase.factors(self._inventory)
+        if not same_set:
+            plan = walk.phase.plan(self._inventory)
+            change = follow(self._model, plan)
+            even(self._model)
+            self._plan = plan
+            if change:
+                _LOG.info("%s", line(walk, change))
+        for binding in self.bindings:
+            binding.scale({path: factors[path] for path in binding.names if path in factors})
+        self._walk = walk
+
+
+def _bound(optimizer: Optimizer | Binding | Sequence[Binding], model: nn.Module, read: Survey) -> tuple[Binding, ...]:
+    if isinstance(optimizer, Optimizer):
+        return (bind(optimizer, model),)
+    bindings = (optimizer,) if isinstance(optimizer, Binding) else tuple(optimizer)
+    for each in bindings:
+        if not isinstance(each, Binding):
+            problem = f"is handed {len(bindings)} optimizers, and {type(each).__name__} is not bound to its part."
+            fix = 'Bind each first: Driver(schedule, model, [bind(one, model, "encoder"), bind(other, model, "head")]).'
+            raise BindError("Driver(schedule, model, [...])", problem, (), fix)
+        each.sync()
+        if foreign := [path for path, site in each._sites.items() if site not in read.sites.get(path, ())]:
+            problem = f"is handed a binding with {len(foreign)} of {len(each.names)} parameters of another model:"
+            fix = "Bind to the same model: Driver(schedule, model, bind(optimizer, model))."
+            raise BindError("Driver(schedule, model, binding)", problem, tuple(foreign), fix)
+    return bindings

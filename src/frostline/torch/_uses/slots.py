@@ -1,0 +1,175 @@
+"""The places of a layer that hold tensors, beside the same places of its view."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from frostline.torch._uses.hooks import HOOKS
+from frostline.torch._uses.structure import alias
+
+Constants = Mapping[int, tuple[torch.Tensor, torch.Tensor]]
+"""The ``id`` of a tensor -> the tensor itself, which keeps the ``id`` its own, and its constant."""
+
+
+class Slot:
+    """A registered parameter or buffer of the layer, and its counterpart in the view."""
+
+    __slots__ = ("address", "constant", "layer", "layout", "name", "norm", "seen", "view")
+
+    def __init__(self, layer: nn.Module, view: nn.Module, registry: str, name: str) -> None:
+        self.layer: dict[str, Any] = getattr(layer, registry)
+        self.view: dict[str, Any] = getattr(view, registry)
+        self.name = name
+        self._remember(self.layer[name], self.view[name])
+        is_statistic = registry == "_buffers" and isinstance(layer, _NormBase)
+        self.norm = layer if is_statistic else None
+
+    def _remember(self, seen: torch.Tensor | None, constant: torch.Tensor | None) -> None:
+        self.seen, self.constant = seen, constant
+        self.layout = None if seen is None else (seen.dtype, seen.shape, seen.stride())
+        try:
+            self.address = 0 if seen is None else seen.data_ptr()
+        except RuntimeError:  # inside a torch.func transform a tensor has no address
+            self.address = -1
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the view still sees the layer's values."""
+        now: torch.Tensor | None = self.layer.get(self.name)
+        if now is None or now is not self.seen or self.constant is None:
+            return now is self.seen
+        return self._lies_at(now) and self.constant.data_ptr() == self.address
+
+    def _lies_at(self, now: torch.Tensor) -> bool:
+        return now.data_ptr() == self.address and (now.dtype, now.shape, now.stride()) == self.layout
+
+    def follow(self) -> None:
+        """Gives the view an alias of what the layer holds now.
+
+        Where ``torch.func.functional_call`` or a sharding library has put a tensor of its own
+        into the view, that tensor stays. Where somebody has given the view's tensor other data
+        (``parameter.data = ...``), the layer gets it, as it would if the two were one module.
+        """
+        if self.view.get(self.name) is not self.constant:
+            return
+        now: torch.Tensor | None = self.layer.get(self.name)
+        if now is not None and self.constant is not None and self._stayed(now):
+            now.data = self.constant.data
+        self._remember(now, None if now is None else alias(now))
+        self.view[self.name] = self.constant
+
+    def _stayed(self, now: torch.Tensor) -> bool:
+        try:
+            return now is self.seen and self._lies_at(now)
+        except RuntimeError:  # inside a torch.func transform a tensor has no address
+            return False
+
+    @property
+    def is_swapped(self) -> bool:
+        """Whether a call must compute with something else than what the view holds."""
+        held = self.view[self.name]
+        if held is None or torch.compiler.is_exporting():
+            return False
+        return held is not self.constant or self._may_move_before_backward
+
+    @property
+    def _may_move_before_backward(self) -> bool:
+        # A norm saves its statistics for backward, and a training call of the layer in between
+        # would change them there. As its kernels count no version, the input's gradient would be
+        # wrong without a word.
+        return self.norm is not None and self.norm.training and torch.is_grad_enabled()
+
+    def current(self, held: torch.Tensor) -> torch.Tensor:
+        """The values that a call must compute with, where the view holds `held`."""
+        if held is not self.constant:
+            return held
+        now: torch.Tensor = self.layer[self.name]
+        return now.clone() if self._may_move_before_backward else now
+
+    def give(self) -> None:
+        """Hands the layer what somebody assigned to the view, as if the two were one module."""
+        assigned = self.view.get(self.name)
+        if assigned is self.constant or self.seen is None or assigned is None:
+            return
+        if isinstance(self.seen, nn.Parameter):
+            assigned = nn.Parameter(assigned.detach(), requires_grad=self.seen.requires_grad)
+        self.layer[self.name] = assigned
+        self.view[self.name] = self.constant
+
+
+class LoosePlace:
+    """A plain attribute that may hold tensors: a cache of biases, a list of parameters."""
+
+    __slots__ = ("known", "layer", "name", "view")
+
+    def __init__(self, layer: nn.Module, view: nn.Module, name: str) -> None:
+        self.layer = layer
+        self.view = view
+        self.name = name
+        self.known: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def follow(self, constants: Constants) -> None:
+        """Sets the view's attribute to what the layer's holds now, as constants.
+
+        Args:
+            constants: the ``id`` of each registered tensor -> the tensor, and the view's constant.
+        """
+        if self.name in vars(self.layer):
+            now = vars(self.layer)[self.name]
+            # A tensor that was met before keeps its constant: making one inside a trace would
+            # leave a tensor of the trace behind.
+            self.known = {id(t): (t, c) for t, c in _pairs(now, {**self.known, **constants})}
+            setattr(self.view, self.name, as_constants(now, self.known))
+
+
+def slots_of(original: nn.Module, copied: nn.Module) -> Iterator[Slot]:
+    """A slot for each registered tensor of one module."""
+    for registry in ("_parameters", "_buffers"):
+        names = getattr(original, registry)
+        yield from (Slot(original, copied, registry, name) for name in names)
+
+
+def loose_places(original: nn.Module, copied: nn.Module) -> Iterator[LoosePlace]:
+    """The plain attributes of one module that hold tensors, or are empty and could."""
+    registries = {"_parameters", "_buffers", "_modules", *HOOKS}
+    for name, value in vars(original).items():
+        if name not in registries and not name.endswith("_hooks") and _may_hold_tensors(value):
+            yield LoosePlace(original, copied, name)
+
+
+def _may_hold_tensors(value: Any) -> bool:
+    if isinstance(value, dict):
+        return not value or any(_may_hold_tensors(v) for v in value.values() if v != {})
+    if isinstance(value, list | tuple):
+        return value == [] or any(isinstance(v, torch.Tensor) for v in value)
+    return isinstance(value, torch.Tensor)
+
+
+def as_constants(value: Any, constants: Constants) -> Any:
+    """The value with a constant in place of each tensor, in containers too."""
+    if isinstance(value, torch.Tensor):
+        known = constants.get(id(value))
+        return value.detach() if known is None else known[1]
+    if type(value) in (dict, OrderedDict):
+        return type(value)((k, as_constants(v, constants)) for k, v in value.items())
+    if type(value) in (list, tuple):
+        return type(value)(as_constants(v, constants) for v in value)
+    return value
+
+
+def _pairs(value: Any, known: Constants) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    if isinstance(value, torch.Tensor):
+        met, constant = known.get(id(value), (None, None))
+        yield value, constant if met is value and constant is not None else value.detach()
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _pairs(inner, known)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _pairs(inner, known)

@@ -1,0 +1,185 @@
+"""The whole text of every error of ``optimizer(tx)``."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import frostline.jax as fj
+from frostline import FrostlineError, UnsupportedError
+from frostline.jax._training.optimizer import optimizer
+
+
+def net() -> dict[str, Any]:
+    return {"body": {"w": jnp.ones(2), "b": jnp.ones(2)}, "head": [jnp.ones(2)]}
+
+
+def tied() -> dict[str, Any]:
+    table = jnp.ones((2, 2))
+    return {"embed": table, "head": table}
+
+
+def updated(grads: Any, params: Any) -> Any:
+    tx = optimizer(optax.adam(0.1))
+    return tx.update(grads, tx.init(params), params)
+
+
+def without_params() -> Any:
+    tx = optimizer(optax.sgd(0.1))
+    return tx.update(net(), tx.init(net()))
+
+
+UPDATE = "optimizer(tx).update(grads, state, params)"
+DIFFERENT = f"{UPDATE} got gradients and parameters of different structures."
+DIFFERENTIATE = "Differentiate the tree that is updated: value, grads = value_and_grad(loss)(params, batch)."
+
+TEXTS: dict[str, tuple[Callable[[], object], list[str]]] = {
+    "a function in place of a transformation": (
+        lambda: optimizer(optax.adamw),
+        [
+            "optimizer(adamw) is handed a function, and takes a transformation of Optax.",
+            "Call it first: optimizer(optax.adamw(1e-3)).",
+        ],
+    ),
+    "a number in place of a transformation": (
+        lambda: optimizer(0.1),
+        [
+            "optimizer(tx) is handed a float, and takes a transformation of Optax.",
+            "For example: optimizer(optax.adamw(1e-3)).",
+        ],
+    ),
+    "nothing to train": (
+        lambda: optimizer(optax.sgd(0.1)).init(fj.freeze([fj.Frozen(net()), net()])),
+        [
+            "optimizer(tx).init(params) has nothing to train.",
+            "All 6 parameters are frozen, 3 of them inside frozen uses.",
+            'Thaw what is to be trained: tree = thaw(tree, "head").',
+        ],
+    ),
+    "no arrays at all": (
+        lambda: optimizer(optax.sgd(0.1)).init({"steps": 3}),
+        [
+            "optimizer(tx).init(params) has nothing to train.",
+            "None of the 1 leaf is a floating array.",
+            "Hand it the model or its parameters as the first argument.",
+        ],
+    ),
+    "no parameters": (
+        without_params,
+        [
+            "optimizer(tx).update(grads, state) got no parameters, and they say what is frozen.",
+            "Hand them over: updates, state = tx.update(grads, state, params).",
+        ],
+    ),
+    "a state of Optax": (
+        lambda: optimizer(optax.adam(0.1)).update(net(), optax.adam(0.1).init(net()), net()),
+        [
+            f"{UPDATE} got a tuple for a state, and it is none of optimizer(tx).",
+            "Make it with the same transformation: state = optimizer(tx).init(params).",
+        ],
+    ),
+    "gradients of a part": (
+        lambda: updated({"body": net()["body"], "tail": jnp.ones(1)}, net()),
+        [
+            DIFFERENT,
+            "  head.0: absent in grads, trainable in params",
+            "  tail: trainable in grads, absent in params",
+            DIFFERENTIATE,
+        ],
+    ),
+    "gradients from before freezing": (
+        lambda: updated(net(), fj.freeze(net(), "body")),
+        [
+            DIFFERENT,
+            "  body.b: trainable in grads, frozen in params",
+            "  body.w: trainable in grads, frozen in params",
+            DIFFERENTIATE,
+        ],
+    ),
+    "gradients of another kind of container": (
+        lambda: updated({**net(), "head": (jnp.ones(2),)}, net()),
+        [
+            DIFFERENT,
+            "  grads:  PyTreeDef({'body': {'b': *, 'w': *}, 'head': (*,)})",
+            "  params: PyTreeDef({'body': {'b': *, 'w': *}, 'head': [*]})",
+            DIFFERENTIATE,
+        ],
+    ),
+    "gradients with holes where it trains": (
+        lambda: updated({**net(), "head": [None]}, net()),
+        [f"{UPDATE} got gradients without 1 of 3 trainable parameters:", "  head.0", DIFFERENTIATE],
+    ),
+    "gradients of ties that the parameters do not note": (
+        lambda: updated(fj.grad(lambda p: (p["embed"] * p["head"]).sum())(params := tied()), params),
+        [
+            DIFFERENT,
+            "  embed and head: one array in grads, several in params",
+            "Have arrays with several names noted, outside of jit and before all else: params = thaw(params).",
+        ],
+    ),
+    "two leaves of one name": (
+        lambda: optimizer(optax.sgd(0.1)).init({"a.b": jnp.ones(1), "a": {"b": jnp.ones(1)}}),
+        [
+            "'a.b' is the name of 2 leaves, and a plan could not tell them apart.",
+            "They are:",
+            "  a.b",
+            "  ['a.b']",
+            "Rename a key, for example without the dot, or give the node keys of its own: register_pytree_with_keys.",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_the_whole_text(name: str) -> None:
+    act, lines = TEXTS[name]
+    with pytest.raises(FrostlineError) as caught:
+        act()
+    assert str(caught.value).split("\n") == lines
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (type(again), str(again)) == (type(caught.value), str(caught.value))
+
+
+def test_the_fix_for_ties_is_one() -> None:
+    params = fj.thaw(tied())
+    updated(fj.grad(lambda p: (p["embed"] * p["head"]).sum())(params), params)
+
+
+def ordered(params: Any) -> tuple[Any, ...]:
+    return tuple(jnp.zeros_like(leaf) for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize(
+    "frozen", [("b",), ("b", "c"), ("a", "b")], ids=["two left", "the first left", "the last left"]
+)
+@pytest.mark.parametrize(
+    ("tx", "shared"),
+    [
+        (optax.flatten(optax.trace(0.9)), "1 array, the first at state.inner.trace."),
+        (
+            optax.GradientTransformation(ordered, lambda updates, state, params=None: (updates, state)),
+            "1 array, the first at state.inner[2].",
+        ),
+    ],
+    ids=["one vector", "by order"],
+)
+def test_what_is_kept_of_all_parameters_together_is_refused(tx: Any, shared: str, frozen: tuple[str, ...]) -> None:
+    tx = optimizer(tx)
+    params = {name: jnp.ones(2) for name in "abc"}
+    state = tx.init(params)
+    tx.update(params, state, params)
+    after = fj.freeze(params, *frozen)
+    with pytest.raises(UnsupportedError) as caught:
+        tx.update(after, state, after)
+    assert str(caught.value).split("\n") == [
+        "optimizer(tx).update(grads, state, params) is to train another set of parameters, and in the state of tx "
+        f"there is what belongs to several of them at once: {shared}",
+        "Freeze and thaw before state = optimizer(tx).init(params), or take one that keeps them apart: "
+        "optimizer(tx) in place of optimizer(optax.flatten(tx)).",
+    ]

@@ -1,0 +1,108 @@
+"""Every kind of finding: what provokes it, its whole text, and a model of which there is nothing to say."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+import frostline.torch as ft
+from frostline import CheckError
+from only_torch.field.evidence import state
+from only_torch.inspection import checked
+from only_torch.inspection.checked import CLEAN, FOUND, Optimizers, net
+
+
+@pytest.mark.parametrize("make", CLEAN, ids=[make.__name__ for make in CLEAN])
+def test_nothing_to_say(make: Callable[[nn.Module], Optimizers]) -> None:
+    model = net()
+    optimizer = make(model)
+    assert str(ft.check(model, optimizer)) == "no findings"
+    ft.check(model, optimizer).raise_if_any()
+    assert ft.check(model) == []
+
+
+each_finding = pytest.mark.parametrize(("provoke", "text"), FOUND, ids=[provoke.__name__ for provoke, _ in FOUND])
+
+
+@each_finding
+def test_whole_text(provoke: Callable[[nn.Module], Optimizers], text: list[str]) -> None:
+    model = net()
+    findings = ft.check(model, provoke(model))
+    assert str(findings).split("\n") == text
+    assert len(findings) == 1
+    with pytest.raises(CheckError) as caught:
+        findings.raise_if_any()
+    assert caught.value.findings == tuple(findings)
+    assert str(caught.value).split("\n") == ["1 finding.", *text]
+
+
+@each_finding
+def test_looking_changes_nothing(provoke: Callable[[nn.Module], Optimizers], text: list[str]) -> None:
+    model = net()
+    optimizer = provoke(model)
+    kept = copy.deepcopy([o.state_dict() for o in optimizer] if isinstance(optimizer, list) else None)
+    before = state(model)
+    first = ft.check(model, optimizer)
+    assert ft.check(model, optimizer) == first
+    assert state(model) == before
+    assert kept == ([o.state_dict() for o in optimizer] if isinstance(optimizer, list) else None)
+
+
+@each_finding
+def test_kinds_and_paths(provoke: Callable[[nn.Module], Optimizers], text: list[str]) -> None:
+    """The first line, by which one filters, is made of the kind and the paths."""
+    model = net()
+    (finding,) = ft.check(model, provoke(model))
+    kind, _, paths = text[0].partition(": ")
+    assert finding.kind == kind
+    assert list(finding.paths)[:4] == [path for path in paths.split(" and ")[0].split(", ") if path]
+
+
+def test_each_fix_is_a_cure() -> None:
+    """What the texts propose leaves nothing to say."""
+    model = net()
+    checked.norm_frozen_by_hand(model)
+    ft.freeze(model, "trunk.1")
+    assert ft.check(model) == []
+
+    model = net()
+    checked.stale_gradient(model)
+    ft.freeze(model, "trunk")
+    assert ft.check(model) == []
+
+    model = net()
+    optimizer = checked.leftover(model)
+    for parameter in ft.frozen(model).values():
+        optimizer.state.pop(parameter)
+    assert ft.check(model, optimizer) == []
+
+    model = net()
+    checked.attribute_of_the_model(model)
+    del model.requires_grad
+    assert ft.check(model) == []
+
+    model = net()
+    checked.nothing_trainable(model)
+    ft.thaw(model, "head")
+    assert ft.check(model) == []
+
+
+def test_several_findings_come_in_a_fixed_order() -> None:
+    model = net()
+    optimizer = checked.leftover(model)
+    model.head = nn.Linear(4, 2)
+    model.trunk[1].weight.requires_grad_(False)
+    model.trunk[0].bias.grad = torch.ones(4)
+    model.trunk.requires_grad = False
+    assert [finding.kind for finding in ft.check(model, optimizer)] == [
+        "moving-statistics",
+        "stale-gradient",
+        "plain-attribute",
+        "unowned",
+        "foreign",
+        "leftover-state",
+    ]
