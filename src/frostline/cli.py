@@ -57,7 +57,9 @@ def demo(
     """Train a real model with a frozen part on scanned digits, in under a minute."""
     if plot is not None and plot.suffix.lower() not in PICTURES:
         known = ", ".join(PICTURES)
-        _fail(f"{str(plot)!r} is no picture: its suffix is none of {known}.\nName it so: {plot.with_suffix('.png')}")
+        _fail(
+            f"{str(plot)!r} cannot be written: a picture ends in one of {known}.\nName it so: {plot.with_suffix('.png')}"
+        )
     for file in (html, plot):
         _check_writable(file)
     try:
@@ -249,13 +251,14 @@ def _check_writable(file: Path | None) -> None:
     """Ends the command before it has worked for a file that cannot be written."""
     if file is None:
         return
-    is_new, shown = not file.exists(), f"{str(file)!r} cannot be written"
-    if file.is_dir():
-        _fail(f"{shown}: it is a folder.\nName a file in it: {file / 'demo'}")
-    if not file.parent.is_dir():
-        _fail(f"{shown}: there is no folder {str(file.parent)!r}.\nMake the folder: mkdir -p {file.parent}")
+    shown = f"{str(file)!r} cannot be written"
     try:
-        # Only this covers read-only disks, names that are too long, and the rights of a root user.
+        if file.is_dir():
+            _fail(f"{shown}: it is a folder.\nName a file in it: {file / 'demo'}")
+        if not file.parent.is_dir():
+            _fail(f"{shown}: there is no folder {str(file.parent)!r}.\nMake the folder: mkdir -p {file.parent}")
+        is_new = not file.exists()
+        # Only this covers read-only disks, and the rights of a root user.
         file.open("ab").close()
     except OSError as error:
         _fail(f"{shown}: {error.strerror}.\nName a file in a folder that you may write to.")
