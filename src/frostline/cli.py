@@ -56,10 +56,8 @@ def demo(
 ) -> None:
     """Train a real model with a frozen part on scanned digits, in under a minute."""
     if plot is not None and plot.suffix.lower() not in PICTURES:
-        known = ", ".join(PICTURES)
-        _fail(
-            f"{str(plot)!r} cannot be written: a picture ends in one of {known}.\nName it so: {plot.with_suffix('.png')}"
-        )
+        better = plot.with_suffix(".png")
+        _fail(f"{str(plot)!r} cannot be written: a picture ends in {', '.join(PICTURES)}.\nName it so: {better}")
     for file in (html, plot):
         _check_writable(file)
     try:
@@ -258,8 +256,7 @@ def _check_writable(file: Path | None) -> None:
         if not file.parent.is_dir():
             _fail(f"{shown}: there is no folder {str(file.parent)!r}.\nMake the folder: mkdir -p {file.parent}")
         is_new = not file.exists()
-        # Only this covers read-only disks, and the rights of a root user.
-        file.open("ab").close()
+        file.open("ab").close()  # only this covers read-only disks, and a root user's rights
     except OSError as error:
         _fail(f"{shown}: {error.strerror}.\nName a file in a folder that you may write to.")
     if is_new:

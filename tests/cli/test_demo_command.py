@@ -53,7 +53,7 @@ def test_a_file_that_cannot_be_written_is_said_before_the_training(
 
 
 def test_a_picture_of_no_format_is_said_before_the_training(run: Run, calls: list[dict[str, Any]]) -> None:
-    text = "'a.gif' cannot be written: a picture ends in one of .pdf, .png, .svg.\nName it so: a.png\n"
+    text = "'a.gif' cannot be written: a picture ends in .pdf, .png, .svg.\nName it so: a.png\n"
     assert run("demo", "--plot", "a.gif") == (2, "", text)
     assert calls == []
 
