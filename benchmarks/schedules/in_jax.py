@@ -87,13 +87,13 @@ class JaxTrainee(Trainee):
         self.state = self.tx.init(self.params)
 
     def step(self, text: list[list[int]]) -> None:
-        batch, record = jnp.array(text), self.record
+        batch = jnp.array(text)
         temporary, flops = self._asked(batch)
         self.params, self.state, loss, gradients = self._trained(self.params, self.state, batch)
-        record.losses.append(float(loss))
-        record.held.append(Held(*self._moments(), nbytes(gradients)))
-        record.saved.append(temporary)
-        record.flops.append(flops)
+        self.losses.append(float(loss))
+        self.held.append(Held(*self._moments(), nbytes(gradients)))
+        self.saved.append(temporary)
+        self.flops.append(flops)
         if self.driver is not None:
             self.params = self.driver.step(self.params)
 

@@ -82,17 +82,17 @@ class TorchTrainee(Trainee):
         self._saved_by: dict[tuple[str, ...], int] = {}
 
     def step(self, text: list[list[int]]) -> None:
-        batch, record = torch.tensor(text), self.record
-        record.saved.append(self._saved(batch))
+        batch = torch.tensor(text)
+        self.saved.append(self._saved(batch))
         self.optimizer.zero_grad()
         loss, forward = timed(lambda: self.model.loss(batch))
         _, backward = timed(loss.backward)
         gradients = sum(p.grad.nbytes for p in self.model.parameters() if p.grad is not None)
-        record.losses.append(loss.item())
+        self.losses.append(loss.item())
         _, update = timed(self.optimizer.step)
-        record.held.append(Held(*self._moments(), gradients))
+        self.held.append(Held(*self._moments(), gradients))
         _, schedule = timed(self.driver.step) if self.driver else (None, 0.0)
-        record.seconds.append(Seconds(forward + backward + update, backward, schedule))
+        self.seconds.append(Seconds(forward + backward + update, backward, schedule))
 
     def _moments(self) -> tuple[int, int]:
         """Of what trains, and of what is frozen."""
@@ -103,7 +103,7 @@ class TorchTrainee(Trainee):
 
     def _saved(self, batch: torch.Tensor) -> int:
         """The same for all steps at which the same blocks train, so it is counted once."""
-        now = tuple(trained_at(self.setup, self.schedule, len(self.record.held)))
+        now = tuple(trained_at(self.setup, self.schedule, len(self.held)))
         if now not in self._saved_by:
             self._saved_by[now] = saved_bytes(self.model, lambda: self.model.loss(batch))
         return self._saved_by[now]
