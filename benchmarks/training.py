@@ -16,7 +16,7 @@ class Trainee:
     """A model that is frozen in one way, with all that a training step needs.
 
     Attributes:
-        call: the model, or what it was compiled to.
+        call: the model, or its compiled form.
     """
 
     model: Any
@@ -34,7 +34,7 @@ class Trainee:
         self.losses.append(loss.item())
 
     def loss(self) -> torch.Tensor:
-        """The forward pass alone."""
+        """The loss of a forward pass."""
         out = self.call(*self.batch)
         return F.cross_entropy(out.flatten(0, -2), torch.zeros(out.numel() // out.shape[-1], dtype=torch.long))
 

@@ -65,7 +65,7 @@ def chain(layer: Callable[[Array], dict[str, Array]]) -> Params:
 
 
 def dense(key: Array, before: int, after: int) -> Array:
-    """Weights that keep the size of what passes."""
+    """Weights that preserve the size of activations."""
     return jax.random.normal(key, (before, after)) / before**0.5
 
 

@@ -24,11 +24,11 @@ class Training:
     """What a loop needs, frozen in one way.
 
     Attributes:
-        moving: what the optimizer is given.
-        fixed: what is beside it.
+        moving: the part that the optimizer is given.
+        fixed: the rest.
         merge: the parameters, of both.
         gradient: the loss and its gradient over `moving`, of `moving`, `fixed` and a batch.
-        optimizer: what updates `moving`.
+        optimizer: updates `moving`.
     """
 
     moving: Any
@@ -40,7 +40,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be trained, and what of it is to be frozen."""
+    """The parameters, their loss, and the place of the frozen layers."""
 
     params: Params
     loss: Loss

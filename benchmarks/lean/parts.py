@@ -1,4 +1,4 @@
-"""The parts of models that are frozen, and what lean freezing is to reach there."""
+"""The parts of models that are frozen, the goals of lean freezing there, and the measurements."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Part:
     Attributes:
         model: its name in the zoo.
         frozen: selectors of the frozen part.
-        goals: way -> what it is to reach.
+        goals: way -> its goal.
         budget: the share of the saved bytes that the way `budget` asks for.
         has_peers: whether the ways of others are measured, too.
     """

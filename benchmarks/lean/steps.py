@@ -90,7 +90,7 @@ WAYS: dict[str, Callable[[nn.Module, Part], nn.Module]] = {
 
 
 def trainee(part: Part, way: str, *, small: bool, like: Trainee | None) -> Trainee:
-    """The same model every time, on the bytes of `like`; with a learning rate of 0 they stay what they are."""
+    """The same model every time, on the bytes of `like`; with a learning rate of 0 these never change."""
     torch.manual_seed(0)
     model, batch = ZOO[part.model](small=small)
     if like is not None:

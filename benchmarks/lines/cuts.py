@@ -18,9 +18,9 @@ class Cut:
     Attributes:
         title: in words.
         model: its name in the zoo.
-        trains: what is trained; all else is frozen.
+        trains: the part that trains; everything else is frozen.
         small: the same, for the small model.
-        times: how many times as many samples as in the zoo a batch has: a head alone is trained in larger batches.
+        times: how many times as many samples as in the zoo a batch has: a single head is trained in larger batches.
     """
 
     title: str
@@ -30,7 +30,7 @@ class Cut:
     times: int = 1
 
     def made(self, size: str) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
-        """The model in training mode, what is below frozen, and the example."""
+        """The model in training mode, frozen below, and the example."""
         torch.manual_seed(0)
         is_small = size == "small"
         model, example = ZOO[self.model](small=is_small)

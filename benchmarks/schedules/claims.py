@@ -23,7 +23,7 @@ class Claim:
     """One figure of a paper.
 
     Attributes:
-        what: is compared with full training.
+        what: the quantity that is compared with full training.
         figures: as they are given.
         ratio: their ratio.
         source: where in the paper.

@@ -71,7 +71,7 @@ def normalised(norm: Any, x: Array) -> Array:
 class JaxTrainee(Trainee):
     """With AdamW; where there is a schedule, as `fj.optimizer`, and driven. Compiled it would be once for each set.
 
-    So it is trained without, which is slow, and not timed; what a compiled step would need is asked of the compiler.
+    So it is trained without, which is slow, and not timed; the compiler says how much a compiled step would need.
     """
 
     has_times, has_gradients_beside = False, False
@@ -106,7 +106,7 @@ class JaxTrainee(Trainee):
         return fj.join(optax.apply_updates(moving, updates), rest), state, loss, gradients
 
     def _moments(self) -> tuple[int, int]:
-        """Of what trains, and of what is frozen."""
+        """Bytes of the part that trains, and of the frozen part."""
         if self.driver is None:
             return nbytes(self.state), 0
         return nbytes(self.state.inner), nbytes(self.state.shelf)

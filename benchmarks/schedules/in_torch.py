@@ -95,7 +95,7 @@ class TorchTrainee(Trainee):
         self.seconds.append(Seconds(forward + backward + update, backward, schedule))
 
     def _moments(self) -> tuple[int, int]:
-        """Of what trains, and of what is frozen."""
+        """Bytes of the part that trains, and of the frozen part."""
         inside = sum(map(nbytes, self.optimizer.state.values()))
         if self.binding is None:
             return inside, 0

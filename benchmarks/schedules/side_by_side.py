@@ -63,7 +63,7 @@ class Trainee(ABC):
 
     @abstractmethod
     def step(self, text: list[list[int]]) -> None:
-        """One step, and on with the schedule; what is counted is counted off the clock."""
+        """Takes one step, and moves on with the schedule; counting is off the clock."""
 
 
 def timed(run: Callable[[], Any]) -> tuple[Any, float]:
@@ -129,7 +129,7 @@ def times(one: Trainee, full: Trainee) -> Times:
 
 
 def backward_of(one: Trainee, full: Trainee) -> dict[str, float]:
-    """For each block that ever trains alone, the time of backward over that of full training."""
+    """For each block that is ever the only one to train, the time of backward over that of full training."""
     times = defaultdict[str, list[float]](list)
     for step, (mine, theirs) in enumerate(zip(one.seconds, full.seconds, strict=True)):
         blocks = trained_at(one.setup, one.schedule, step)

@@ -27,7 +27,7 @@ class Run:
     Attributes:
         old: the learner that knows 0 to 4 only.
         learners: one for each way, trained.
-        error: what the guard raised of the trunk that was frozen by hand.
+        error: the guard's error about the trunk that was frozen by hand.
     """
 
     images: Split
