@@ -114,7 +114,7 @@ class JaxTrainee(Trainee):
         """Of what trains, and of what is frozen."""
         if self.driver is None:
             return nbytes(self.state), 0
-        return nbytes(self.state.inner), nbytes(self.state.shelf)
+        return nbytes(self.state.inner), nbytes(self.state.parked)
 
     def _asked(self, batch: Array) -> tuple[int, float]:
         """Temporary bytes and FLOPs of a compiled step in which the same trains, and did before."""

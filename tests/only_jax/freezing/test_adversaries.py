@@ -78,7 +78,8 @@ class TestInPlace:
         with pytest.raises(AttributeError) as caught:
             jax.grad(popped)(fj.freeze(params, "body"))
         assert str(caught.value) == (
-            "'pop' would change a frozen tree in place, and it can only be read: make another one, then freeze it."
+            "'pop' would change a frozen tree in place, but a frozen tree is read-only: make another one, then "
+            "freeze it."
         )
 
     @pytest.mark.parametrize(
@@ -197,9 +198,8 @@ def test_an_array_is_no_tree_to_freeze() -> None:
         with pytest.raises(LayerError) as caught:
             act(one())
         assert str(caught.value).split("\n") == [
-            "freeze(array) is given a float32 array of shape (2,), and what is frozen is noted in the tree around an "
-            "array.",
-            'Put it into one: params = freeze({"weight": array}), or freeze it where it is: freeze(params, "weight").',
+            "freeze(array) is given a float32 array of shape (2,), but marks are kept in the tree around an array.",
+            'Put it into a tree, params = freeze({"weight": array}), or freeze it by name: freeze(params, "weight").',
         ]
     assert fj.grad(jnp.sum)(one()).tolist() == [1.0, 1.0]
 

@@ -1,4 +1,4 @@
-"""Which modules are frozen whole."""
+"""Held modules: those in which every parameter is frozen."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from frostline.jax._uses.slots import Keys, Slot
 
 
 def held(params: Iterable[Slot], is_still: Callable[[Slot], bool]) -> frozenset[Keys]:
-    """The keys of every module all of whose parameters are frozen, and that has one.
+    """The keys of every module that has parameters, all of them frozen.
 
     Args:
-        params: the slots of the parameters.
-        is_still: whether a slot is frozen.
+        params: the places of the parameters.
+        is_still: whether the parameter at a place is frozen.
     """
     still: set[Keys] = set()
     moving: set[Keys] = set()
@@ -23,5 +23,5 @@ def held(params: Iterable[Slot], is_still: Callable[[Slot], bool]) -> frozenset[
 
 
 def is_below(keys: Keys, modules: AbstractSet[Keys]) -> bool:
-    """Whether something lies below one of the modules: what has no parameters goes with the module around it."""
+    """Whether a place is below one of the modules. A layer without parameters is held with the module around it."""
     return any(keys[:depth] in modules for depth in range(len(keys)))

@@ -1,4 +1,4 @@
-"""What is frozen in a tree, as a tree."""
+"""The report of a tree: what is frozen in it, with counts and bytes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from frostline.jax._training.moments import state_bytes
 
 
 def report(tree: Any, state: Any = None) -> Report:
-    """What is frozen in a tree, with counts and bytes.
+    """Reports what is frozen in a tree, with counts and bytes.
 
-    It prints well, renders in a notebook, and ``.to_dict()`` gives plain data.
+    The report prints well, renders in a notebook, and ``.to_dict()`` returns plain data.
 
     Args:
-        tree: any pytree; ``jax.eval_shape`` of one will do.
+        tree: any pytree, also the result of ``jax.eval_shape``.
         state: the state of an optimizer; if given, the bytes that it keeps for each parameter are shown, too.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The state of an optimizer by name, as data, and back."""
+"""The state of an optimizer by name: saving it, loading it, and checks that it fits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from frostline.jax._training.moments import Arrays, Chart, Cohort, Entry
 SAVE, LOAD = "tx.save(state, params)", "tx.load(saved, params)"
 
 _COHORT, _NONE = "cohort", -1
-_FIX = "Save it with tx.save(state, params), from the same model and the same transformation."
+_FIX = "Save it by tx.save(state, params), with the same model and the same transformation."
 
 
 def saved(parts: Parts, chart: Chart) -> Arrays:
@@ -28,10 +28,10 @@ def saved(parts: Parts, chart: Chart) -> Arrays:
     Raises:
         BindError: the state is of other parameters.
     """
-    cohorts = dict(enumerate((*parts.cohorts, *parts.shelf)))
+    cohorts = dict(enumerate((*parts.cohorts, *parts.parked)))
     cohort_of = {name: number for number, cohort in cohorts.items() for name in cohort.moments}
     if unknown := sorted(cohort_of.keys() - set(chart.names)):
-        raise _other_parameters(SAVE, [], unknown, "Hand over the parameters that the state is of.")
+        raise _other_parameters(SAVE, [], unknown, "Pass the parameters that the state belongs to.")
     entries = _entries(chart)
     found = {_named("", e.label): parts.numbers[e.key] for e in _numbers(chart)}
     for name in chart.names:
@@ -45,15 +45,15 @@ def saved(parts: Parts, chart: Chart) -> Arrays:
 
 
 def loaded(state: Mapping[str, Any], chart: Chart, params: Mapping[str, Any]) -> Parts:
-    """The parts of a state, all of its parameters among what trains.
+    """The parts of a saved state, with all of its parameters in trainable cohorts.
 
     Args:
-        state: what `saved` made.
-        chart: what is in a state for all parameters.
-        params: the parameters by name; their moments go where they are.
+        state: the result of `saved`.
+        chart: the arrays of a state for all parameters.
+        params: the parameters by name; moments are put on their devices.
 
     Raises:
-        BindError: it is no such state, or it is of other parameters, another transformation or other shapes.
+        BindError: it is not such a state, or it is of other parameters, another transformation or other shapes.
     """
     entries = _entries(chart)
     _check_fits(state, chart, entries)
@@ -63,13 +63,13 @@ def loaded(state: Mapping[str, Any], chart: Chart, params: Mapping[str, Any]) ->
     for name in _with_state(state, chart):
         found = {e: state[_named(name, e.label)] for e in entries[name]}
         own = {e.key: array for e, array in found.items() if e.beside_moments}
-        # A number of a cohort is no more than a label; what makes parameters one cohort are its counts.
+        # The number of a cohort is only a label. Equal counts make parameters one cohort.
         cohort = int(state[_named(name, _COHORT)]), *(np.asarray(array).tobytes() for array in own.values())
         counts.setdefault(cohort, {key: _placed(array, None) for key, array in own.items()})
         moments[cohort][name] = {
             e.key: _placed(array, params[name]) for e, array in found.items() if e.owner is not None
         }
-    # The first cohort is to be the first again.
+    # Sorted, so that the first cohort is the first again.
     return Parts(numbers, tuple(Cohort(moments[cohort], counts[cohort]) for cohort in sorted(moments)), ())
 
 
@@ -78,7 +78,7 @@ def _numbers(chart: Chart) -> list[Entry]:
 
 
 def _entries(chart: Chart) -> dict[str, list[Entry]]:
-    """What each parameter has: its moments, and the counts of its cohort."""
+    """The moments of each parameter, and the counts of its cohort."""
     counts = [entry for entry in chart.whole.values() if entry.beside_moments]
     found: dict[str, list[Entry]] = {name: [] for name in chart.names}
     for entry in chart.whole.values():
@@ -96,10 +96,10 @@ def _with_state(state: Mapping[str, Any], chart: Chart) -> Iterator[str]:
 
 
 def _placed(array: Any, param: Any) -> Any:
-    """A copy, where its parameter is."""
+    """A copy of the array on the devices of its parameter."""
     if isinstance(array, jax.Array) and array.sharding.memory_kind == "pinned_host":
         array = np.asarray(array)
-    # Arrays that were never put anywhere stay free to go where the others are.
+    # Uncommitted arrays stay uncommitted.
     if isinstance(param, jax.Array) and param.committed and param.shape == array.shape:
         array = jax.device_put(array, param.sharding)
     return jnp.array(array)
@@ -107,7 +107,7 @@ def _placed(array: Any, param: Any) -> Any:
 
 def _check_fits(state: Any, chart: Chart, entries: Mapping[str, Iterable[Entry]]) -> None:
     if not isinstance(state, Mapping):
-        raise BindError(LOAD, f"got {described(state)}, and takes a dict of arrays by name.", (), _FIX)
+        raise BindError(LOAD, f"got {described(state)}, but takes a dict of arrays by name.", (), _FIX)
     names = {key.removesuffix(f"/{_COHORT}") for key in state if key.endswith(f"/{_COHORT}")}
     missing, unknown = sorted(set(chart.names) - names), sorted(names - set(chart.names))
     if missing or unknown:

@@ -1,4 +1,4 @@
-"""Where the leaves of a tree are: names, classes around them, and what the marks in the tree say of them."""
+"""The layout of a tree: the name of each leaf, the classes around it, and whether it is frozen."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Keys = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One place for a leaf in a tree.
+    """The place of a leaf in a tree.
 
     Attributes:
         keys: the keys that lead there.
         owners: the classes of the nodes around it, the root first.
         pinned: whether it is inside a ``Frozen``.
-        marked: whether a mark in the tree says that it is frozen.
-        leaf: the number of its leaf; the same as another slot's where the two are tied by a mark.
+        marked: whether a mark freezes it.
+        leaf: the number of its leaf; two places that a mark ties have the same number.
     """
 
     keys: Keys
@@ -37,7 +37,7 @@ class Slot:
 
     @property
     def name(self) -> str:
-        """Its dotted name."""
+        """The dotted name."""
         return ".".join(self.keys)
 
     @property
@@ -48,13 +48,13 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node of a tree that is no leaf: a module, or a container of them.
+    """A node of a tree that is not a leaf: a module, or a container of modules.
 
     Attributes:
         keys: the keys that lead there.
         owner: its class.
         pinned: whether it is inside a ``Frozen``.
-        window: the class of the window that holds it, if one does.
+        window: the class of the window around it, if there is one.
     """
 
     keys: Keys
@@ -65,10 +65,10 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The slots and nodes of all trees of one structure; equal to itself only, as it is made once.
+    """The places and nodes of all trees of one structure. Each layout is made once, and equals only itself.
 
     Attributes:
-        slots: in tree order; a slot that is tied by a mark stands where its name is.
+        slots: in tree order; a tied place comes where its name is.
         nodes: in tree order, the root first.
     """
 
@@ -77,7 +77,7 @@ class Layout:
 
     @cached_property
     def order(self) -> dict[Slot, int]:
-        """The number of each slot."""
+        """The number of each place."""
         return {slot: number for number, slot in enumerate(self.slots)}
 
 
@@ -104,7 +104,7 @@ def layout(tree: Any, structure: PyTreeDef) -> Layout:
 
 
 def keys_of(path: Iterable[Any]) -> Keys:
-    """The keys of a path of JAX, as a name has them."""
+    """The keys of a JAX path as they appear in a name; windows add none."""
     return tuple(_text(key) for key in path if key != THROUGH)
 
 
@@ -131,15 +131,15 @@ class _Place:
     keys: Keys
     owners: tuple[type, ...]
     pinned: bool
-    scopes: tuple[tuple[int, frozenset[str]], ...]  # the marks around it, and how many keys lead to each
-    window: type | None = None  # the class of the window that it is the child of
+    scopes: tuple[tuple[int, frozenset[str]], ...]  # for each marked tree around it: its depth and its marks
+    window: type | None = None  # the class of the window whose child it is
 
     def below(self, key: Keys, owner: type) -> _Place:
         return _Place(self.keys + key, (*self.owners, owner), self.pinned, self.scopes)
 
 
 class _Walk:
-    """One pass over a tree, leaves numbered as JAX numbers them."""
+    """One pass over a tree that numbers leaves as JAX does."""
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
