@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from frostline.jax._arrays import ARRAYS, has_bytes, is_param
+from frostline.jax._freezing.held import is_below
 from frostline.jax._freezing.survey import Survey
-from frostline.jax._freezing.whole import is_below
-from frostline.jax._uses.slots import Slot
+from frostline.jax._uses.layout import LeafPlace
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Division:
     """
 
     still: dict[str, tuple[Any, str]]
-    moving: dict[str, Slot]
+    moving: dict[str, LeafPlace]
 
 
 def divided(read: Survey) -> Division:
@@ -31,7 +31,7 @@ def divided(read: Survey) -> Division:
     # NumPy numbers are values: two equal ones are not tied.
     trained = {id(leaf) for leaf in map(read.leaves.__getitem__, read.trainable) if isinstance(leaf, ARRAYS)}
     still: dict[str, tuple[Any, str]] = {}
-    moving: dict[str, Slot] = {}
+    moving: dict[str, LeafPlace] = {}
     for slot in read.layout.slots:
         array = read.leaves[slot.leaf]
         stands = slot.pinned or (slot.marked if is_param(array) else is_below(slot.keys, read.whole))

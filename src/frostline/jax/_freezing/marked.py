@@ -13,16 +13,16 @@ from jax.tree_util import PyTreeDef, register_pytree_with_keys, tree_flatten, tr
 
 from frostline._core.errors import LayerError
 from frostline.jax._arrays import described, is_param
-from frostline.jax._freezing.whole import held, is_below
+from frostline.jax._freezing.held import held, is_below
+from frostline.jax._uses.layout import Layout, layout
 from frostline.jax._uses.mode import set_mode
-from frostline.jax._uses.slots import Layout, layout
-from frostline.jax._uses.window import THROUGH, Content, Window, inner_of, is_window, stopped, window_of
+from frostline.jax._uses.window import THROUGH, Window, WindowContent, inner_of, is_window, stopped, window_of
 
 Ties = tuple[tuple[str, ...], ...]
 _SHOWN = 10
 
 
-class Notes(NamedTuple):
+class MarkData(NamedTuple):
     """The marks and ties of a tree, as JAX compares them. Errors of JAX show them, so their text is short.
 
     Attributes:
@@ -54,11 +54,11 @@ class Marked(Window):
         return f"<{len(self._frostline.marks)} frozen in {inner_of(self)!r}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _made, (_notes(self), (self._frostline.child,))
+        return _made, (_mark_data(self), (self._frostline.child,))
 
 
 @final
-class Marks(Content):
+class MarkedContent(WindowContent):
     """A tree, its frozen names and its tied names."""
 
     __slots__ = ("_inner", "child", "marks", "ties")
@@ -107,7 +107,7 @@ def marked(tree: Any, marks: Iterable[str], ties: Ties) -> Any:
             'Put it into a tree, params = freeze({"weight": array}), or freeze it by name: freeze(params, "weight").',
         )
     left_out = {name for _, *others in ties for name in others}
-    return _made(Notes(marks, ties), (_without(tree, left_out),))
+    return _made(MarkData(marks, ties), (_without(tree, left_out),))
 
 
 def bare(tree: Any) -> Any:
@@ -178,29 +178,29 @@ def _still(
     return frozen, tuple((slot.leaf, slot.keys[-1]) for slot in slots.slots if is_below(slot.keys, whole))
 
 
-def _made(notes: Notes, below: Iterable[Any]) -> Any:
+def _made(data: MarkData, below: Iterable[Any]) -> Any:
     (child,) = below
-    return window_of(Marked, Marks(child, *notes))
+    return window_of(Marked, MarkedContent(child, *data))
 
 
-def _notes(tree: Marked) -> Notes:
-    return Notes(tree._frostline.marks, tree._frostline.ties)
+def _mark_data(tree: Marked) -> MarkData:
+    return MarkData(tree._frostline.marks, tree._frostline.ties)
 
 
-def _read(text: bytes | bytearray) -> Notes:
+def _read(text: bytes | bytearray) -> MarkData:
     marks, ties = json.loads(text)
-    return Notes(frozenset(marks), tuple(map(tuple, ties)))
+    return MarkData(frozenset(marks), tuple(map(tuple, ties)))
 
 
 register_pytree_with_keys(
     Marked,
-    lambda tree: (((THROUGH, tree._frostline.child),), _notes(tree)),
+    lambda tree: (((THROUGH, tree._frostline.child),), _mark_data(tree)),
     _made,
-    lambda tree: ((tree._frostline.child,), _notes(tree)),
+    lambda tree: ((tree._frostline.child,), _mark_data(tree)),
 )
 export.register_pytree_node_serialization(
     Marked,
     serialized_name="frostline.jax.Marked",
-    serialize_auxdata=lambda notes: json.dumps([sorted(notes.marks), notes.ties]).encode(),
+    serialize_auxdata=lambda data: json.dumps([sorted(data.marks), data.ties]).encode(),
     deserialize_auxdata=_read,
 )

@@ -16,7 +16,7 @@ from frostline._core.selecting.selectors import Selector, at
 from frostline.jax._arrays import ARRAYS, described
 from frostline.jax._freezing.marked import bare
 from frostline.jax._freezing.survey import Survey, survey
-from frostline.jax._uses.slots import Keys, Slot, children, keys_of
+from frostline.jax._uses.layout import Keys, LeafPlace, children, keys_of
 from frostline.jax._uses.window import inner_of, is_window
 
 
@@ -115,11 +115,11 @@ class Objects:
         return slot is not None and (not isinstance(leaf, ARRAYS) or self.read.leaves[slot.leaf] is leaf)
 
     @cached_property
-    def _at(self) -> dict[int, tuple[Slot, ...]]:
+    def _at(self) -> dict[int, tuple[LeafPlace, ...]]:
         return {id(self.read.leaves[group[0].leaf]): group for group in self.read.arrays}
 
     @cached_property
-    def _slots(self) -> dict[Keys, Slot]:
+    def _slots(self) -> dict[Keys, LeafPlace]:
         return {slot.keys: slot for slot in self.read.layout.slots}
 
     @cached_property

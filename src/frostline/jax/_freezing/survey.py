@@ -14,8 +14,8 @@ from jax.tree_util import PyTreeDef, tree_flatten
 from frostline._core.inventory import Inventory, Module, Param
 from frostline._core.plan import Plan
 from frostline.jax._arrays import ARRAYS, is_param, nbytes
-from frostline.jax._freezing.whole import held
-from frostline.jax._uses.slots import Keys, Layout, Node, Slot, layout
+from frostline.jax._freezing.held import held
+from frostline.jax._uses.layout import Keys, Layout, LeafPlace, TreeNode, layout
 from frostline.jax._uses.use import Frozen
 
 # The class of a Python container tells nothing about a model.
@@ -39,9 +39,9 @@ class Survey:
     layout: Layout
 
     @cached_property
-    def arrays(self) -> list[tuple[Slot, ...]]:
+    def arrays(self) -> list[tuple[LeafPlace, ...]]:
         """The places of each array, one group for each object: the same object is the same array."""
-        groups: dict[int, list[Slot]] = defaultdict(list)
+        groups: dict[int, list[LeafPlace]] = defaultdict(list)
         for slot in self.layout.slots:
             leaf = self.leaves[slot.leaf]
             # Other objects are values: two equal ones are not tied.
@@ -49,12 +49,12 @@ class Survey:
         return [tuple(group) for group in groups.values()]
 
     @cached_property
-    def places(self) -> dict[str, tuple[Slot, ...]]:
+    def places(self) -> dict[str, tuple[LeafPlace, ...]]:
         """The places of each parameter by its path.
 
         An array that is frozen under one name and trains under another is two parameters.
         """
-        places: dict[int, tuple[Slot, ...]] = {}
+        places: dict[int, tuple[LeafPlace, ...]] = {}
         for group in self.arrays:
             if is_param(self.leaves[group[0].leaf]):
                 for uses in _by_use(group):
@@ -99,7 +99,7 @@ class Survey:
         """All names of the parameters at these paths, for marks."""
         return frozenset(slot.name for path in paths for slot in self.places[path])
 
-    def _param(self, slots: tuple[Slot, ...]) -> Param:
+    def _param(self, slots: tuple[LeafPlace, ...]) -> Param:
         leaf, first = self.leaves[slots[0].leaf], slots[0]
         return Param(
             path=first.name,
@@ -130,15 +130,15 @@ def survey(tree: Any) -> Survey:
     return Survey(tree, leaves, structure, layout(tree, structure))
 
 
-def _by_use(group: tuple[Slot, ...]) -> Iterable[tuple[Slot, ...]]:
-    uses: dict[tuple[bool, bool], list[Slot]] = defaultdict(list)
+def _by_use(group: tuple[LeafPlace, ...]) -> Iterable[tuple[LeafPlace, ...]]:
+    uses: dict[tuple[bool, bool], list[LeafPlace]] = defaultdict(list)
     for slot in group:
         # Inside a frozen use a mark has no effect.
         uses[slot.pinned, slot.marked and not slot.pinned].append(slot)
     return map(tuple, uses.values())
 
 
-def _module(node: Node, buffer_bytes: int) -> Module:
+def _module(node: TreeNode, buffer_bytes: int) -> Module:
     path = ".".join(node.keys)
     owner = _use(_class(node.owner)) if node.window is Frozen else _class(node.owner)
     return Module(path, owner, buffer_bytes, pinned=node.pinned, keys=_keys(node.keys))

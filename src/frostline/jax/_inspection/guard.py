@@ -73,7 +73,7 @@ class Guard:
 def guard(tree: Any, *, copy: bool = False) -> Iterator[Guard]:
     """Proves that nothing frozen moves inside the ``with`` block.
 
-    On entry it takes a digest of every frozen array, and of all other arrays in held modules. A step makes a new tree,
+    On array it takes a digest of every frozen array, and of all other arrays in held modules. A step makes a new tree,
     so show it to the guard by ``watching.verify(tree)``, at least once. A frozen use whose layer trains elsewhere in
     the same tree is not watched, because that layer is meant to move.
 

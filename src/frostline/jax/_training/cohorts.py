@@ -14,7 +14,7 @@ from jax.tree_util import register_dataclass, tree_leaves, tree_unflatten
 
 from frostline._core.errors import BindError, UnsupportedError
 from frostline._core.errors.base import counted
-from frostline.jax._training.moments import Arrays, Chart, Cohort, Entry, Path, paths_of
+from frostline.jax._training.moments import Arrays, Cohort, Path, StateArray, StateLayout, paths_of
 
 Moments = Literal["keep", "cpu", "release"]
 
@@ -45,7 +45,7 @@ class OptimizerState:
 
 
 @dataclass(frozen=True)
-class Parts:
+class DividedState:
     """A state, divided.
 
     Attributes:
@@ -60,7 +60,7 @@ class Parts:
 
 
 def stepped(
-    update: Callable[[Any], tuple[Any, Any]], state: OptimizerState, entries: Sequence[Entry], names: Sequence[str]
+    update: Callable[[Any], tuple[Any, Any]], state: OptimizerState, arrays: Sequence[StateArray], names: Sequence[str]
 ) -> tuple[Any, OptimizerState]:
     """Takes a step of several cohorts.
 
@@ -71,24 +71,26 @@ def stepped(
     Args:
         update: the transformation, from its state to the updates and its next state.
         state: the state before.
-        entries: the arrays of the inner state.
+        arrays: the arrays of the inner state.
         names: the trainable parameters, in the order of the updates.
     """
-    runs = [update(inner) for inner in _starts(state, entries)]
+    runs = [update(inner) for inner in _starts(state, arrays)]
     cohort_of = {name: number for number, cohort in enumerate(state.cohorts) for name in cohort}
     updates = _picked([updates for updates, _ in runs], [cohort_of[name] for name in names])
-    inner = _picked([inner for _, inner in runs], [0 if e.owner is None else cohort_of[e.owner] for e in entries])
-    counts = tuple(_counts(inner, entries) for _, inner in runs[1:])
+    inner = _picked([inner for _, inner in runs], [0 if e.owner is None else cohort_of[e.owner] for e in arrays])
+    counts = tuple(_counts(inner, arrays) for _, inner in runs[1:])
     return updates, replace(state, inner=inner, counts=counts)
 
 
-def moved(state: OptimizerState, fresh: Any, chart: Chart, names: Sequence[str], moments: Moments) -> OptimizerState:
+def moved(
+    state: OptimizerState, fresh: Any, layout: StateLayout, names: Sequence[str], moments: Moments
+) -> OptimizerState:
     """The state for another set of trainable parameters.
 
     Args:
         state: the state before.
         fresh: a state of the transformation for the new set.
-        chart: the arrays of that state.
+        layout: the arrays of that state.
         names: the new set, in the order of the tree.
         moments: the fate of the moments of frozen parameters.
 
@@ -96,28 +98,30 @@ def moved(state: OptimizerState, fresh: Any, chart: Chart, names: Sequence[str],
         UnsupportedError: the transformation keeps one array for several parameters.
     """
     if state.names != frozenset(names):
-        check_separate(chart, "optimizer(tx).update(grads, state, params)", "cannot train another set of parameters")
-    return arranged(divided_state(state, chart), fresh, chart, names, moments)
+        check_separate(layout, "optimizer(tx).update(grads, state, params)", "cannot train another set of parameters")
+    return arranged(divided_state(state, layout), fresh, layout, names, moments)
 
 
-def divided_state(state: OptimizerState, chart: Chart) -> Parts:
-    """Divides a state; the chart may be of the same parameters with another trainable set."""
+def divided_state(state: OptimizerState, layout: StateLayout) -> DividedState:
+    """Divides a state; the layout may be of the same parameters with another trainable set."""
     numbers: Arrays = {}
     owned: dict[str, Arrays] = defaultdict(dict)
     for path, leaf in zip(paths_of(state.inner), tree_leaves(state.inner), strict=True):
-        entry = chart.whole.get(path)
-        if entry is None or entry.owner is None:
+        array = layout.whole.get(path)
+        if array is None or array.owner is None:
             numbers[_key(path)] = leaf
         else:
-            owned[entry.owner][entry.key] = leaf
-    first = {entry.key: numbers[entry.key] for entry in chart.whole.values() if entry.beside_moments}
+            owned[array.owner][array.key] = leaf
+    first = {array.key: numbers[array.key] for array in layout.whole.values() if array.beside_moments}
     # If nothing trains, there are counts that belong to no cohort.
     pairs = zip(state.cohorts, (first, *state.counts), strict=False)
     cohorts = (Cohort({name: owned[name] for name in names}, counts) for names, counts in pairs)
-    return Parts(numbers, tuple(cohorts), state.parked)
+    return DividedState(numbers, tuple(cohorts), state.parked)
 
 
-def arranged(parts: Parts, fresh: Any, chart: Chart, names: Sequence[str], moments: Moments) -> OptimizerState:
+def arranged(
+    parts: DividedState, fresh: Any, layout: StateLayout, names: Sequence[str], moments: Moments
+) -> OptimizerState:
     """Makes the state for the present trainable set from the parts of an earlier state.
 
     A parameter that still trains keeps its moments and counts. One that thawed takes its parked ones, in a cohort of
@@ -127,31 +131,31 @@ def arranged(parts: Parts, fresh: Any, chart: Chart, names: Sequence[str], momen
     Args:
         parts: the parts of the earlier state.
         fresh: a state of the transformation for the new set.
-        chart: the arrays of that state.
+        layout: the arrays of that state.
         names: the new set, in the order of the tree.
         moments: the fate of the moments of frozen parameters.
     """
-    rest = set(chart.names).difference(names)
+    rest = set(layout.names).difference(names)
     cohorts = [*_among(names, parts.cohorts), *(unpark(cohort, moments) for cohort in _among(names, parts.parked))]
     known = {name for cohort in cohorts for name in cohort.moments}
     if begun := [name for name in names if name not in known]:
-        cohorts.append(Cohort({name: {} for name in begun}, _counts(fresh, chart.entries)))
+        cohorts.append(Cohort({name: {} for name in begun}, _counts(fresh, layout.arrays)))
     parked = [*(park(cohort, moments) for cohort in _among(rest, parts.cohorts)), *_among(rest, parts.parked)]
-    kept = () if moments == "release" else _in_order(_distinct(parked, chart), chart)
-    return _joined(Parts(parts.numbers, _distinct(cohorts, chart), kept), fresh, chart)
+    kept = () if moments == "release" else _in_order(_distinct(parked, layout), layout)
+    return _joined(DividedState(parts.numbers, _distinct(cohorts, layout), kept), fresh, layout)
 
 
-def check_separate(chart: Chart, expression: str, problem: str) -> None:
+def check_separate(layout: StateLayout, expression: str, problem: str) -> None:
     """Checks that each array of the state belongs to one parameter.
 
     Raises:
         UnsupportedError: the transformation keeps one array for several parameters.
     """
-    if chart.shared:
+    if layout.shared:
         raise UnsupportedError(
             expression,
-            f"{problem}: the state of tx has {counted(len(chart.shared), 'array')} for several parameters at once, "
-            f"the first at state.inner{_key(chart.shared[0])}.",
+            f"{problem}: the state of tx has {counted(len(layout.shared), 'array')} for several parameters at once, "
+            f"the first at state.inner{_key(layout.shared[0])}.",
             "Freeze and thaw before state = optimizer(tx).init(params), or use a transformation with an array for each "
             "parameter: optimizer(tx) in place of optimizer(optax.flatten(tx)).",
         )
@@ -162,40 +166,40 @@ def _among(names: Collection[str], cohorts: Iterable[Cohort]) -> Iterator[Cohort
     return (some for cohort in cohorts if (some := cohort.only(names)).moments)
 
 
-def _distinct(cohorts: Sequence[Cohort], chart: Chart) -> tuple[Cohort, ...]:
-    if chart.has_counts or not cohorts:
+def _distinct(cohorts: Sequence[Cohort], layout: StateLayout) -> tuple[Cohort, ...]:
+    if layout.has_counts or not cohorts:
         return tuple(cohorts)
     # Without counts, cohorts do not differ.
     return (Cohort({name: kept for cohort in cohorts for name, kept in cohort.moments.items()}, {}),)
 
 
-def _in_order(parked: Sequence[Cohort], chart: Chart) -> tuple[Cohort, ...]:
+def _in_order(parked: Sequence[Cohort], layout: StateLayout) -> tuple[Cohort, ...]:
     """Sorts by the order of the tree, so that the same frozen set has the same structure again."""
-    places = {name: place for place, name in enumerate(chart.names)}
+    places = {name: place for place, name in enumerate(layout.names)}
     return tuple(sorted(parked, key=lambda cohort: min(places[name] for name in cohort.moments)))
 
 
-def _joined(parts: Parts, fresh: Any, chart: Chart) -> OptimizerState:
+def _joined(parts: DividedState, fresh: Any, layout: StateLayout) -> OptimizerState:
     """Makes a state; a fresh one provides the structure, and every array that the parts lack."""
     found = dict(parts.numbers)
     for cohort in parts.cohorts:
         found |= {key: array for kept in cohort.moments.values() for key, array in kept.items()}
     if parts.cohorts:
         found |= parts.cohorts[0].counts
-    leaves = [found.get(e.key, new) for e, new in zip(chart.entries, tree_leaves(fresh), strict=True)]
+    leaves = [found.get(e.key, new) for e, new in zip(layout.arrays, tree_leaves(fresh), strict=True)]
     return OptimizerState(
         tree_unflatten(jax.tree.structure(fresh), leaves),
         tuple(cohort.counts for cohort in parts.cohorts[1:]),
-        tuple(tuple(name for name in chart.names if name in cohort.moments) for cohort in parts.cohorts),
+        tuple(tuple(name for name in layout.names if name in cohort.moments) for cohort in parts.cohorts),
         parts.parked,
     )
 
 
-def _starts(state: OptimizerState, entries: Sequence[Entry]) -> Iterator[Any]:
+def _starts(state: OptimizerState, arrays: Sequence[StateArray]) -> Iterator[Any]:
     leaves, structure = jax.tree.flatten(state.inner)
     yield state.inner
     for counts in state.counts:
-        own = [counts[e.key] if e.beside_moments else leaf for e, leaf in zip(entries, leaves, strict=True)]
+        own = [counts[e.key] if e.beside_moments else leaf for e, leaf in zip(arrays, leaves, strict=True)]
         yield tree_unflatten(structure, own)
 
 
@@ -206,8 +210,8 @@ def _picked(trees: Sequence[Any], choices: Sequence[int]) -> Any:
     return tree_unflatten(jax.tree.structure(trees[0]), picked)
 
 
-def _counts(inner: Any, entries: Sequence[Entry]) -> Arrays:
-    return {e.key: leaf for e, leaf in zip(entries, tree_leaves(inner), strict=True) if e.beside_moments}
+def _counts(inner: Any, arrays: Sequence[StateArray]) -> Arrays:
+    return {e.key: leaf for e, leaf in zip(arrays, tree_leaves(inner), strict=True) if e.beside_moments}
 
 
 def _key(path: Path) -> str:

@@ -12,7 +12,7 @@ from jax.tree_util import PyTreeDef, register_dataclass, tree_flatten, tree_flat
 
 from frostline.jax._arrays import nbytes
 from frostline.jax._freezing.survey import survey
-from frostline.jax._uses.slots import keys_of
+from frostline.jax._uses.layout import keys_of
 from frostline.jax._uses.window import THROUGH
 
 Path = tuple[str, ...]
@@ -39,7 +39,7 @@ class Cohort:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class StateArray:
     """One array of a state.
 
     Attributes:
@@ -63,7 +63,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Chart:
+class StateLayout:
     """The arrays that a transformation keeps for a tree.
 
     They are found by calling its ``init``, because no rule on names would hold for all transformations.
@@ -88,15 +88,15 @@ class Chart:
         return jax.tree.structure(self._of_trainable)
 
     @cached_property
-    def entries(self) -> tuple[Entry, ...]:
+    def arrays(self) -> tuple[StateArray, ...]:
         """The arrays of the state for the trainable parameters, in the order of JAX."""
-        return self._entries(self._of_trainable)
+        return self._state_arrays(self._of_trainable)
 
     @cached_property
-    def whole(self) -> dict[Path, Entry]:
+    def whole(self) -> dict[Path, StateArray]:
         """The arrays of the state for all parameters, except those that several parameters share."""
-        found = self._entries(self._state(range(len(self.names))))
-        return {entry.path: entry for entry in found if entry.path in self._owners}
+        found = self._state_arrays(self._state(range(len(self.names))))
+        return {array.path: array for array in found if array.path in self._owners}
 
     @cached_property
     def shared(self) -> tuple[Path, ...]:
@@ -106,24 +106,24 @@ class Chart:
     @cached_property
     def has_counts(self) -> bool:
         """Whether the state has counts, by which cohorts differ."""
-        return any(entry.beside_moments for entry in self.whole.values())
+        return any(array.beside_moments for array in self.whole.values())
 
     @cached_property
     def _of_trainable(self) -> Any:
         return self._state(number for number, name in enumerate(self.names) if name in self.trainable)
 
-    def _entries(self, state: Any) -> tuple[Entry, ...]:
+    def _state_arrays(self, state: Any) -> tuple[StateArray, ...]:
         arrays = zip(paths_of(state), _texts_of(state), jax.tree.leaves(state), strict=True)
-        return tuple(self._entry(path, texts, shape) for path, texts, shape in arrays)
+        return tuple(self._state_array(path, texts, shape) for path, texts, shape in arrays)
 
-    def _entry(self, path: Path, texts: Path, shape: jax.ShapeDtypeStruct) -> Entry:
+    def _state_array(self, path: Path, texts: Path, shape: jax.ShapeDtypeStruct) -> StateArray:
         owner = self._owners.get(path)
         if owner is None:
-            return Entry(path, None, path[:-1] in self._nodes, ".".join(texts), shape)
+            return StateArray(path, None, path[:-1] in self._nodes, ".".join(texts), shape)
         of_param = self._paths[owner]
         start = _start(path, of_param)
         parts = (texts,) if start is None else (texts[:start], texts[start + len(of_param) :])
-        return Entry(path, owner, False, "/".join(".".join(part) for part in parts if part), shape)
+        return StateArray(path, owner, False, "/".join(".".join(part) for part in parts if part), shape)
 
     @cached_property
     def _nodes(self) -> frozenset[Path]:
@@ -168,16 +168,16 @@ class Chart:
         return jax.eval_shape(self.init, tree_unflatten(self.tree, some))
 
 
-def charts(init: Callable[[Any], Any]) -> Callable[[Any, tuple[str, ...], frozenset[str]], Chart]:
-    """A function from all parameters, their names and the trainable names to a chart; cached by structure."""
-    made = lru_cache(maxsize=64)(Chart)
+def state_layouts(init: Callable[[Any], Any]) -> Callable[[Any, tuple[str, ...], frozenset[str]], StateLayout]:
+    """A function from all parameters, their names and the trainable names to a layout; cached by structure."""
+    made = lru_cache(maxsize=64)(StateLayout)
 
-    def chart(params: Any, names: tuple[str, ...], trainable: frozenset[str]) -> Chart:
+    def layout(params: Any, names: tuple[str, ...], trainable: frozenset[str]) -> StateLayout:
         leaves, tree = tree_flatten(params)
         shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
         return made(init, tree, shapes, names, trainable)
 
-    return chart
+    return layout
 
 
 def paths_of(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[Path]:

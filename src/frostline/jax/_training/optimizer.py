@@ -23,10 +23,10 @@ from frostline.jax._training.cohorts import (
     moved,
     stepped,
 )
-from frostline.jax._training.moments import Chart, charts
+from frostline.jax._training.moments import StateLayout, state_layouts
 from frostline.jax._training.named_state import LOAD, SAVE, loaded, saved
 from frostline.jax._training.rates import rates, scaled
-from frostline.jax._training.updates import UPDATE, Places, places
+from frostline.jax._training.updates import UPDATE, ParamPlaces, places
 
 
 @final
@@ -59,9 +59,9 @@ class Optimizer(optax.GradientTransformationExtraArgs):
             ['b/0.trace', 'b/cohort', 'w/cohort']
         """
         _check_state(SAVE, state)
-        chart = self._follower.chart_of(places(params), params)
-        check_separate(chart, SAVE, "cannot save by name")
-        return saved(divided_state(state, chart), chart)
+        layout = self._follower.layout_of(places(params), params)
+        check_separate(layout, SAVE, "cannot save by name")
+        return saved(divided_state(state, layout), layout)
 
     def load(self, saved: Mapping[str, Any], params: Any) -> OptimizerState:
         """Loads a state that was saved by name, whatever was frozen then and is frozen now. Call it outside ``jit``.
@@ -190,11 +190,11 @@ def optimizer(
 
 @final
 class _Follower:
-    """The two functions of the transformation, with the cached charts and rates of `tx`."""
+    """The two functions of the transformation, with the cached state_layouts and rates of `tx`."""
 
     def __init__(self, tx: optax.GradientTransformation, rules: Sequence[Rule], moments: Moments) -> None:
         self._tx, self._moments = optax.with_extra_args_support(tx), moments
-        self._charts, self._rates = charts(self._tx.init), rates(rules)
+        self._layouts, self._rates = state_layouts(self._tx.init), rates(rules)
 
     def init(self, params: Any) -> OptimizerState:
         held = places(params)
@@ -212,30 +212,30 @@ class _Follower:
             return self._tx.update(gradients, before, trained, **extra)
 
         if len(state.cohorts) > 1:
-            updates, state = stepped(run, state, self.chart_of(held, params).entries, held.trained_names)
+            updates, state = stepped(run, state, self.layout_of(held, params).arrays, held.trained_names)
         else:
             updates, after = run(state.inner)
             state = replace(state, inner=after)
         return held.updates(scaled(updates, held.trained_names, self._rates(params)), grads), state
 
-    def follow(self, state: OptimizerState, held: Places, params: Any) -> OptimizerState:
+    def follow(self, state: OptimizerState, held: ParamPlaces, params: Any) -> OptimizerState:
         """The state for the present trainable set."""
-        chart = self.chart_of(held, params)
-        if state.names == held.trainable and jax.tree.structure(state.inner) == chart.structure:
+        layout = self.layout_of(held, params)
+        if state.names == held.trainable and jax.tree.structure(state.inner) == layout.structure:
             return state
-        return moved(state, self._tx.init(held.trained(params)), chart, held.trained_names, self._moments)
+        return moved(state, self._tx.init(held.trained(params)), layout, held.trained_names, self._moments)
 
     def loaded(self, state: Mapping[str, Any], params: Any) -> OptimizerState:
         held = places(params)
-        chart, trained = self.chart_of(held, params), held.trained(params)
-        check_separate(chart, LOAD, "cannot load by name")
+        layout, trained = self.layout_of(held, params), held.trained(params)
+        check_separate(layout, LOAD, "cannot load by name")
         arrays = dict(zip(held.names, jax.tree.leaves(held.all(params)), strict=True))
-        parts = loaded(state, chart, arrays)
-        return arranged(parts, self._tx.init(trained), chart, held.trained_names, self._moments)
+        parts = loaded(state, layout, arrays)
+        return arranged(parts, self._tx.init(trained), layout, held.trained_names, self._moments)
 
-    def chart_of(self, held: Places, params: Any) -> Chart:
-        """The chart of the state that `tx` keeps for a tree."""
-        return self._charts(held.all(params), held.names, held.trainable)
+    def layout_of(self, held: ParamPlaces, params: Any) -> StateLayout:
+        """The layout of the state that `tx` keeps for a tree."""
+        return self._layouts(held.all(params), held.names, held.trainable)
 
 
 def _checked(tx: Any) -> optax.GradientTransformation:
@@ -254,7 +254,7 @@ def _checked(tx: Any) -> optax.GradientTransformation:
     )
 
 
-def _check_trainable(held: Places, params: Any) -> None:
+def _check_trainable(held: ParamPlaces, params: Any) -> None:
     if not held.trainable:
         read = survey(params)
         expression = "optimizer(tx).init(params)"

@@ -15,7 +15,7 @@ from frostline._core.errors import BindError, StructureError
 from frostline._core.errors.base import counted, listed
 from frostline._core.rules import Rule, options_by_path
 from frostline.jax._freezing.survey import survey
-from frostline.jax._uses.slots import layout
+from frostline.jax._uses.layout import layout
 
 Rates = Mapping[str, float]
 

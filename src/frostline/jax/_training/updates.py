@@ -12,12 +12,12 @@ from jax.tree_util import PyTreeDef, register_pytree_node, tree_flatten, tree_un
 from frostline._core.errors import StructureError
 from frostline._core.errors.base import counted, listed
 from frostline.jax._arrays import is_param
-from frostline.jax._uses.slots import layout
+from frostline.jax._uses.layout import layout
 from frostline.jax._uses.window import is_window
 
 
 @final
-class Still:
+class NoUpdate:
     """The update of a frozen array: adding it returns the array itself.
 
     Zeros would change bytes: a negative zero plus zero is zero, and XLA flushes denormals when it adds. This is a
@@ -35,14 +35,14 @@ class Still:
     __radd__ = __add__
 
     def __repr__(self) -> str:
-        return "Still()"
+        return "NoUpdate()"
 
 
-register_pytree_node(Still, lambda _: ((), None), lambda *_: Still())
+register_pytree_node(NoUpdate, lambda _: ((), None), lambda *_: NoUpdate())
 
 
 @dataclass(frozen=True)
-class Places:
+class ParamPlaces:
     """The parameters of a tree by their places.
 
     Attributes:
@@ -99,7 +99,7 @@ class Places:
         return tree_unflatten(self.structure, [leaf if name in names else None for name, leaf in pairs])
 
 
-def places(params: Any) -> Places:
+def places(params: Any) -> ParamPlaces:
     """The places of the parameters of a tree.
 
     Only marks tie arrays here, not identity: inside ``jit`` identity is lost, and a state that was made outside would
@@ -117,7 +117,7 @@ def places(params: Any) -> Places:
     names |= trainable
     numbers = iter(range(len(arrays)))
     at_places = tuple(None if leaf is None else names.get(next(numbers)) for leaf in leaves)
-    return Places(structure, at_places, frozenset(trainable.values()))
+    return ParamPlaces(structure, at_places, frozenset(trainable.values()))
 
 
 def _is_hole(node: object) -> bool:
@@ -125,7 +125,7 @@ def _is_hole(node: object) -> bool:
 
 
 def _unmoved(grad: Any) -> Any:
-    return None if grad is None else Still()
+    return None if grad is None else NoUpdate()
 
 
 UPDATE = "optimizer(tx).update(grads, state, params)"

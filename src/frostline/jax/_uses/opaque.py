@@ -12,7 +12,7 @@ import jax
 
 from frostline._core.errors import LayerError
 from frostline.jax._arrays import described
-from frostline.jax._uses.slots import children
+from frostline.jax._uses.layout import children
 
 
 def check_transparent(layer: Any) -> None:

@@ -11,7 +11,7 @@ from frostline._core.errors import LayerError
 from frostline.jax._arrays import ARRAYS, described
 from frostline.jax._uses.mode import in_evaluation
 from frostline.jax._uses.opaque import check_transparent
-from frostline.jax._uses.window import THROUGH, Content, Window, inner_of, is_window, stopped, window_of
+from frostline.jax._uses.window import THROUGH, Window, WindowContent, inner_of, is_window, stopped, window_of
 
 
 @final
@@ -65,7 +65,7 @@ class Frozen(Window):
 
 
 @final
-class Use(Content):
+class FrozenContent(WindowContent):
     """A layer in which everything is frozen."""
 
     __slots__ = ("child",)
@@ -90,7 +90,7 @@ class Use(Content):
 
 def _made(layer: Any) -> Frozen:
     # JAX may put any object in the place of a child, so nothing is checked here.
-    use: Frozen = window_of(Frozen, Use(layer))
+    use: Frozen = window_of(Frozen, FrozenContent(layer))
     return use
 
 

@@ -15,7 +15,7 @@ from frostline._core.errors import LayerError
 from frostline.jax._arrays import described
 
 
-class Content(ABC):
+class WindowContent(ABC):
     """The content of a window.
 
     Attributes:
@@ -67,7 +67,7 @@ class Window:
 
     __slots__ = ("__weakref__", "_frostline")
 
-    _frostline: Content
+    _frostline: WindowContent
 
     # Libraries dispatch on the class of a layer, for example to find those that carry state.
     @property  # type: ignore[misc]
@@ -117,7 +117,7 @@ _CHANGES |= {"setdefault", "sort", "update"}
 _READ_ONLY = "{} would change a frozen tree in place, but a frozen tree is read-only: make another one, then freeze it."
 
 
-def window_of(kind: type[Window], content: Content) -> Any:
+def window_of(kind: type[Window], content: WindowContent) -> Any:
     """Makes a window of this kind."""
     window = object.__new__(kind)
     object.__setattr__(window, "_frostline", content)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 
-from frostline.jax._uses.slots import Keys, Slot
+from frostline.jax._uses.layout import Keys, LeafPlace
 
 
-def held(params: Iterable[Slot], is_still: Callable[[Slot], bool]) -> frozenset[Keys]:
+def held(params: Iterable[LeafPlace], is_still: Callable[[LeafPlace], bool]) -> frozenset[Keys]:
     """The keys of every module that has parameters, all of them frozen.
 
     Args:

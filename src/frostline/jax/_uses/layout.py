@@ -18,7 +18,7 @@ Keys = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class LeafPlace:
     """The place of a leaf in a tree.
 
     Attributes:
@@ -47,7 +47,7 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class TreeNode:
     """A node of a tree that is not a leaf: a module, or a container of modules.
 
     Attributes:
@@ -72,11 +72,11 @@ class Layout:
         nodes: in tree order, the root first.
     """
 
-    slots: tuple[Slot, ...]
-    nodes: tuple[Node, ...]
+    slots: tuple[LeafPlace, ...]
+    nodes: tuple[TreeNode, ...]
 
     @cached_property
-    def order(self) -> dict[Slot, int]:
+    def order(self) -> dict[LeafPlace, int]:
         """The number of each place."""
         return {slot: number for number, slot in enumerate(self.slots)}
 
@@ -93,7 +93,7 @@ def layout(tree: Any, structure: PyTreeDef) -> Layout:
     """
     found = _LAYOUTS.get(structure)
     if found is None:
-        walk = _Walk()
+        walk = _LayoutReader()
         walk.visit(tree, _Place((), (), pinned=False, scopes=()))
         found = Layout(tuple(walk.slots()), tuple(walk.nodes))
         _check_names(found.slots)
@@ -138,11 +138,11 @@ class _Place:
         return _Place(self.keys + key, (*self.owners, owner), self.pinned, self.scopes)
 
 
-class _Walk:
+class _LayoutReader:
     """One pass over a tree that numbers leaves as JAX does."""
 
     def __init__(self) -> None:
-        self.nodes: list[Node] = []
+        self.nodes: list[TreeNode] = []
         self.count = 0
         self.found: list[tuple[_Place, int | None]] = []
         self.tied: dict[str, str] = {}
@@ -158,7 +158,7 @@ class _Walk:
         elif is_window(node):
             self.visit(below[0][1], self._behind(node, place))
         else:
-            self.nodes.append(Node(place.keys, type(node), place.pinned, place.window))
+            self.nodes.append(TreeNode(place.keys, type(node), place.pinned, place.window))
             for path, child in below:
                 self.visit(child, place.below(keys_of(path), type(node)))
 
@@ -170,20 +170,20 @@ class _Walk:
         scopes = (*place.scopes, (len(place.keys), held.marks)) if held.marks else place.scopes
         return _Place(place.keys, place.owners, place.pinned or held.pins, scopes, type(window))
 
-    def slots(self) -> Iterator[Slot]:
+    def slots(self) -> Iterator[LeafPlace]:
         leaves = {".".join(place.keys): leaf for place, leaf in self.found if leaf is not None}
         for place, number in self.found:
             leaf = number if number is not None else leaves.get(self.tied.get(".".join(place.keys), ""))
             if leaf is not None:
-                yield Slot(place.keys, place.owners, place.pinned, _is_marked(place), leaf)
+                yield LeafPlace(place.keys, place.owners, place.pinned, _is_marked(place), leaf)
 
 
 def _is_marked(place: _Place) -> bool:
     return any(".".join(place.keys[depth:]) in marks for depth, marks in place.scopes)
 
 
-def _check_names(slots: Iterable[Slot]) -> None:
-    seen: dict[str, Slot] = {}
+def _check_names(slots: Iterable[LeafPlace]) -> None:
+    seen: dict[str, LeafPlace] = {}
     for slot in slots:
         other = seen.setdefault(slot.name, slot)
         if other is not slot:
