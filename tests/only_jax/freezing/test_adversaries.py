@@ -14,7 +14,7 @@ from jax import Array
 
 import frostline.jax as fj
 from frostline import LayerError, MovedError
-from frostline.jax._uses import slots as _slots
+from frostline.jax._uses import layout as _layout
 from only_jax.trees import chain, contents, loss
 
 
@@ -226,11 +226,11 @@ def test_an_error_of_jax_does_not_list_a_whole_model() -> None:
 
 
 def test_layouts_of_large_trees_are_not_kept_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_slots, "_LAYOUTS", {})
-    monkeypatch.setattr(_slots, "_MOST_SLOTS", 10)
+    monkeypatch.setattr(_layout, "_LAYOUTS", {})
+    monkeypatch.setattr(_layout, "_MOST_SLOTS", 10)
     for count in range(5, 9):
         assert len(fj.trainable([one() for _ in range(count)])) == count
-        assert sum(len(layout.slots) for layout in _slots._LAYOUTS.values()) < 20
+        assert sum(len(layout.slots) for layout in _layout._LAYOUTS.values()) < 20
 
 
 def test_a_whole_model_still_trains() -> None:
