@@ -261,7 +261,7 @@ class TestRefused:
         with pytest.raises(ScheduleError) as caught:
             fj.Driver("lisa.toml")
         assert str(caught.value) == (
-            "Driver(str, ...) got 'lisa.toml', which is no schedule and no policy.\n"
+            "Driver(str, ...) is handed 'lisa.toml', which is no schedule and no policy.\n"
             "Write, for example: Driver(LinearProbe(['head'], steps=500), ...)."
         )
 
