@@ -109,7 +109,7 @@ class JaxTrainee(Trainee):
         """Bytes of the part that trains, and of the frozen part."""
         if self.driver is None:
             return nbytes(self.state), 0
-        return nbytes(self.state.inner), nbytes(self.state.shelf)
+        return nbytes(self.state.inner), nbytes(self.state.parked)
 
     def _asked(self, batch: Array) -> tuple[int, float]:
         """Temporary bytes and FLOPs of a compiled step in which the same trains, and did before."""

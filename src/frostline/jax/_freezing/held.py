@@ -1,19 +1,19 @@
-"""Which modules are frozen whole."""
+"""Held modules: those in which every parameter is frozen."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 
-from frostline.jax._uses.slots import Keys, Slot
+from frostline.jax._uses.layout import Keys, LeafPlace
 
 
-def held(params: Iterable[Slot], is_still: Callable[[Slot], bool]) -> frozenset[Keys]:
-    """The keys of every module all of whose parameters are frozen, and that has one.
+def held(params: Iterable[LeafPlace], is_still: Callable[[LeafPlace], bool]) -> frozenset[Keys]:
+    """The keys of every module that has parameters, all of them frozen.
 
     Args:
-        params: the slots of the parameters.
-        is_still: whether a slot is frozen.
+        params: the places of the parameters.
+        is_still: whether the parameter at a place is frozen.
     """
     still: set[Keys] = set()
     moving: set[Keys] = set()
@@ -23,5 +23,5 @@ def held(params: Iterable[Slot], is_still: Callable[[Slot], bool]) -> frozenset[
 
 
 def is_below(keys: Keys, modules: AbstractSet[Keys]) -> bool:
-    """Whether something lies below one of the modules: what has no parameters goes with the module around it."""
+    """Whether a place is below one of the modules. A layer without parameters is held with the module around it."""
     return any(keys[:depth] in modules for depth in range(len(keys)))

@@ -1,4 +1,4 @@
-"""The state of an optimizer in a delta: arrays by name, and which of them are keys of random numbers."""
+"""The state of an optimizer in a delta: arrays by name, and which of them are random keys."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def written_state(
     """The state as JSON, and its arrays.
 
     Raises:
-        DeltaError: there is an optimizer or a state, but not both, or the optimizer is none of ``optimizer(tx)``.
+        DeltaError: there is an optimizer or a state, but not both, or it was not made by ``optimizer(tx)``.
     """
     if optimizer is None and state is None:
         return None, {}
     _check_optimizer("save_delta", "optimizer={}, state=state", optimizer)
     assert optimizer is not None, "it is an optimizer"
     if state is None:
-        problem = "is told of an optimizer, and is given no state."
-        fix = "Hand over both: save_delta(file, tree, optimizer=tx, state=state)."
+        problem = "got an optimizer, but no state."
+        fix = "Pass both: save_delta(file, tree, optimizer=tx, state=state)."
         raise DeltaError("save_delta(file, tree, optimizer=tx)", problem, (), fix)
     arrays = {f"{OPTIMIZER}{name}": array for name, array in optimizer.save(state, tree).items()}
     keys = {name: str(jax.random.key_impl(array)) for name, array in arrays.items() if is_key(array)}
@@ -51,7 +51,7 @@ def read_state(
     _check_optimizer("load_delta", "optimizer={}", optimizer)
     if delta.said.optimizer is None:
         fix = "Load without it, load_delta(file, tree), or save it: save_delta(file, tree, optimizer=tx, state=state)."
-        raise DeltaError(expression, "holds no state of an optimizer.", (), fix)
+        raise DeltaError(expression, "holds no optimizer state.", (), fix)
     try:
         return optimizer.load(dict(_arrays(delta, contents)), tree)
     except BindError as error:
@@ -68,7 +68,7 @@ def read_state(
 def _arrays(delta: DeltaFile, contents: Mapping[str, bytearray]) -> list[tuple[str, Any]]:
     keys = document.fields(delta.said.optimizer, _KIND, ("keys",))["keys"]
     if not isinstance(keys, dict) or not keys.keys() <= delta.of_optimizer.keys():
-        raise ValueError("its keys of random numbers are none")
+        raise ValueError("it has no list of its random keys")
     weak = frozenset(delta.said.weak)
     found = {n: free(each, contents[n], weak=n in weak) for n, each in delta.of_optimizer.items()}
     found |= {name: jax.random.wrap_key_data(found[name], impl=impl) for name, impl in keys.items()}
@@ -79,7 +79,7 @@ def _check_optimizer(verb: str, arguments: str, optimizer: object) -> None:
     if not isinstance(optimizer, Optimizer):
         raise DeltaError(
             f"{verb}(file, tree, {arguments.format('tx')})",
-            f"takes what optimizer(tx) returns, and this is {described(optimizer)}: it knows no names.",
+            f"takes the result of optimizer(tx), but got {described(optimizer)}, which knows no names.",
             (),
-            "Wrap it where it is made, and make its state with it: tx = optimizer(tx); state = tx.init(tree).",
+            "Wrap it, and make the state with the wrapped one: tx = optimizer(tx); state = tx.init(tree).",
         )

@@ -1,4 +1,4 @@
-"""Where the leaves of a tree are: names, classes around them, and what the marks in the tree say of them."""
+"""The layout of a tree: the name of each leaf, the classes around it, and whether it is frozen."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Keys = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
-    """One place for a leaf in a tree.
+class LeafPlace:
+    """The place of a leaf in a tree.
 
     Attributes:
         keys: the keys that lead there.
         owners: the classes of the nodes around it, the root first.
         pinned: whether it is inside a ``Frozen``.
-        marked: whether a mark in the tree says that it is frozen.
-        leaf: the number of its leaf; the same as another slot's where the two are tied by a mark.
+        marked: whether a mark freezes it.
+        leaf: the number of its leaf; two places that a mark ties have the same number.
     """
 
     keys: Keys
@@ -37,7 +37,7 @@ class Slot:
 
     @property
     def name(self) -> str:
-        """Its dotted name."""
+        """The dotted name."""
         return ".".join(self.keys)
 
     @property
@@ -47,14 +47,14 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
-    """One node of a tree that is no leaf: a module, or a container of them.
+class TreeNode:
+    """A node of a tree that is not a leaf: a module, or a container of modules.
 
     Attributes:
         keys: the keys that lead there.
         owner: its class.
         pinned: whether it is inside a ``Frozen``.
-        window: the class of the window that holds it, if one does.
+        window: the class of the window around it, if there is one.
     """
 
     keys: Keys
@@ -65,19 +65,19 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The slots and nodes of all trees of one structure; equal to itself only, as it is made once.
+    """The places and nodes of all trees of one structure. Each layout is made once, and equals only itself.
 
     Attributes:
-        slots: in tree order; a slot that is tied by a mark stands where its name is.
+        slots: in tree order; a tied place comes where its name is.
         nodes: in tree order, the root first.
     """
 
-    slots: tuple[Slot, ...]
-    nodes: tuple[Node, ...]
+    slots: tuple[LeafPlace, ...]
+    nodes: tuple[TreeNode, ...]
 
     @cached_property
-    def order(self) -> dict[Slot, int]:
-        """The number of each slot."""
+    def order(self) -> dict[LeafPlace, int]:
+        """The number of each place."""
         return {slot: number for number, slot in enumerate(self.slots)}
 
 
@@ -93,7 +93,7 @@ def layout(tree: Any, structure: PyTreeDef) -> Layout:
     """
     found = _LAYOUTS.get(structure)
     if found is None:
-        walk = _Walk()
+        walk = _LayoutReader()
         walk.visit(tree, _Place((), (), pinned=False, scopes=()))
         found = Layout(tuple(walk.slots()), tuple(walk.nodes))
         _check_names(found.slots)
@@ -104,7 +104,7 @@ def layout(tree: Any, structure: PyTreeDef) -> Layout:
 
 
 def keys_of(path: Iterable[Any]) -> Keys:
-    """The keys of a path of JAX, as a name has them."""
+    """The keys of a JAX path as they appear in a name; windows add none."""
     return tuple(_text(key) for key in path if key != THROUGH)
 
 
@@ -131,18 +131,18 @@ class _Place:
     keys: Keys
     owners: tuple[type, ...]
     pinned: bool
-    scopes: tuple[tuple[int, frozenset[str]], ...]  # the marks around it, and how many keys lead to each
-    window: type | None = None  # the class of the window that it is the child of
+    scopes: tuple[tuple[int, frozenset[str]], ...]  # for each marked tree around it: its depth and its marks
+    window: type | None = None  # the class of the window whose child it is
 
     def below(self, key: Keys, owner: type) -> _Place:
         return _Place(self.keys + key, (*self.owners, owner), self.pinned, self.scopes)
 
 
-class _Walk:
-    """One pass over a tree, leaves numbered as JAX numbers them."""
+class _LayoutReader:
+    """One pass over a tree that numbers leaves as JAX does."""
 
     def __init__(self) -> None:
-        self.nodes: list[Node] = []
+        self.nodes: list[TreeNode] = []
         self.count = 0
         self.found: list[tuple[_Place, int | None]] = []
         self.tied: dict[str, str] = {}
@@ -158,7 +158,7 @@ class _Walk:
         elif is_window(node):
             self.visit(below[0][1], self._behind(node, place))
         else:
-            self.nodes.append(Node(place.keys, type(node), place.pinned, place.window))
+            self.nodes.append(TreeNode(place.keys, type(node), place.pinned, place.window))
             for path, child in below:
                 self.visit(child, place.below(keys_of(path), type(node)))
 
@@ -170,20 +170,20 @@ class _Walk:
         scopes = (*place.scopes, (len(place.keys), held.marks)) if held.marks else place.scopes
         return _Place(place.keys, place.owners, place.pinned or held.pins, scopes, type(window))
 
-    def slots(self) -> Iterator[Slot]:
+    def slots(self) -> Iterator[LeafPlace]:
         leaves = {".".join(place.keys): leaf for place, leaf in self.found if leaf is not None}
         for place, number in self.found:
             leaf = number if number is not None else leaves.get(self.tied.get(".".join(place.keys), ""))
             if leaf is not None:
-                yield Slot(place.keys, place.owners, place.pinned, _is_marked(place), leaf)
+                yield LeafPlace(place.keys, place.owners, place.pinned, _is_marked(place), leaf)
 
 
 def _is_marked(place: _Place) -> bool:
     return any(".".join(place.keys[depth:]) in marks for depth, marks in place.scopes)
 
 
-def _check_names(slots: Iterable[Slot]) -> None:
-    seen: dict[str, Slot] = {}
+def _check_names(slots: Iterable[LeafPlace]) -> None:
+    seen: dict[str, LeafPlace] = {}
     for slot in slots:
         other = seen.setdefault(slot.name, slot)
         if other is not slot:
