@@ -39,9 +39,11 @@ class Cut:
         return model.train(), tuple(x.repeat(self.times, *[1] * (x.dim() - 1)) for x in example)
 
 
+_RESNET, _DENSENET = ("layer4", "fc"), ("features.norm", "classifier")
+
 CUTS = {
-    "resnet18": Cut("ResNet-18, last stage trained", "resnet18", ("layer4", "fc")),
-    "resnet50": Cut("ResNet-50, last stage trained", "resnet50", ("layer4", "fc")),
+    "resnet18": Cut("ResNet-18, last stage trained", "resnet18", _RESNET),
+    "resnet50": Cut("ResNet-50, last stage trained", "resnet50", _RESNET),
     "mobilenet_v3": Cut(
         "MobileNetV3, last four blocks trained",
         "mobilenet_v3",
@@ -49,10 +51,7 @@ CUTS = {
         ("features[5:]", "classifier"),
     ),
     "densenet": Cut(
-        "DenseNet-121, last block trained",
-        "densenet",
-        ("features.dense4", "features.norm", "classifier"),
-        ("features.dense2", "features.norm", "classifier"),
+        "DenseNet-121, last block trained", "densenet", ("features.dense4", *_DENSENET), ("features.dense2", *_DENSENET)
     ),
     "unet": Cut("U-Net, way up trained", "unet", ("widen", "up", "head")),
     "vit": Cut(
