@@ -9,9 +9,9 @@ from torch import nn
 
 from frostline._core.errors import ModeError, PinnedError
 from frostline._core.plan import Change, Plan
+from frostline.torch._freezing.held_modules import settle
 from frostline.torch._freezing.selection import Choice, select, written
 from frostline.torch._freezing.survey import Survey, survey
-from frostline.torch._freezing.whole import settle
 from frostline.torch._holding.claims import Claim, Site, add, latest, withdraw, withdraw_owner
 from frostline.torch._holding.lbfgs import keep_lbfgs_to_trainable
 from frostline.torch._holding.mode import is_held

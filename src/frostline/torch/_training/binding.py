@@ -14,12 +14,12 @@ from torch.optim import LBFGS, Optimizer
 from frostline._core.errors import BindError, UnsupportedError
 from frostline._core.rules import Rule
 from frostline.schedules.arguments import closest
+from frostline.torch._freezing.held_modules import FOLLOWERS
 from frostline.torch._freezing.selection import Choice, select
 from frostline.torch._freezing.survey import Survey, survey
-from frostline.torch._freezing.whole import FOLLOWERS
 from frostline.torch._training.groups import assigned
-from frostline.torch._training.moments import Moments, Shelf, State
-from frostline.torch._training.named_state import check_fits, loaded, saved
+from frostline.torch._training.moments import Moments, ParkedMoments, State
+from frostline.torch._training.named_state import check_fits, load, saved
 from frostline.torch._training.rates import Rates
 
 
@@ -32,10 +32,10 @@ class Binding:
     """
 
     def __init__(
-        self, optimizer: Optimizer, read: Survey, names: tuple[str, ...], groups: dict[str, int], shelf: Shelf
+        self, optimizer: Optimizer, read: Survey, names: tuple[str, ...], groups: dict[str, int], parked: ParkedMoments
     ) -> None:
         self.optimizer, self.names = optimizer, names
-        self._groups, self._shelf = groups, shelf
+        self._groups, self._parked = groups, parked
         self._root, self._inside = read.root, _inside(read)
         self._sites = {path: read.sites[path][0] for path in names}
         self._owned: dict[str, torch.Tensor] = {path: read.parameters[path] for path in names}
@@ -101,7 +101,7 @@ class Binding:
         """
         self.sync()
         self._check_groups("binding.state_dict()")
-        return saved(self.optimizer, self._owned, self._groups, self._shelf)
+        return saved(self.optimizer, self._owned, self._groups, self._parked)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over a state that was saved by name, whatever was frozen then and is frozen now.
@@ -114,7 +114,7 @@ class Binding:
         """
         self.sync()
         check_fits(self.optimizer, self._owned, self._groups, state)
-        loaded(self.optimizer, self._owned, self._shelf, state)
+        load(self.optimizer, self._owned, self._parked, state)
 
     def __repr__(self) -> str:
         inside = sum(trains for _, trains in self._known)
@@ -147,7 +147,7 @@ class Binding:
         for path in self.names:
             if path in read.sites and self._sites[path] not in read.sites[path]:
                 self._sites[path], self._owned[path] = read.sites[path][0], read.parameters[path]
-                self._shelf.take(path)
+                self._parked.take(path)
         kept = {id(tensor) for tensor in self._owned.values()}
         for tensor in before.values():
             if id(tensor) not in kept:
@@ -171,7 +171,7 @@ class Binding:
     def _begin_step(self) -> None:
         self.sync()
         self._check_groups("optimizer.step()")
-        self._shelf.begin_step()
+        self._parked.begin_step()
         self._rates.lend(self.optimizer, self._owned)
 
     def _present(self) -> dict[str, torch.Tensor | None]:
@@ -189,10 +189,10 @@ class Binding:
         if tensor is not None and tensor.shape != self._owned[path].shape:
             # Moments of another shape are of no use.
             state = None
-            self._shelf.take(path)
+            self._parked.take(path)
         if tensor is None or not tensor.requires_grad:
-            self._shelf.put(path, state)
-        elif kept := state or self._shelf.take(path):
+            self._parked.park(path, state)
+        elif kept := state or self._parked.take(path):
             self.optimizer.state[tensor] = kept
         if tensor is not None:
             self._owned[path] = tensor
@@ -247,13 +247,13 @@ def bind(
             "binds an optimizer that keeps one history for all parameters.",
             "Leave it unbound: frozen parameters are left out of its steps, and its history is dropped when they are.",
         )
-    shelf = Shelf(moments)
+    parked = ParkedMoments(moments)
     read = survey(model)
     chosen = select(selectors, read, expect=None, allow_empty=False)
     pinned = {param.path for param in read.inventory.params if param.pinned}
     names = tuple(path for path in read.parameters if path in chosen - pinned)
     _check_free(optimizer, read, names)
-    binding = Binding(optimizer, read, names, assigned(optimizer, read, names, rules), shelf)
+    binding = Binding(optimizer, read, names, assigned(optimizer, read, names, rules), parked)
     binding.sync()
     return binding
 

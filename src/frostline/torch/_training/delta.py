@@ -22,7 +22,7 @@ from frostline.torch._freezing.division import Division, divided
 from frostline.torch._freezing.freezing import follow, plan_of
 from frostline.torch._freezing.survey import Survey, is_trained, survey
 from frostline.torch._tensors import bytes_of, dtype_name
-from frostline.torch._training import state_text as _state_text
+from frostline.torch._training import delta_state as _delta_state
 from frostline.torch._training.binding import Binding
 from frostline.torch._training.named_state import check_fits
 
@@ -242,7 +242,7 @@ def _optimizer_parts(optimizer: Binding | None) -> tuple[object, dict[str, torch
     if optimizer is None:
         return None, {}
     _check_binding("save_delta", optimizer)
-    return _state_text.written(optimizer.state_dict())
+    return _delta_state.written(optimizer.state_dict())
 
 
 def _check_binding(verb: str, optimizer: object) -> None:
@@ -263,7 +263,7 @@ def _state(expression: str, delta: DeltaFile, contents: Mapping[str, bytearray],
         raise DeltaError(expression, "holds no state of an optimizer.", (), fix)
     try:
         tensors = {path: _moment(tensor, contents[path]) for path, tensor in delta.of_optimizer.items()}
-        state = _state_text.read(delta.said.optimizer, tensors)
+        state = _delta_state.read(delta.said.optimizer, tensors)
         check_fits(optimizer.optimizer, optimizer._owned, optimizer._groups, state)
     except BindError as error:
         problem = f"holds the state of another optimizer: this one {error.problem}"

@@ -10,7 +10,7 @@ import torch
 from torch.optim import Optimizer
 
 from frostline._core.errors import BindError
-from frostline.torch._training.moments import Shelf, State
+from frostline.torch._training.moments import ParkedMoments, State
 
 FORMAT, VERSION = "frostline.optimizer", 1
 
@@ -19,7 +19,7 @@ _SAVE = "Save it with binding.state_dict(), from a binding of the same model wit
 
 
 def saved(
-    optimizer: Optimizer, owned: Mapping[str, torch.Tensor], groups: Mapping[str, int], shelf: Shelf
+    optimizer: Optimizer, owned: Mapping[str, torch.Tensor], groups: Mapping[str, int], parked: ParkedMoments
 ) -> dict[str, Any]:
     """The state by name; tensors are those of the optimizer, not copies, as in PyTorch."""
     moments = {path: dict(optimizer.state[tensor]) for path, tensor in owned.items() if optimizer.state.get(tensor)}
@@ -31,7 +31,7 @@ def saved(
         "groups": options,
         "group_of": dict(groups),
         "shapes": {path: tuple(tensor.shape) for path, tensor in owned.items()},
-        "state": moments | {path: dict(state) for path, state in shelf.states.items()},
+        "state": moments | {path: dict(state) for path, state in parked.states.items()},
     }
 
 
@@ -65,19 +65,21 @@ def check_fits(optimizer: Optimizer, owned: Mapping[str, torch.Tensor], groups: 
     _check_shapes(owned, state)
 
 
-def loaded(optimizer: Optimizer, owned: Mapping[str, torch.Tensor], shelf: Shelf, state: dict[str, Any]) -> None:
+def loaded(
+    optimizer: Optimizer, owned: Mapping[str, torch.Tensor], parked: ParkedMoments, state: dict[str, Any]
+) -> None:
     """Takes over a state that fits, in place."""
     for group, options in zip(optimizer.param_groups, state["groups"], strict=True):
         # A rate may be a tensor, and schedulers write into it.
         group.update(deepcopy(options))
-    shelf.clear()
+    parked.clear()
     inside = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for path, tensor in owned.items():
         optimizer.state.pop(tensor, None)
         options = state["groups"][state["group_of"][path]]
         moments = _like(tensor, state["state"].get(path, {}), counts=any(map(options.get, _COUNTS_ON_DEVICE)))
         if id(tensor) not in inside:
-            shelf.lay(path, moments)
+            parked.park_loaded(path, moments)
         elif moments:
             optimizer.state[tensor] = moments
 
