@@ -25,11 +25,11 @@ class ParkedMoments:
         if moments not in get_args(Moments):
             raise BindError(
                 f"bind(optimizer, model, moments={moments!r})",
-                "names none of the 3 things that can be done with the moments of what is frozen.",
+                "is not one of the 3 ways to treat the moments of frozen parameters:",
                 (
                     '"keep"     they stay as they are',
-                    '"cpu"      they go to the main memory',
-                    '"release"  they are gone, and start anew',
+                    '"cpu"      they go to main memory',
+                    '"release"  they are dropped, and start anew',
                 ),
                 'Write moments="keep", or leave it out.',
             )
