@@ -16,6 +16,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def first_line(error: Exception) -> str:
+    """The class of somebody else's error, and the first line of its text."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 class FrostlineError(Exception):
     """What all errors of frostline have in common: the arguments are the lines of the text, or the data behind it."""
 
