@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from frostline._core.errors import MovedError
+from frostline._core.movement import MovedError
 from frostline.torch._holding.kept import LARGE, Held, Kept, late_write
 
 Trusted = set[str]
