@@ -18,7 +18,7 @@ import frostline.torch as ft
 from benchmarks.lines.cuts import CUTS
 from benchmarks.lines.outcome import EPOCHS, PLAIN, STEPS, Cached, Found, Runtime, Runtimes
 from benchmarks.timing import Ratio
-from frostline import LineError
+from frostline.errors import LineError
 from frostline.torch import FrostLine, frostline
 
 

@@ -13,7 +13,7 @@ from typing import final
 
 import numpy as np
 
-from frostline._core.errors import MovedError
+from frostline._core.movement import MovedError
 from frostline.demo.data import NEW, Split, one_of_each, split
 from frostline.demo.learner import Framework, Learner
 from frostline.demo.outcome import WAYS, Outcome, Result, Settings, Way

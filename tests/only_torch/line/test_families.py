@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import frostline.torch as ft
-from frostline import LineError
+from frostline.errors import LineError
 from frostline.torch._line.line import frostline
 from only_torch.line.lined import both_ways, crossing, outputs
 
