@@ -1,4 +1,4 @@
-"""Bytes: what a step saves for backward, and what it takes at its peak. Both are counted, not sampled."""
+"""Bytes that a step saves for backward, and bytes at its peak. Both are counted, not sampled."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
-
-from benchmarks.ways import WAYS, made
 
 
 def saved_bytes(model: nn.Module, forward: Callable[[], object]) -> int:
@@ -66,12 +64,3 @@ def peak_of(run: Callable[[], object]) -> int:
     with allocations() as ledger:
         run()
     return ledger.peak
-
-
-def freezing_bytes(name: str, way: str) -> Ledger:
-    """What freezing takes by itself."""
-    model, _ = made(name)
-    with allocations() as ledger:
-        kept = WAYS[way](model)
-    del kept
-    return ledger

@@ -17,7 +17,7 @@ import frostline.jax as fj
 import frostline.torch as ft
 from conformance import plain_net
 from conformance.bench_torch import bench as torch_bench
-from frostline import DeltaError
+from frostline.errors import DeltaError
 
 DTYPES = {
     "bfloat16": (torch.bfloat16, jnp.bfloat16),
@@ -173,7 +173,7 @@ def test_the_state_of_an_optimizer_stays_at_home() -> None:
     fj.save_delta("b", tree, optimizer=tx, state=tx.init(tree))
     with pytest.raises(DeltaError, match=r"its format is 'frostline\.optimizer', not 'frostline\.optax'"):
         fj.load_delta("a", tree, optimizer=tx)
-    with pytest.raises(DeltaError, match="it is no state of an optimizer of PyTorch"):
+    with pytest.raises(DeltaError, match="it is not the state of an optimizer of PyTorch"):
         ft.load_delta("b", model, optimizer=binding)
     # Without it they load.
     assert raw_of_tree(fj.load_delta("a", tree).tree) == raw(model)

@@ -16,8 +16,9 @@ import torch
 import frostline.jax as fj
 import frostline.torch as ft
 from conformance.twins import Twins, numbers
-from frostline import CacheError, LineError, NothingTrainableError
+from frostline import NothingTrainableError
 from frostline.cli import main
+from frostline.errors import CacheError, LineError
 
 # What crosses the line, shape and bytes of a sample in float32, and operations below it a sample.
 #

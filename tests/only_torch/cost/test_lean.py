@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import frostline
 import frostline.torch as ft
 from frostline.torch._autograd import saved as _saved
-from frostline.torch._holding.patch import patches
+from frostline.torch._holding.forward import patches
 from frostline.torch._lean import slim as _slim
 from frostline.torch._lean.checkpointed import CheckpointedForward
 from frostline.torch._lean.folding import shadows
@@ -185,9 +185,9 @@ def test_a_part_is_lean() -> None:
 def test_a_budget_that_cannot_be_met_is_said_as_by_a_step() -> None:
     model, example = frozen("vit", "middle")
     ft.lean(model, memory_budget=1000)
-    with pytest.raises(frostline.BudgetError) as said:
+    with pytest.raises(frostline.errors.BudgetError) as said:
         ft.cost(model, *example)
-    with pytest.raises(frostline.BudgetError) as shown:
+    with pytest.raises(frostline.errors.BudgetError) as shown:
         model(*example)
     assert str(said.value) == str(shown.value)
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import frostline.torch as ft
-from frostline import FrostlineError, LineError, UntraceableError
+from frostline import FrostlineError
+from frostline.errors import LineError, UntraceableError
 from frostline.torch._line.line import frostline
 from only_torch.bits import contents, moved
 from only_torch.line.lined import Net, small

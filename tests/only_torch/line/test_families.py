@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import frostline.torch as ft
-from frostline import LineError
+from frostline.errors import LineError
 from frostline.torch._line.line import frostline
 from only_torch.line.lined import both_ways, crossing, outputs
 

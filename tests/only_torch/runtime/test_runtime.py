@@ -12,7 +12,7 @@ from benchmarks.zoo import ZOO
 from torch import Tensor, nn
 
 import frostline.torch as ft
-from frostline import RuntimeChoiceError
+from frostline.errors import RuntimeChoiceError
 from frostline.torch import frostline
 from frostline.torch._runtime import candidates, int8
 from frostline.torch._runtime.benchmark import off

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 import frostline.torch as ft
-from frostline import BindError, DeltaError, Rule, schedules
+from frostline import Rule, schedules
+from frostline.errors import BindError, DeltaError
 
 
 def net() -> nn.Sequential:
@@ -243,7 +244,7 @@ class TestWords:
         with pytest.raises(BindError) as raised:
             binding.scale({"0.wieght": 0.5})
         assert str(raised.value).splitlines() == [
-            "binding.scale(factors) names 1 of 1 paths that are none of the 2 bound ones:",
+            "binding.scale(factors) names 1 of 1 paths that are not among the 2 bound ones:",
             "  0.wieght",
             "Write one of binding.names: ['0.weight'].",
         ]
