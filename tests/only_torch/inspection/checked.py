@@ -1,4 +1,4 @@
-"""What provokes each kind of finding, with its whole text; and models of which there is nothing to say."""
+"""What provokes each kind of finding, with its whole text, and models without a finding."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Reports, checks and proofs of what is frozen."""
+"""Reports, checks and proofs of the frozen set."""

@@ -1,4 +1,4 @@
-"""Why something frozen moved: the likeliest cause, from what can still be seen."""
+"""The likeliest cause of a movement, from what can still be seen."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from frostline.torch._wrappers import unwrapped
 
 @dataclass(frozen=True)
 class Witness:
-    """What the guard remembers of one tensor."""
+    """The bytes, or a digest of them, that a tensor had when it was first read."""
 
     kind: str
     mark: Mark
@@ -83,8 +83,8 @@ def guard(model: nn.Module, *, copy: bool = False) -> Iterator[Guard]:
     Args:
         model: the model.
         copy: whether to keep a copy of what is watched, so that a report of a large tensor can
-            show the first value that differs. Otherwise 16 bytes a MiB are kept, and tensors of
-            up to 4 KiB whole.
+            show the first value that differs. Otherwise 16 bytes a MiB are kept, and all of a
+            tensor of up to 4 KiB.
 
     Raises:
         MovedError: on exit, when something moved: which, where, and the likely cause. An

@@ -18,7 +18,7 @@ _WITH_STATISTICS = (nn.modules.batchnorm._NormBase, nn.utils.parametrizations._S
 
 
 def nothing_trainable(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """Every parameter is frozen: training will do nothing, or backward will raise."""
+    """Finds that every parameter is frozen: training will do nothing, or backward will raise."""
     if read.parameters and not plan_of(read).trainable & read.parameters.keys():
         yield Finding(
             "nothing-trainable",
@@ -30,7 +30,7 @@ def nothing_trainable(model: nn.Module, read: Survey) -> Iterator[Finding]:
 
 
 def wrapped(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """A data-parallel wrapper was made when other parameters were trainable than now."""
+    """Finds data-parallel wrappers that were made when other parameters were trainable than now."""
     trainable = plan_of(read).trainable
     for _, wrapper in wrappers(model):
         inside, known = set(map(id, wrapper.parameters())), _noted_as_trainable(wrapper)
@@ -68,7 +68,7 @@ def _noted_as_trainable(wrapper: nn.Module) -> set[int]:
 
 
 def moving_statistics(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """A normalisation is frozen in part or by hand, and its statistics still move."""
+    """Finds normalisations that are frozen in part or by hand, and whose statistics still move."""
     for path, module in read.modules.items():
         if id(module) in read.pinned or is_held(module) or not isinstance(module, _WITH_STATISTICS):
             continue
@@ -95,7 +95,7 @@ def _affine(path: str, module: nn.Module, read: Survey) -> list[nn.Parameter]:
 
 
 def mode_by_hand(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """A held module was put in training mode behind its back."""
+    """Finds held modules whose training flag somebody set."""
     for path, module in read.modules.items():
         if "train" in vars(module) and is_held(module) and module.training:
             yield Finding(
@@ -108,7 +108,7 @@ def mode_by_hand(model: nn.Module, read: Survey) -> Iterator[Finding]:
 
 
 def stale_gradients(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """A frozen parameter still has a gradient."""
+    """Finds frozen parameters that still have a gradient."""
     frozen = plan_of(read).frozen
     paths = [p for p, t in read.parameters.items() if p in frozen and t.grad is not None]
     if paths:
@@ -122,7 +122,7 @@ def stale_gradients(model: nn.Module, read: Survey) -> Iterator[Finding]:
 
 
 def flags_that_do_nothing(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """``requires_grad`` was set on a module, or misspelt on a parameter."""
+    """Finds a ``requires_grad`` that was set on a module, or misspelt on a parameter."""
     on_modules = [p for p, m in read.modules.items() if "requires_grad" in vars(m)]
     if on_modules:
         yield Finding(

@@ -15,7 +15,7 @@ from frostline.torch._training.moments import state_bytes
 
 
 def unowned(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Finding]:
-    """No optimizer has a trainable parameter."""
+    """Finds trainable parameters that no optimizer has."""
     owned = {id(p) for p in _owned(optimizers)}
     trainable = plan_of(read).trainable
     paths = [p for p, t in read.parameters.items() if p in trainable and id(t) not in owned]
@@ -30,7 +30,7 @@ def unowned(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Finding]:
 
 
 def owned_twice(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Finding]:
-    """A parameter is in two groups or in two optimizers."""
+    """Finds parameters in two groups or in two optimizers."""
     times = Counter(id(p) for p in _owned(optimizers))
     paths = [path for path, tensor in read.parameters.items() if times[id(tensor)] > 1]
     if paths:
@@ -44,7 +44,7 @@ def owned_twice(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Findi
 
 
 def foreign(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Finding]:
-    """An optimizer has parameters that the model does not have, or no longer has."""
+    """Finds optimizers with parameters that the model does not have, or no longer has."""
     known = {id(p) for module in read.modules.values() for p in module._parameters.values()}
     shapes = [tuple(p.shape) for p in _owned(optimizers) if id(p) not in known]
     if shapes:
@@ -60,7 +60,7 @@ def foreign(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Finding]:
 
 
 def leftover_state(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Finding]:
-    """An optimizer keeps moments for frozen parameters."""
+    """Finds moments that optimizers keep for frozen parameters."""
     frozen = plan_of(read).frozen
     sizes = [
         (path, state_bytes(optimizer, tensor))
@@ -79,7 +79,7 @@ def leftover_state(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Fi
 
 
 def idle(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Finding]:
-    """All parameters of an optimizer are frozen."""
+    """Finds optimizers all of whose parameters are frozen."""
     for optimizer in optimizers:
         if not any(p.requires_grad for p in _owned([optimizer])):
             yield Finding(
