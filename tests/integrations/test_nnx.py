@@ -16,17 +16,8 @@ import optax
 import pytest
 from flax import nnx
 
-from frostline import (
-    LayerError,
-    MovedError,
-    NoMatchError,
-    NothingTrainableError,
-    PinnedError,
-    PlanMismatchError,
-    TiedError,
-    UnsupportedError,
-    of_type,
-)
+from frostline import MovedError, NoMatchError, NothingTrainableError, UnsupportedError, of_type
+from frostline.errors import LayerError, PinnedError, PlanMismatchError, TiedError
 from frostline.integrations.nnx import Frozen, follow, freeze, guard, plan, thaw, trainable
 
 X = jnp.array([[1.0, 2.0]])
@@ -593,7 +584,7 @@ class TestInPlace:
             freeze(Chain(*layers()), layers()[0])
         assert str(caught.value).splitlines()[:2] == [
             "<Linear> matches none of the 6 parameters.",
-            "It is no part of this tree, or not any more: names say what is.",
+            "It is not, or no longer, part of this tree. Select it by name.",
         ]
 
     def test_a_typo_changes_nothing(self) -> None:

@@ -13,7 +13,8 @@ import optax
 import pytest
 
 import frostline.jax as fj
-from frostline import NoMatchError, PlanMismatchError, ScheduleError, StructureError, TiedError
+from frostline import NoMatchError
+from frostline.errors import PlanMismatchError, ScheduleError, StructureError, TiedError
 from frostline.schedules import FreezeOut, HiFT, LinearProbe, Phase, Phases, Plateau, Span, ULMFiT
 from only_jax.bits import bits, moved
 from only_jax.freezing.test_traces import Traced
@@ -169,8 +170,8 @@ class TestRates:
         with pytest.raises(StructureError) as caught:
             jax.jit(lambda updates: driver.factors.scaled(updates))(params)
         assert str(caught.value) == (
-            "factors.scaled(updates) is called in compiled code with the factors of one step for all.\n"
-            "Hand them over as an argument: train(params, state, batch, driver.factors)."
+            "factors.scaled(updates) is called in compiled code with the factors of one step as a constant.\n"
+            "Pass them as an argument: train(params, state, batch, driver.factors)."
         )
 
     def test_updates_of_another_tree(self) -> None:
@@ -179,7 +180,7 @@ class TestRates:
         with pytest.raises(StructureError) as caught:
             driver.factors.scaled(net() | {"d": jnp.ones(1)})
         assert str(caught.value) == (
-            "factors.scaled(updates) got updates of 1 of 4 names for which there is no factor:\n"
+            "factors.scaled(updates) got updates with 1 of 4 names that have no factor:\n"
             "  d\n"
             "Scale the updates of the tree that the driver was started with."
         )
@@ -190,8 +191,8 @@ class TestRates:
         with pytest.raises(ScheduleError) as caught:
             driver.step(params)
         assert str(caught.value) == (
-            "driver.step(tree) leaves a step in which nobody has read the factors of the learning rates; not 1 are "
-            "1 of 2:\n"
+            "driver.step(tree) ends a step in which driver.factors was not read; 1 of 2 trainable parameters "
+            "have a factor:\n"
             "  b: 0.5\n"
             "Apply them in each step: updates = factors.scaled(updates), with factors = driver.factors."
         )
@@ -298,8 +299,8 @@ class TestRefused:
         with pytest.raises(StructureError) as caught:
             jax.jit(lambda tree: call(driver, tree))(params)
         assert str(caught.value) == (
-            f"{expression} is called in compiled code, where it would happen once, when the code is traced.\n"
-            "Call it between the steps, outside of jit."
+            f"{expression} is called in compiled code, where it would run only once, while the code is traced.\n"
+            "Call it between the steps, outside jit."
         )
         assert driver.steps == 0
 
@@ -366,7 +367,7 @@ class TestState:
         with pytest.raises(PlanMismatchError) as mismatch:
             driver.load_state_dict(driver.state_dict(), {"a": jnp.ones(1), "c": jnp.ones(1)})
         assert str(mismatch.value) == (
-            "The plan and what it is compared with do not speak of the same paths: 1 missing, 0 unknown.\n"
+            "The plan and what it is compared with have different paths: 1 missing, 0 unknown.\n"
             "Missing (only in the plan):\n"
             "  b\n"
             "Make both from the same model, for example with plan(model)."
