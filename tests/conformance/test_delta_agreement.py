@@ -1,4 +1,4 @@
-"""A delta of one front end loads into the same net of the other, and back, bit for bit."""
+"""A delta of one front end loads into the same net of the other, and back, bitwise."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_ripple_in_the_base_is_seen_by_both(selectors: tuple[str, ...]) -> Non
     assert in_one.value.problem == in_other.value.problem
 
 
-def test_a_step_in_jax_of_what_was_trained_in_torch() -> None:
+def test_a_step_in_jax_of_a_model_trained_in_torch() -> None:
     model = frozen(in_torch(), ("[0]", "[1]"))
     ft.save_delta("a", model)
     tree = fj.load_delta("a", in_jax(model)).tree
@@ -165,7 +165,7 @@ def test_a_tied_parameter_goes_both_ways() -> None:
     assert raw_of_tree(fj.load_delta("a", fresh).tree) == raw(model)
 
 
-def test_the_state_of_an_optimizer_stays_at_home() -> None:
+def test_the_state_of_an_optimizer_does_not_cross() -> None:
     model = in_torch()
     tree, tx = in_jax(model), fj.optimizer(optax.adam(0.1))
     binding = ft.bind(torch.optim.AdamW(model.parameters()), model)

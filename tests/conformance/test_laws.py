@@ -22,7 +22,7 @@ def moved(bench: Bench, model: Any, before: Any) -> set[str]:
 
 
 class TestL1SameOutput:
-    def test_a_frozen_use_computes_what_the_layer_computes(self, bench: Bench) -> None:
+    def test_a_frozen_use_computes_the_same_as_the_layer(self, bench: Bench) -> None:
         l1, l2, l3 = bench.layers()
         hand = bench.freeze(bench.chain(*copy.deepcopy([l1, l2, l3])), bench.at("[1]"))
 
@@ -75,7 +75,7 @@ class TestL5NotListedStillKept:
 
 
 class TestL6Live:
-    def test_a_frozen_use_sees_what_is_written_to_the_layer(self, bench: Bench) -> None:
+    def test_a_frozen_use_sees_writes_to_the_layer(self, bench: Bench) -> None:
         l1, l2, l3 = bench.layers()
         frozen, plain = bench.chain(l1, bench.frozen(l2), l3), bench.chain(l1, l2, l3)
         before = bench.output(frozen)
@@ -224,7 +224,7 @@ class TestL12Loud:
 
         bench.guarded(model, lambda: bench.train(model, steps=2))
 
-    def test_the_guard_sees_what_breaks_freezing(self, bench: Bench) -> None:
+    def test_the_guard_sees_broken_freezing(self, bench: Bench) -> None:
         """The negative control: somebody writes behind everybody's back."""
         layers = bench.layers()
         model = bench.freeze(bench.chain(*layers), bench.at("[0]"))

@@ -89,7 +89,7 @@ def test_without_the_state_of_the_driver_it_is_another_run(
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_each_walk_changes_what_is_frozen(name: str) -> None:
+def test_each_walk_changes_the_frozen_set(name: str) -> None:
     """Else there would be nothing to resume."""
     plans: dict[str, set[str]] = {walk: set() for walk in WALKS}
     for walk, seen in plans.items():

@@ -36,7 +36,7 @@ def training(module: nn.Module) -> set[str]:
 
 
 def without_gradient(parameters: Iterable[nn.Parameter]) -> bool:
-    """Whether none of the parameters has a gradient; there must be one."""
+    """Whether there are parameters and none of them has a gradient."""
     parameters = list(parameters)
     assert parameters
     return all(p.grad is None for p in parameters)

@@ -57,7 +57,7 @@ class ListedParameters(nn.Module):
 
 
 class Codebook(nn.Module):
-    """Moves an average of what it sees in every mode, evaluation included."""
+    """Moves an average of its inputs in every mode, evaluation included."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the PyTorch front end refuses, with the whole text of each error."""
+"""All that the PyTorch front end refuses, with the whole text of each error."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def test_whole_text_of_a_wrong_type(name: str, fail: Callable[[], object], text:
     assert _lines(fail, TypeError) == text
 
 
-def _worn() -> nn.Module:
+def _used() -> nn.Module:
     """A model with gradients, with a claim and a hold, and with a part in evaluation mode."""
     model = net()
     model(torch.randn(3, 2)).sum().backward()
@@ -49,8 +49,8 @@ def _worn() -> nn.Module:
 
 @pytest.mark.parametrize(("name", "fail", "text"), TEXTS[:-1], ids=[name for name, *_ in TEXTS[:-1]])
 def test_the_model_is_as_it_was(name: str, fail: Callable[[nn.Module], object], text: list[str]) -> None:
-    """L12: raised before anything was changed. (The last row freezes by hand, which is no error.)"""
-    model = _worn()
+    """L12: raised before anything was changed. (The last row freezes by hand, which is not an error.)"""
+    model = _used()
     before = state(model)
     with pytest.raises(FrostlineError):
         fail(model)
@@ -59,7 +59,7 @@ def test_the_model_is_as_it_was(name: str, fail: Callable[[nn.Module], object], 
 
 def test_the_comparison_sees_each_kind_of_change() -> None:
     """The negative control of the test above."""
-    model = _worn()
+    model = _used()
     before = state(model)
     handle = ft.freeze(model, "trunk[0]")
     now = state(model)

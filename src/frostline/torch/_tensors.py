@@ -1,4 +1,4 @@
-"""Tensors in nested values, their storages, their bytes and the names of their types: one of each."""
+"""Tensors in nested values, their storages, their bytes and the names of their dtypes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
-    """Every tensor in a value: in tuples, lists, mappings, dataclasses and whatever is a registered pytree.
+    """Yields every tensor in a value: in tuples, lists, mappings, dataclasses and registered pytrees.
 
     Example:
         >>> from frostline.torch._tensors import tensors
@@ -36,7 +36,7 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 
 def storages(tensor: Tensor) -> Iterator[torch.UntypedStorage]:
-    """The storages behind a tensor: one, but for sparse tensors and those that wrap others."""
+    """Yields the storages behind a tensor: one, except for sparse tensors and those that wrap others."""
     if is_traceable_wrapper_subclass(tensor):
         for name in tensor.__tensor_flatten__()[0]:
             yield from storages(getattr(tensor, name))
@@ -51,15 +51,15 @@ def storages(tensor: Tensor) -> Iterator[torch.UntypedStorage]:
 
 
 def storage_identity(storage: torch.UntypedStorage) -> int:
-    """Equal for two storages that are one, while both live; fake tensors have no address, but this."""
+    """Returns a number that differs for any two storages while both live; fake tensors have no address, but this."""
     return storage._cdata
 
 
 def distinct_bytes(tensors: Iterable[Tensor], without: Iterable[int] = ()) -> int:
-    """The bytes of the distinct storages behind tensors, each counted whole and once.
+    """Returns the bytes of the distinct storages behind tensors, each counted once.
 
     Args:
-        tensors: a view counts as much as what it is a view of, because it keeps all of it.
+        tensors: a view counts as much as its base, because it keeps all of it alive.
         without: identities of storages that do not count.
     """
     found = {storage_identity(storage): storage.nbytes() for tensor in tensors for storage in storages(tensor)}
@@ -68,7 +68,7 @@ def distinct_bytes(tensors: Iterable[Tensor], without: Iterable[int] = ()) -> in
 
 @contextmanager
 def bytes_of(tensor: Tensor) -> Iterator[memoryview]:
-    """The tensor's elements in order, as bytes; valid inside the context only.
+    """Yields the tensor's elements in order, as bytes that are valid inside the context only.
 
     A tensor on another device, or one with gaps, is copied for as long as the context lasts. A
     tensor without data (on the meta device) has no bytes.
@@ -85,7 +85,7 @@ def bytes_of(tensor: Tensor) -> Iterator[memoryview]:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """The name of a type without its module.
+    """Returns the name of a dtype without its module.
 
     Example:
         >>> from frostline.torch._tensors import dtype_name
@@ -96,7 +96,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def described(value: Any) -> str:
-    """A tensor as its type and shape, another value as itself.
+    """Returns the text of a value, in which a tensor is its dtype and shape.
 
     Example:
         >>> from frostline.torch._tensors import described

@@ -1,4 +1,4 @@
-"""Wrappers that note at construction what is trainable, and ignore later changes."""
+"""Wrappers that note the trainable parameters when they are made, and ignore later changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _is_instance(module: nn.Module, home: str, name: str) -> bool:
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Whether the module is what ``torch.compile(module)`` returns."""
+    """Whether the module is a result of ``torch.compile(module)``."""
     return _is_instance(module, "torch._dynamo.eval_frame", "OptimizedModule")
 
 
@@ -27,7 +27,7 @@ def _is_sharded(module: nn.Module) -> bool:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside ``torch.compile`` and data-parallel wrappers."""
+    """Returns the model inside ``torch.compile`` and data-parallel wrappers."""
     while True:
         if isinstance(model, DataParallel | DistributedDataParallel) or _is_sharded(model):
             model = model.module  # type: ignore[assignment]
@@ -38,9 +38,9 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def wrappers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The wrappers at or below a model that fix what is trainable when they are made, by path.
+    """Yields the wrappers at or below a model that fix the trainable set when they are made, by path.
 
-    ``fully_shard`` (FSDP2) is none of them: it reads the flags at each step.
+    ``fully_shard`` (FSDP2) is not one of them: it reads the flags at each step.
     """
     for path, module in model.named_modules():
         if isinstance(module, DistributedDataParallel) or _is_sharded(module):
@@ -48,7 +48,7 @@ def wrappers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def refuse_wrapped(model: nn.Module) -> None:
-    """Raises before a change that a wrapper would ignore.
+    """Refuses a change that a wrapper would ignore.
 
     Raises:
         WrappedError: the model is or contains such a wrapper.

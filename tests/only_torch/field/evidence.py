@@ -1,4 +1,4 @@
-"""What freezing could touch in a model, and a training routine that knows nothing of it."""
+"""All of a model that freezing could change, and a training routine that knows nothing of freezing."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ ROUTINES: dict[str, Routine] = {
 
 
 def leave_gradients(model: nn.Module, gradient: str) -> None:
-    """Gradients as a step before may leave them: none, zeros, or what backward wrote."""
+    """Leaves gradients as an earlier step may: none, zeros, or those of a backward."""
     model.zero_grad(set_to_none=True)
     if gradient != "none":
         loss(model).backward()

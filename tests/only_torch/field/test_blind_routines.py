@@ -79,8 +79,8 @@ def test_f22_lbfgs_moves_nothing_where_everything_is_frozen() -> None:
     assert moved(before, model) == set()
 
 
-def test_f22_lbfgs_moves_again_what_was_thawed() -> None:
-    """DetNAS#3, with LBFGS: what was left out of its steps comes back with the thaw."""
+def test_f22_lbfgs_moves_a_thawed_part_again() -> None:
+    """DetNAS#3, with LBFGS: parameters that its steps left out come back with the thaw."""
     model, optimizer = warm("lbfgs", "plain", "zero")
     handle = ft.freeze(model, "trunk")
     _lbfgs_step(model, optimizer)

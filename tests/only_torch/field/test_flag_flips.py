@@ -41,7 +41,7 @@ def test_f51_a_sweep_over_the_model_does_not_thaw_a_frozen_use() -> None:
     assert set(ft.trainable(model)) == HEAD
 
 
-def test_f51_a_sweep_that_thaws_what_was_frozen_in_place_is_caught() -> None:
+def test_f51_a_sweep_that_thaws_a_part_frozen_in_place_is_caught() -> None:
     """Lightning#712: toggle_optimizer sets everything to True; the guard says that it was thawed."""
     model = _net()
     ft.freeze(model, "trunk[0]")
@@ -54,7 +54,7 @@ def test_f51_a_sweep_that_thaws_what_was_frozen_in_place_is_caught() -> None:
 
 
 def test_f51_the_sweep_is_undone_by_following_the_plan() -> None:
-    """deepxde PR#1193: after a sweep, the plan says what was meant, and following it makes it so."""
+    """deepxde PR#1193: after a sweep, following the earlier plan restores the frozen set."""
     model = _net()
     ft.freeze(model, "trunk")
     plan = ft.plan(model)
@@ -66,7 +66,7 @@ def test_f51_the_sweep_is_undone_by_following_the_plan() -> None:
     assert moved(before, model) == HEAD
 
 
-def test_f51_undoing_restores_what_the_user_had_frozen() -> None:
+def test_f51_undoing_restores_the_flags_of_the_user() -> None:
     """Lightning PR#5775: toggle and untoggle lose the user's own requires_grad=False."""
     model = _net()
     model.trunk[0].requires_grad_(False)
@@ -208,7 +208,7 @@ def test_f56_loading_into_a_frozen_model_leaves_it_frozen(assign: bool) -> None:
     assert len(ft.trainable(model)) == 6
 
 
-def test_f56_a_pickled_model_remembers_what_is_frozen() -> None:
+def test_f56_a_pickled_model_is_frozen_as_before() -> None:
     """transformers#11294: where the whole model is saved, flags and holds come back with it."""
     model = _net()
     ft.freeze(model, "trunk")

@@ -184,7 +184,7 @@ def _saved(model: nn.Module, x: torch.Tensor) -> int:
     return sum(storages.values())
 
 
-def test_f20_what_freezing_saves_for_backward_is_what_freezing_by_hand_saves() -> None:
+def test_f20_freezing_saves_the_same_for_backward_as_freezing_by_hand() -> None:
     """pytorch#133566: a frozen linear keeps its weight alone, a frozen convolution its input too."""
     linear, line = nn.Linear(16, 16), torch.randn(32, 16, requires_grad=True)
     conv, image = nn.Conv2d(2, 2, 3), torch.randn(1, 2, 8, 8, requires_grad=True)

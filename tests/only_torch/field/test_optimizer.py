@@ -1,4 +1,4 @@
-"""F23 to F29, F34 to F36: what optimizers do to frozen parameters, and do not do to thawed ones."""
+"""F23 to F29, F34 to F36: optimizers that move frozen parameters, and do not move thawed ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from only_torch.field.routines import loss, net, plainly
 
 
 class DecaysAll(optim.SGD):
-    """An optimizer that decays whatever it has, gradient or not, as some outside PyTorch do."""
+    """An optimizer that decays all its parameters, gradient or not, as some outside PyTorch do."""
 
     def step(self, closure: Callable[[], float] | None = None) -> None:
         for group in self.param_groups:
@@ -62,7 +62,7 @@ def _trainable_only(model: nn.Module) -> optim.Optimizer:
     return optim.AdamW([p for p in model.parameters() if p.requires_grad])
 
 
-def test_f25_thawing_what_the_optimizer_never_got_is_found() -> None:
+def test_f25_thawing_a_parameter_that_the_optimizer_never_got_is_found() -> None:
     """detectron2#2486: the optimizer was built while frozen, so thawing has no effect and no error."""
     model = net()
     handle = ft.freeze(model, "trunk")

@@ -1,4 +1,4 @@
-"""Fourteen bugs of peers, none of which may be ours: each test has the peer's number and its mistake."""
+"""Fourteen bugs of peers that frostline must not have: each test has the number and the mistake of the peer."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_peer_01_equal_norms_are_two() -> None:
 
 
 @pytest.mark.parametrize("selectors", [("trunk",), ("trunk[0]",), ("**", "!head"), ("head",), ()], ids=str)
-def test_peer_02_freezing_never_adds_to_what_is_trainable(selectors: tuple[str, ...]) -> None:
+def test_peer_02_freezing_never_makes_anything_trainable(selectors: tuple[str, ...]) -> None:
     """Lightning 2.6.6: BaseFinetuning.freeze(train_bn=True) sets the norms' flags to True."""
     model = _net()
     model.trunk[1].requires_grad_(False)

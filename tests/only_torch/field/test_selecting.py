@@ -65,7 +65,7 @@ def test_f38_each_leaf_of_an_expression_must_match_too() -> None:
 
 
 def test_f39_a_pattern_of_nothing_does_not_freeze_or_train_all() -> None:
-    """axolotl#1464: the pattern of what to train matches nothing, "all parameters are frozen", it runs on."""
+    """axolotl#1464: the pattern of the trainable part matches nothing, "all parameters are frozen", it runs on."""
     model = _language_model()
     with pytest.raises(NoMatchError):
         ft.freeze(model, "**", "!lm_head")
@@ -75,7 +75,7 @@ def test_f39_a_pattern_of_nothing_does_not_freeze_or_train_all() -> None:
     assert [finding.kind for finding in ft.check(model)] == ["nothing-trainable"]
 
 
-def test_f40_an_expected_count_catches_what_an_upgrade_renamed() -> None:
+def test_f40_an_expected_count_catches_names_that_an_upgrade_changed() -> None:
     """ms-swift#6079: 589M trainable where 50M were expected, after an upgrade moved the modules."""
     old, new = _language_model(), _named(model=_named(language_model=_named(layers=nn.ModuleList())))
     new.model.language_model.layers.extend(nn.Linear(2, 2) for _ in range(2))
@@ -87,7 +87,7 @@ def test_f40_an_expected_count_catches_what_an_upgrade_renamed() -> None:
 
 
 def test_f40_a_plan_of_the_old_names_does_not_pass_in_silence() -> None:
-    """Megatron-Bridge PR#4220: a level of names is gone, and what was frozen is trained."""
+    """Megatron-Bridge PR#4220: a level of names is gone, and frozen parameters are trained."""
     old = _language_model()
     ft.freeze(old, "model")
     new = _named(language_model=old.model.language_model, head=nn.Linear(2, 2))
@@ -151,7 +151,7 @@ def test_f43_parameters_of_modules_that_have_children() -> None:
 
 
 def test_f43_a_parameter_of_the_model_itself() -> None:
-    """timm up to 1.0.20: freeze(vit) leaves what is registered on the model itself trainable."""
+    """timm up to 1.0.20: freeze(vit) leaves parameters of the model itself trainable."""
     model = Tokens()
     ft.freeze(model, "cls_token")
     assert set(ft.frozen(model)) == {"cls_token"}
@@ -191,7 +191,7 @@ def test_f45_all_but_the_tied_head_is_a_contradiction() -> None:
 
 
 def test_f45_both_names_taken_back_together() -> None:
-    """peft#2864: what is meant by a tied pair has to be said for both names."""
+    """peft#2864: a selection of a tied pair must cover both names."""
     model = _tied()
     ft.freeze(model, "**", "!head", "!embed")
     assert set(ft.trainable(model)) == {"embed.weight"}
@@ -278,7 +278,7 @@ def test_f50_integer_parameters_are_left_alone() -> None:
 
 
 def test_f50_a_frozen_layer_with_integer_parameters_is_held_and_used() -> None:
-    """bitsandbytes#1232: int8 weights inside what is frozen, in place and per use."""
+    """bitsandbytes#1232: int8 weights inside a frozen part, in place and per use."""
     model = _quantised()
     model.norm = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     model.norm[1].register_parameter("codes", nn.Parameter(torch.ones(1, dtype=torch.int8), requires_grad=False))

@@ -1,4 +1,4 @@
-"""F1 to F14: what is called frozen and moves all the same."""
+"""F1 to F14: parts that are called frozen and move all the same."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_f02_the_mode_asked_for_comes_back_with_the_thaw() -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "while frozen"])
-def test_f02_what_was_put_in_evaluation_mode_comes_back_in_it(when: str) -> None:
+def test_f02_a_module_in_evaluation_mode_comes_back_in_it(when: str) -> None:
     """Lightning#18951: each module's own mode has to be remembered, not one for all."""
     model = _norm_net()
     if when == "before":
@@ -112,7 +112,7 @@ def test_f03_a_trainer_that_calls_train_in_every_step() -> None:
     assert moved(before, model) == {"head.weight", "head.bias"}
 
 
-def test_f04_dropout_is_off_in_what_is_frozen() -> None:
+def test_f04_dropout_is_off_in_a_frozen_part() -> None:
     """chemprop PR#665: dropout stays active in a frozen encoder, so its output is random."""
     model, x = _net(nn.Dropout(0.5)).train(), _batch()
     _by_hand(model)
@@ -123,7 +123,7 @@ def test_f04_dropout_is_off_in_what_is_frozen() -> None:
     assert torch.equal(model.backbone(x), model.backbone[0](x))
 
 
-def test_f04_stochastic_depth_is_off_in_what_is_frozen() -> None:
+def test_f04_stochastic_depth_is_off_in_a_frozen_part() -> None:
     """Lightning#2824: anything random that looks at self.training, not only nn.Dropout."""
 
     class StochasticDepth(nn.Module):
@@ -186,7 +186,7 @@ def test_f07_thawing_one_part_leaves_the_norms_of_another_alone() -> None:
 
 
 def test_f08_a_frozen_batch_norm_is_in_inference_mode() -> None:
-    """keras#9522: trainable=False froze gamma and beta, and the batch still set the statistics."""
+    """keras#9522: trainable=False froze gamma and beta, and the batch went on to set the statistics."""
     x = _batch()
     norm = nn.BatchNorm1d(4)
     norm(x)
@@ -203,7 +203,7 @@ def test_f08_a_frozen_batch_norm_is_in_inference_mode() -> None:
 @pytest.mark.parametrize("kind", [nn.InstanceNorm1d, nn.BatchNorm1d], ids=["instance", "batch"])
 @pytest.mark.parametrize("affine", [True, False], ids=["affine", "plain"])
 def test_f09_instance_norm_is_frozen_like_batch_norm(kind: type[nn.Module], affine: bool) -> None:
-    """segmentation_models PR#1220: InstanceNorm is no _BatchNorm, so freezers by type miss it."""
+    """segmentation_models PR#1220: InstanceNorm is not a _BatchNorm, so freezers by type miss it."""
     x = torch.randn(3, 4, 5) + 2
     norm = kind(4, affine=affine, track_running_stats=True)
     model = nn.Sequential(nn.Conv1d(4, 4, 1), norm)
@@ -250,7 +250,7 @@ def test_f12_conversion_to_sync_batch_norm_is_noticed_and_undone_by_name() -> No
 
 
 def test_f13_an_average_of_the_trainable_part_is_kept_by_name() -> None:
-    """pytorch_ema#13: averages kept by position mismatch as soon as what is trainable changes."""
+    """pytorch_ema#13: averages that are stored by position mismatch as soon as the trainable set changes."""
     model = _norm_net()
     handle = ft.freeze(model, "backbone")
     average = {path: p.detach().clone() for path, p in ft.trainable(model).items()}

@@ -41,7 +41,7 @@ def test_overlapping_handles_undone_in_every_order(order: tuple[int, ...]) -> No
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
-def test_what_others_claimed_stays_after_each_undo(order: tuple[int, ...]) -> None:
+def test_claims_of_others_hold_after_each_undo(order: tuple[int, ...]) -> None:
     """Expected by hand: 0 freezes 0 and 1, then 1 thaws 1, then 2 freezes all weights."""
     model = net()
     handles = [ft.freeze(model, "[:2]"), ft.thaw(model, "1"), ft.freeze(model, "**.weight")]
@@ -128,7 +128,7 @@ def test_whole_undone_after_the_part_that_was_frozen_first() -> None:
     check_untouched(model)
 
 
-def test_part_undone_through_the_part_tells_what_contains_it() -> None:
+def test_undoing_through_a_part_releases_the_modules_around_it() -> None:
     """The dropout goes with its container; when a part is thawed the container is not frozen whole any more."""
     model = net()
     ft.freeze(model)
@@ -161,7 +161,7 @@ BELOW = {"": set(PATHS), "0": SELECTED["0"], "1": SELECTED["1"], "3": {"3.weight
 
 @dataclass
 class Account:
-    """What the words mean, without a model: the latest live claim holds, else what was before."""
+    """The rule of claims without a model: the latest live claim holds, and without one the earlier flag."""
 
     before: set[str]
     claims: list[tuple[bool, str]] = field(default_factory=list)

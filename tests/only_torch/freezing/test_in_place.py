@@ -1,4 +1,4 @@
-"""Freezing in place, after construction: what is dropped, what is left alone, what stays the same (L5, L8, L10)."""
+"""Freezing in place, after construction: what it drops, and what it leaves as it is (L5, L8, L10)."""
 
 import copy
 import io
@@ -51,7 +51,7 @@ def test_everything_moves_when_nothing_is_frozen() -> None:
 
 
 def test_flag_alone_lets_statistics_move() -> None:
-    """Negative control: what people write by hand."""
+    """Negative control: freezing as people write it by hand."""
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     model[:2].requires_grad_(False)

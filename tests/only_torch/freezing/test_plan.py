@@ -1,4 +1,4 @@
-"""What is frozen, read and followed as a value."""
+"""Plans of models: the frozen set as a value, read and followed."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def test_plan_of_a_model() -> None:
     assert ft.plan(model) == FROZEN_BODY
 
 
-def test_plan_reads_what_was_frozen_by_hand() -> None:
+def test_plan_includes_parameters_frozen_by_hand() -> None:
     model = net()
     model[:2].requires_grad_(False)
     assert ft.plan(model) == FROZEN_BODY

@@ -42,7 +42,7 @@ WRAPPED: list[tuple[str, Callable[[nn.Module], object]]] = [
 @pytest.mark.usefixtures("group")
 @pytest.mark.parametrize(("name", "change"), WRAPPED, ids=[name for name, _ in WRAPPED])
 def test_whole_text_around_a_data_parallel_model(name: str, change: Callable[[nn.Module], object]) -> None:
-    """The last part of L12, around the model: F59 says what happens otherwise."""
+    """The last part of L12, around the model; F59 is the failure without it."""
     model = _net()
     ft.freeze(model, "trunk")
     wrapped = DistributedDataParallel(model)
@@ -69,8 +69,8 @@ def test_whole_text_with_a_data_parallel_part() -> None:
 
 
 @pytest.mark.usefixtures("group")
-def test_what_changes_nothing_is_allowed_around_a_wrapper() -> None:
-    """The negative control: freezing again what is frozen is no change, and reading never is."""
+def test_a_call_that_changes_nothing_is_allowed_around_a_wrapper() -> None:
+    """The negative control: freezing a frozen part again changes nothing, and neither does reading."""
     model = _net()
     ft.freeze(model, "trunk")
     wrapped = DistributedDataParallel(model)

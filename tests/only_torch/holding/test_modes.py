@@ -1,4 +1,4 @@
-"""A frozen part stands still through any number of train() and eval() calls, and takes up its mode after (L7, L10)."""
+"""A frozen part does not change through any train() and eval() calls; undone, it takes up its mode (L7, L10)."""
 
 import itertools
 

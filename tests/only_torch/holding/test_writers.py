@@ -1,4 +1,4 @@
-"""Layers that write into themselves when they are called stand still all the same (L7)."""
+"""Layers that write into themselves when they are called do not change while they are frozen (L7)."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ class Normalising(nn.Module):
         return x @ self.weight
 
 
-def test_following_undoes_what_a_layer_writes_into_its_weight() -> None:
+def test_following_undoes_writes_of_a_layer_into_its_weight() -> None:
     x = torch.ones(1, 2)
     written = Normalising()
     written(x)

@@ -1,4 +1,4 @@
-"""What provokes each kind of finding, with its whole text; and models of which there is nothing to say."""
+"""What provokes each kind of finding, with its whole text, and models without a finding."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ NORM = [
     "moving-statistics: trunk.1",
     "  BatchNorm1d is frozen in part or by hand, and is not held.",
     STATISTICS,
-    "  Fix: freeze(model, 'trunk.1') freezes it whole.",
+    "  Fix: freeze(model, 'trunk.1') freezes all of it.",
 ]
 ATTRIBUTE = [
     "  requires_grad was set on a module, where it is an attribute like any other.",
@@ -221,7 +221,7 @@ FOUND: list[tuple[Callable[[nn.Module], Optimizers], list[str]]] = [
             "moving-statistics: trunk.1",
             "  InstanceNorm1d is frozen in part or by hand, and is not held.",
             STATISTICS,
-            "  Fix: freeze(model, 'trunk.1') freezes it whole.",
+            "  Fix: freeze(model, 'trunk.1') freezes all of it.",
         ],
     ),
     (
@@ -230,7 +230,7 @@ FOUND: list[tuple[Callable[[nn.Module], Optimizers], list[str]]] = [
             "moving-statistics: trunk.parametrizations.weight.0",
             "  _SpectralNorm is frozen in part or by hand, and is not held.",
             STATISTICS,
-            "  Fix: freeze(model, 'trunk.parametrizations.weight.0') freezes it whole.",
+            "  Fix: freeze(model, 'trunk.parametrizations.weight.0') freezes all of it.",
         ],
     ),
     (

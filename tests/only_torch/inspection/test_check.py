@@ -1,4 +1,4 @@
-"""Every kind of finding: what provokes it, its whole text, and a model of which there is nothing to say."""
+"""Every kind of finding: what provokes it, its whole text, and a model without a finding."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_kinds_and_paths(provoke: Callable[[nn.Module], Optimizers], text: list[
 
 
 def test_each_fix_is_a_cure() -> None:
-    """What the texts propose leaves nothing to say."""
+    """The fixes in the texts leave no finding."""
     model = net()
     checked.norm_frozen_by_hand(model)
     ft.freeze(model, "trunk.1")

@@ -1,4 +1,4 @@
-"""What the guard watches, when it looks, and what it leaves alone."""
+"""The guard: what it watches, when it compares, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _verified_three_times(model: nn.Module, watching: object) -> None:
     raise AssertionError("the last verify lets it pass")
 
 
-def test_what_moved_and_came_back_is_not_seen_at_the_end_but_in_the_middle() -> None:
+def test_a_movement_that_is_undone_is_seen_in_the_middle_and_not_at_the_end() -> None:
     model = holder(torch.ones(2))
     with ft.guard(model) as watching:
         change(model.part.t, 1)
@@ -49,14 +49,14 @@ def _change_and_raise(model: nn.Module, error: Exception) -> None:
     raise error
 
 
-def test_what_is_not_frozen_is_not_watched() -> None:
+def test_trainable_parameters_are_not_watched() -> None:
     model = holder(torch.ones(2))
     with ft.guard(model) as watching:
         model.head.weight.data.add_(1)
     assert watching.paths == {"part.t", "part.scale"}
 
 
-def test_buffers_of_what_is_frozen_in_part_are_not_watched() -> None:
+def test_buffers_of_a_module_frozen_in_part_are_not_watched() -> None:
     """Only a module that is frozen whole keeps its statistics."""
     model = nn.BatchNorm1d(2)
     ft.freeze(model, "weight")

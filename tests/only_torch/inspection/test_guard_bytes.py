@@ -51,7 +51,7 @@ def test_buffers_of_integers(dtype: torch.dtype) -> None:
 
 
 LARGE = [
-    ("4 KiB, still whole", 1024, 1023, "First difference: at [1023], 1.0 -> 1.0000001192092896; 1 of 1024 values."),
+    ("4 KiB, kept whole", 1024, 1023, "First difference: at [1023], 1.0 -> 1.0000001192092896; 1 of 1024 values."),
     ("just over 4 KiB", 1025, 1024, "First difference: among values 0 to 1024 of 1025."),
     ("just over 1 MiB, first stretch", 262145, 262143, "First difference: among values 0 to 262143 of 262145."),
     ("just over 1 MiB, last value", 262145, 262144, "First difference: among values 262144 to 262144 of 262145."),
@@ -125,7 +125,7 @@ def test_zero_and_minus_zero_are_not_the_same_bytes() -> None:
     assert caught.value.moved[0].difference == "First difference: at [0], 0.0 -> -0.0; 1 of 2 values."
 
 
-def test_not_a_number_stands_still_and_its_payload_counts() -> None:
+def test_a_nan_does_not_move_and_its_payload_counts() -> None:
     model = holder(torch.full((2,), torch.nan))
     with ft.guard(model):
         model.part.t.detach().neg().neg_()

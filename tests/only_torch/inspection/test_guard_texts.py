@@ -161,7 +161,7 @@ MOVES: list[tuple[str, Callable[[nn.Module, torch.optim.Optimizer], None], list[
 
 
 @pytest.mark.parametrize(("name", "move", "text"), MOVES, ids=[name for name, *_ in MOVES])
-def test_whole_text_of_what_moved(
+def test_whole_text_of_each_movement(
     name: str, move: Callable[[nn.Module, torch.optim.Optimizer], None], text: list[str]
 ) -> None:
     """Frozen by hand, so that each cause can act."""

@@ -1,4 +1,4 @@
-"""A bound optimizer holds what trains, keeps moments by name, and its schedulers stay in step."""
+"""A bound optimizer holds the trainable parameters, keeps moments by name, and its schedulers stay in step."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class TestWhoIsInIt:
         handle.undo()
         assert len(inside(optimizer, model)[0]) == 6
 
-    def test_what_was_never_given_joins_when_it_thaws(self) -> None:
+    def test_a_parameter_that_was_never_given_joins_when_it_thaws(self) -> None:
         model = net()
         ft.freeze(model, "**", "![2]")
         optimizer = torch.optim.AdamW(ft.trainable(model).values(), **ADAMW)
@@ -104,7 +104,7 @@ class TestWhoIsInIt:
         assert inside(optimizer, model) == [{"0.weight", "0.bias", "1.weight", "1.bias"}]
         assert moments(optimizer, model[0].weight) == before
 
-    def test_what_is_not_of_the_model_stays(self) -> None:
+    def test_parameters_of_others_stay_in_their_groups(self) -> None:
         model, temperature = net(), nn.Parameter(torch.ones(()))
         optimizer = torch.optim.AdamW([temperature, *model.parameters()], **ADAMW)
         ft.bind(optimizer, model)
@@ -221,7 +221,7 @@ class TestRules:
         ft.thaw(model)
         assert [g["lr"] for g in optimizer.param_groups if g["params"]] == [0.25, 0.5, 1.0]
 
-    def test_what_thaws_joins_its_own_group(self) -> None:
+    def test_a_thawed_parameter_joins_its_own_group(self) -> None:
         model = net()
         ft.freeze(model, "[:2]")
         optimizer = torch.optim.AdamW(model[2].parameters(), **ADAMW)
@@ -418,7 +418,7 @@ REFUSED: list[tuple[str, Callable[[nn.Sequential, torch.optim.Optimizer], object
 
 
 @pytest.mark.parametrize(("act", "lines"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
-def test_the_whole_text_of_what_is_refused(act: Callable[..., object], lines: list[str]) -> None:
+def test_the_whole_text_of_each_refusal(act: Callable[..., object], lines: list[str]) -> None:
     model = net()
     with pytest.raises(BindError) as caught:
         act(model, adamw(model))

@@ -1,4 +1,4 @@
-"""Compiled block by block, a block has two variants, whatever phases come and go."""
+"""Compiled block by block, a block has two variants, through all phases."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_two_variants(name: str) -> None:
 
 
 def test_by_hand_there_are_four() -> None:
-    """The negative control: the same phases, and nobody sees to the inputs of the blocks."""
+    """The negative control: the same phases without a driver that calls the blocks alike."""
     counter = CompileCounterWithBackend("eager")
     model = compiled(counter)
     found = []
@@ -137,11 +137,11 @@ def numbers(model: Net, along: Schedule, steps: int) -> list[Any]:
     return found
 
 
-def test_it_computes_and_trains_what_it_does_uncompiled() -> None:
+def test_it_computes_and_trains_the_same_as_uncompiled() -> None:
     assert numbers(compiled("aot_eager"), ALL, 7) == numbers(Net(), ALL, 7)
 
 
-def test_nothing_goes_back_through_what_is_frozen_below() -> None:
+def test_no_gradient_goes_back_through_frozen_blocks_below() -> None:
     model = compiled("eager")
     ft.Driver(Phases([Span(0, None, Phase(["embed", "blocks[:2]"]))]), model, torch.optim.SGD(model.parameters()))
     outputs = []
@@ -176,8 +176,10 @@ def test_the_model_itself_and_blocks_that_are_not_compiled_are_left_alone() -> N
     model.blocks[1].compile(backend="eager")
     ft.Driver(ALL, model, torch.optim.SGD(model.parameters()))
     ft.Driver(ALL, Net(), torch.optim.SGD(model.parameters()))
-    evened = {path for path, module in model.named_modules() if isinstance(module._compiled_call_impl, CompiledBlock)}
-    assert evened == {"blocks.1"}
+    called_alike = {
+        path for path, module in model.named_modules() if isinstance(module._compiled_call_impl, CompiledBlock)
+    }
+    assert called_alike == {"blocks.1"}
 
 
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])

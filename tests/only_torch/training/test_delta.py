@@ -1,4 +1,4 @@
-"""Deltas in PyTorch: what is saved, that it comes back bit for bit, and that an error changes nothing."""
+"""Deltas in PyTorch: their content, that it comes back bitwise, and that an error changes nothing."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def everything(model: nn.Module, binding: ft.Binding | None = None) -> Any:
 
 class TestWhatIsSaved:
     def names(self, file: str) -> tuple[set[str], set[str]]:
-        """What the file holds, and what it was made on."""
+        """Returns the content of the file, and the base that it was made on."""
         return set(load_file(file)), set(document(Path(file))["base"])
 
     def test_trainable_parameters_and_buffers_that_may_move(self, file: str) -> None:
@@ -106,7 +106,7 @@ class TestWhatIsSaved:
             },
         )
 
-    def test_the_two_parts_are_what_a_guard_watches_and_what_it_does_not(self, file: str) -> None:
+    def test_the_base_is_what_a_guard_watches_and_the_rest_is_saved(self, file: str) -> None:
         model = net()
         ft.freeze(model, "[1]", "**.bias")
         ft.save_delta(file, model)
@@ -238,7 +238,7 @@ class TestThereAndBack:
         ],
     )
     def test_every_dtype_and_every_bit(self, file: str, dtype: torch.dtype) -> None:
-        """Whatever the bits say: negative zeros, payloads of what is no number, denormals."""
+        """Any bits: negative zeros, payloads of NaNs, denormals."""
         raw = torch.randint(0, 256, (3, 4, dtype.itemsize), dtype=torch.uint8)
         made = [raw.flatten().view(dtype).reshape(3, 4), raw[0, 0].view(dtype).reshape(()), torch.empty(0, 3).to(dtype)]
         model = nn.ParameterList(map(nn.Parameter, made))
@@ -328,7 +328,7 @@ class TestTheOptimizer:
             assert self.run(kind, "keep", cut) == whole
 
     @pytest.mark.parametrize("moments", ["keep", "cpu", "release"])
-    def test_whatever_is_done_with_moments_of_what_is_frozen(self, file: str, moments: str) -> None:
+    def test_each_treatment_of_the_moments_of_frozen_parameters(self, file: str, moments: str) -> None:
         whole = self.run("AdamW", moments, None)
         for cut in range(8):
             assert self.run("AdamW", moments, cut) == whole
@@ -378,7 +378,7 @@ class TestTheOptimizer:
 
 
 def on_the_base_of(model: nn.Module, file: str) -> nn.Module:
-    """A fresh model that has of another one only what a delta does not hold."""
+    """Returns a fresh model that shares with another one only what a delta does not hold."""
     fresh, held = net(1), load_file(file).keys()
     base = {name: value for name, value in model.state_dict().items() if name not in held}
     fresh.load_state_dict(base, strict=False)
@@ -557,7 +557,7 @@ each_refused = pytest.mark.parametrize(
 
 
 @each_refused
-def test_the_whole_text_of_what_is_refused_and_nothing_changes(
+def test_the_whole_text_of_each_refusal_and_nothing_changes(
     file: str, save: Any, make: Any, bind: Any, lines: list[str]
 ) -> None:
     save()
@@ -575,7 +575,7 @@ def test_the_whole_text_of_what_is_refused_and_nothing_changes(
     assert before is None or everything(model, binding) == before
 
 
-def test_what_a_frozen_use_holds_is_not_trained(file: str) -> None:
+def test_a_parameter_of_a_frozen_use_is_not_trained(file: str) -> None:
     saved(net())
     model = _pinned(net())
     before = everything(model)
@@ -631,7 +631,7 @@ SAVING: list[tuple[str, Callable[[nn.Sequential], object], list[str]]] = [
         ],
     ),
     (
-        "a state that is no JSON",
+        "a state that is not JSON",
         lambda model: ft.save_delta("new", model, optimizer=_with_an_object_in_its_state(model)),
         [
             "save_delta(file, model, optimizer=binding) finds a set in the state of the optimizer, at '/0/seen': "
@@ -657,7 +657,7 @@ def _with_an_object_in_its_state(model: nn.Module) -> ft.Binding:
 
 
 @pytest.mark.parametrize(("act", "lines"), [row[1:] for row in SAVING], ids=[row[0] for row in SAVING])
-def test_the_whole_text_of_what_cannot_be_saved(
+def test_the_whole_text_of_each_save_that_fails(
     file: str, act: Callable[[nn.Sequential], object], lines: list[str]
 ) -> None:
     with pytest.raises(DeltaError) as caught:

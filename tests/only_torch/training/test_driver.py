@@ -75,7 +75,7 @@ class TestFollowing:
             (5, 6, "3 of 3 blocks"),
         ]
 
-    def test_what_moves_is_what_the_phase_of_the_step_trains(self) -> None:
+    def test_the_phase_of_a_step_decides_what_moves(self) -> None:
         model = net()
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
         driver = ft.Driver(HiFT(["[0]", "[1]", "[2]"]), model, optimizer)
@@ -114,7 +114,7 @@ class TestFollowing:
         assert (inside, [len(one.param_groups[0]["params"])]) == ([[0], [2]], [4])
         assert driver.bindings == tuple(bindings)
 
-    def test_what_was_done_by_hand_lasts_until_the_next_change(self) -> None:
+    def test_changes_by_hand_last_until_the_next_phase(self) -> None:
         model = net()
         driver = ft.Driver(LinearProbe(["[2]"], steps=2), model, sgd(model))
         ft.thaw(model, "[1]")
@@ -355,7 +355,7 @@ class TestRefused:
             "Bind to the same model: Driver(schedule, model, bind(optimizer, model))."
         )
 
-    def test_an_observation_that_lacks_what_the_policy_watches(self) -> None:
+    def test_an_observation_without_the_number_that_the_policy_watches(self) -> None:
         model = net()
         driver = ft.Driver(Plateau([Phase(["[0]"]), Phase()], patience=1), model, sgd(model))
         with pytest.raises(ScheduleError) as caught:
@@ -439,7 +439,7 @@ class TestState:
             ("2.bias", 1.0),
         }
 
-    def test_moments_that_are_loaded_first_wait_for_what_thaws_until_the_next_step(self) -> None:
+    def test_loaded_moments_wait_for_a_thaw_until_the_next_step(self) -> None:
         def made() -> tuple[nn.Module, ft.Binding, ft.Driver]:
             model = net()
             optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)

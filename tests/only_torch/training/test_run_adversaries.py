@@ -1,4 +1,4 @@
-"""What people do to a run that nobody foresaw: parts replaced, groups edited, optimizers copied and thrown away."""
+"""Unforeseen things that people do to a run: they replace parts, edit groups, copy optimizers and drop them."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class TestPartsThatAreReplaced:
         after = [optimizer.state[layer.weight]["exp_avg"] for layer in model]
         assert [torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [True, True]
 
-    def test_what_is_tied_later_is_stepped_once(self) -> None:
+    def test_a_parameter_that_is_tied_later_is_stepped_once(self) -> None:
         model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
         optimizer = adamw(model)
         ft.bind(optimizer, model)
@@ -161,7 +161,7 @@ class TestGroupsThatAreEditedByHand:
         ft.freeze(model, "[:2]")
         assert inside(optimizer, model) == [["2.weight", "2.bias"], ["other"]]
 
-    def test_what_was_frozen_thaws_into_the_group_that_it_was_added_to(self) -> None:
+    def test_a_frozen_parameter_thaws_into_the_group_that_it_was_added_to(self) -> None:
         model = net()
         handle = ft.freeze(model, "[2]")
         optimizer = adamw(model[:2])
@@ -171,7 +171,7 @@ class TestGroupsThatAreEditedByHand:
         assert inside(optimizer, model) == [["0.weight", "0.bias", "1.weight", "1.bias"], ["2.weight", "2.bias"]]
         assert {binding.state_dict()["group_of"][path] for path in ("2.weight", "2.bias")} == {1}
 
-    def test_what_is_appended_to_a_group_stays(self) -> None:
+    def test_a_parameter_that_is_appended_to_a_group_stays(self) -> None:
         model, other = net(), nn.Parameter(torch.ones(1))
         optimizer = torch.optim.AdamW(model.named_parameters())
         ft.bind(optimizer, model)
@@ -228,7 +228,7 @@ class TestCopies:
         finally:
             gc.enable()
 
-    def test_rates_that_are_tensors_are_not_shared_by_what_was_loaded(self) -> None:
+    def test_rates_that_are_tensors_are_not_shared_with_the_loaded_state(self) -> None:
         model, other = net(), net()
         binding = ft.bind(adamw(model, torch.tensor(0.1)), model)
         later = ft.bind(adamw(other, torch.tensor(0.3)), other)
@@ -238,7 +238,7 @@ class TestCopies:
 
 
 class TestWords:
-    def test_a_factor_for_a_path_that_there_is_not(self) -> None:
+    def test_a_factor_for_an_unknown_path(self) -> None:
         model = net()
         binding = ft.bind(adamw(model), model, "[0]")
         with pytest.raises(BindError) as raised:

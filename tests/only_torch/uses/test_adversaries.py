@@ -36,12 +36,12 @@ class Gan(nn.Module):
 
 
 def optimizer(model: nn.Module) -> torch.optim.Optimizer:
-    """One that is handed everything, and betrays: decay moves whatever has a gradient, zeros too."""
+    """One that gets everything, and moves frozen parts if it can: decay acts on zero gradients too."""
     return torch.optim.AdamW(model.parameters(), lr=0.05, weight_decay=0.1)
 
 
 def stepped(model: nn.Module, loss: Callable[[], Tensor], step: torch.optim.Optimizer) -> set[str]:
-    """What moves in one step, forward included."""
+    """Returns the names of what moves in one step, forward included."""
     before = contents(model)
     step.zero_grad()
     loss().backward()

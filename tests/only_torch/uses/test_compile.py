@@ -52,7 +52,7 @@ GRAPHS = {"old_weight_norm": 2, "old_spectral_norm": 2}
 
 @each_kind(without=NOT_IN_ONE_GRAPH)
 def test_compiled_in_one_graph(kind: Kind) -> None:
-    """Same output, open, absent, still, live, and compiled once."""
+    """Same output, open to the input, absent gradients, no movement, live values, and compiled once."""
     layer, counter = kind.layer(), counted()
     model = Around(kind, ft.Frozen(layer))
     compiled = torch.compile(model, fullgraph=True, backend=counter)
@@ -95,7 +95,7 @@ class Shared(nn.Module):
 
 
 def test_steady_state_of_training_compiles_nothing_again() -> None:
-    """The layer moves in each step, and the compiled frozen use sees it without a new graph."""
+    """The layer moves in each step, and the compiled frozen use follows it without a new graph."""
     counter, model, eager = counted(), Shared(), Shared()
     compiled = torch.compile(model, fullgraph=True, backend=counter)
     runs = [training_step(m, torch.optim.SGD(m.parameters(), lr=0.01)) for m in (compiled, eager)]
@@ -172,7 +172,7 @@ def test_freezing_and_thawing_after_compiling_is_seen() -> None:
     assert moved(before, model[:2]) == {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
 
 
-# An observer branches on what it saw; a checkpoint is no part of a graph for inference; a codebook writes.
+# An observer branches on its values; a graph for inference has no checkpoint; a codebook writes.
 NOT_EXPORTED = ("fake_quantize", "checkpointed", "checkpointed_reentrant", "codebook")
 
 

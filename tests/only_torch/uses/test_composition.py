@@ -46,7 +46,7 @@ def test_grad_of_the_parameters(kind: Kind) -> None:
 
 
 @each_kind(without=(*NO_FUNCTIONS, "listed_parameters", "tied", "old_weight_norm"))
-def test_functional_call_computes_with_what_it_is_given(kind: Kind) -> None:
+def test_functional_call_computes_with_the_tensors_it_is_given(kind: Kind) -> None:
     """And afterwards the use computes with the layer's values again."""
     layer, x = kind.layer(), kind.input()
     use = ft.Frozen(layer)
@@ -138,7 +138,7 @@ def test_checkpoint_around_the_same_layer_frozen_and_trained() -> None:
     assert bits(layer.weight.grad) == expected
 
 
-# Complex numbers are no matter of autocast, a quantised layer takes single precision only, and not every CPU has an
+# Autocast leaves complex numbers alone, a quantised layer takes single precision only, and not every CPU has an
 # LSTM in bfloat16.
 @each_kind(without=("complex_filter", "fake_quantize", "lstm", "two_way_lstm", "gru"))
 def test_autocast(kind: Kind) -> None:

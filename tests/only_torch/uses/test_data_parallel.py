@@ -9,7 +9,7 @@ import frostline.torch as ft
 
 
 class Counting(nn.Module):
-    """Writes a buffer of its own in each call, so that its forward is stood in for."""
+    """Writes a buffer of its own in each call, so that its forward is replaced."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class Counting(nn.Module):
 
 
 def replica_of(model: nn.Module, factor: float) -> nn.Module:
-    """What ``torch.nn.parallel.replicate`` does for one device; the copied values are scaled, to tell them apart."""
+    """Does what ``torch.nn.parallel.replicate`` does for one device; the copies are scaled, so that they differ."""
     modules = list(model.modules())
     copies = [module._replicate_for_data_parallel() for module in modules]
     for module, copy in zip(modules, copies, strict=True):

@@ -1,4 +1,4 @@
-"""A frozen use sees what is written to the layer elsewhere, and costs no copy (L6)."""
+"""A frozen use sees writes to the layer elsewhere, and costs no copy (L6)."""
 
 from collections.abc import Callable, Iterator
 

@@ -1,4 +1,4 @@
-"""A frozen use of every kind of layer: same output, open to the input, absent gradients, still (L1 to L4, L7, L9)."""
+"""A frozen use of every kind of layer: output, input gradient, no gradients, no movement (L1 to L4, L7, L9)."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def free(layer: nn.Module) -> list[nn.Parameter]:
 
 
 @each_kind()
-def test_computes_what_a_constant_copy_computes(kind: Kind) -> None:
+def test_computes_the_same_as_a_constant_copy(kind: Kind) -> None:
     """L1."""
     use = ft.Frozen(kind.layer())
     assert bits(kind.call(use, kind.input())) == bits(kind.call(kind.constant(), kind.input()))
@@ -40,7 +40,7 @@ def test_computes_the_same_without_gradients(kind: Kind) -> None:
 
 @each_kind()
 def test_follows_the_mode_where_asked_to(kind: Kind) -> None:
-    """L1: what a constant copy in training mode computes with the same random numbers."""
+    """L1: the output of a constant copy in training mode with the same random numbers."""
     use = ft.Frozen(kind.layer().eval(), mode="follow").train()
     plain = kind.constant().train()
     torch.manual_seed(SEED)
@@ -50,7 +50,7 @@ def test_follows_the_mode_where_asked_to(kind: Kind) -> None:
 
 
 @each_kind()
-def test_frozen_call_computes_what_a_frozen_use_computes(kind: Kind) -> None:
+def test_frozen_call_computes_the_same_as_a_frozen_use(kind: Kind) -> None:
     """L1, L3."""
     layer = kind.layer()
     out = kind.call(lambda *args, **kwargs: ft.frozen_call(layer, *args, **kwargs), kind.input())
@@ -134,7 +134,7 @@ def test_the_input_of_the_frozen_use_gets_its_own_gradient_beside_training(kind:
 
 @each_kind()
 def test_layer_trains_as_if_there_were_no_frozen_use(kind: Kind) -> None:
-    """L4: making and calling a frozen use changes nothing in what the layer does next."""
+    """L4: making and calling a frozen use does not change what the layer computes next."""
     layer, alone = kind.layer(), kind.layer()
     kind.call(ft.Frozen(layer), kind.input(6))
     for one in (layer, alone):
@@ -147,7 +147,7 @@ def test_layer_trains_as_if_there_were_no_frozen_use(kind: Kind) -> None:
 @each_kind()
 @pytest.mark.parametrize("mode", ["eval", "follow"])
 def test_nothing_in_the_layer_moves(kind: Kind, mode: str) -> None:
-    """L7: neither a parameter nor a buffer, in whatever mode."""
+    """L7: neither a parameter nor a buffer moves, in any mode."""
     layer = kind.layer()
     before = contents(layer)
     use = ft.Frozen(layer, mode=mode)
@@ -159,7 +159,7 @@ def test_nothing_in_the_layer_moves(kind: Kind, mode: str) -> None:
 
 
 @each_kind()
-def test_flags_and_modes_of_the_layer_stay(kind: Kind) -> None:
+def test_flags_and_modes_of_the_layer_do_not_change(kind: Kind) -> None:
     """L7: the layer keeps its own."""
     layer, untouched = kind.layer(), kind.layer()
     use = ft.Frozen(layer)
@@ -179,7 +179,7 @@ def test_train_leaves_every_module_of_it_in_evaluation_mode(kind: Kind) -> None:
 
 @each_kind()
 def test_parameters_that_it_lists_need_no_gradient(kind: Kind) -> None:
-    """L5: whoever collects what requires a gradient leaves them out."""
+    """L5: code that collects the tensors that require a gradient leaves them out."""
     use = ft.Frozen(kind.layer())
     assert len(list(use.parameters())) > 0
     assert [name for name, p in use.named_parameters() if p.requires_grad] == []

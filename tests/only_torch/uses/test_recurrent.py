@@ -30,7 +30,7 @@ class Failing(nn.LSTM):
 @pytest.mark.usefixtures("_cudnn")
 @pytest.mark.parametrize("how", ["use", "in place", "inside a use"])
 def test_recurrent_layer_on_cudnn_is_turned_during_the_call_only(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """cuDNN differentiates in training mode only; without dropout it computes what evaluation mode computes."""
+    """cuDNN differentiates in training mode only; without dropout this computes the same as evaluation mode."""
     layer = lstm()
     if how == "use":
         model: nn.Module = ft.Frozen(layer)

@@ -32,7 +32,7 @@ def halve(layer: nn.Module) -> None:
 
 
 def check_shared(kind: Kind, layer: nn.Module, use: nn.Module) -> None:
-    """What is written to the layer is seen by the use, and no gradient comes back."""
+    """Checks that the use sees writes to the layer, and that no gradient comes back."""
     assert isinstance(use, ft.Frozen)
     layer.train()
     halve(layer)
@@ -240,7 +240,7 @@ def test_loading_by_assignment_keeps_an_optimizer_of_others_right() -> None:
     assert model[1].weight.tolist() == [[1.0, 1.0], [1.0, 1.0]]
 
 
-def test_strict_load_names_what_is_missing() -> None:
+def test_strict_load_names_missing_keys() -> None:
     use = ft.Frozen(nn.Linear(2, 2))
     with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "bias"'):
         use.load_state_dict({"weight": torch.ones(2, 2)})

@@ -16,7 +16,7 @@ from only_torch.bits import bits
 
 
 class Calling(nn.Module):
-    """Calls its child through what `make` makes of it."""
+    """Calls its child through the function that `make` returns."""
 
     def __init__(self, make: Callable[[nn.Module], Any]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Backups of what a call of a frozen module may write, so that what it wrote can be undone."""
+"""Backups of the tensors that a call of a held module may write, from which its writes are undone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def is_stock(module: nn.Module) -> bool:
 
 
 def writable_places(module: nn.Module) -> list[Place]:
-    """Where a module holds what a call of it may write.
+    """Returns the places in a module that a call of it may write.
 
     PyTorch's own modules write statistics in training mode only, and an embedding with `max_norm`
     renormalises its weight. Nothing is known of other modules: observers and codebooks write in
@@ -108,16 +108,16 @@ _outermost_call = _OutermostCall()
 
 @contextmanager
 def writes_undone(module: nn.Module, places: list[Place], trusted: Trusted) -> Iterator[None]:
-    """Undoes whatever a call writes into what the module holds.
+    """Undoes all that a call writes into the tensors of the module.
 
-    The call works on the tensors themselves and not on copies, so that what autograd saves of them
-    takes no memory. A module may read what its child has just written, as fake quantisation does, so
-    all of it is restored when the outermost such context is left.
+    The call works on the tensors themselves and not on copies, so that autograd saves them without
+    taking memory. A module may read what its child has just written, as fake quantisation does, so
+    everything is restored when the outermost such context is left.
 
     Args:
         module: the module that is called.
         places: its `writable_places`.
-        trusted: what need not be copied in each call, such as a mask of a mebibyte. The context adds to it.
+        trusted: names of tensors that are too large to copy in each call. The context adds to it.
 
     Raises:
         MovedError: the call has written into a trusted tensor.

@@ -1,4 +1,4 @@
-"""Who wants what frozen: claims, stored with the module that owns the parameter."""
+"""Claims: which owner wants which parameter frozen, stored with the module of the parameter."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def withdraw(sites: Iterable[Site], claim: Claim) -> None:
 
 
 def withdraw_owner(sites: Iterable[Site], owner: str) -> None:
-    """Forgets the claims of one owner, in place, without enacting what then holds."""
+    """Drops the claims of one owner, in place, and leaves flags as they are."""
     for module, local in sites:
         claims = module.__dict__.get(ATTRIBUTE)
         if claims is not None and local in claims.of:
@@ -94,7 +94,7 @@ def latest(module: nn.Module, local: str) -> Claim | None:
 
 
 def _enact(module: nn.Module, local: str) -> None:
-    """Sets the parameter's flag to what holds now.
+    """Sets the parameter's flag as the latest claim says.
 
     A frozen parameter loses its gradient: optimizers look at ``.grad`` and never at the flag, so
     a stale one would go on moving it.

@@ -1,4 +1,4 @@
-"""L-BFGS, the one optimizer that writes parameters without a gradient, and what keeps it to trainable ones."""
+"""A hook for L-BFGS, the one optimizer that writes parameters without a gradient."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def release(module: nn.Module) -> None:
 
 
 def forget(module: nn.Module) -> HeldMode | None:
-    """Stops holding a module, in place, leaves its mode as it is, and returns what held it."""
+    """Stops holding a module, in place, leaves its mode as it is, and returns the held mode."""
     present: HeldMode | None = module.__dict__.pop(ATTRIBUTE, None)
     if present is not None:
         _forward.remove(module)

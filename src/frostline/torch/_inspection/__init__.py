@@ -1,1 +1,1 @@
-"""The guard, the check with its findings, and the report."""
+"""Reports, checks and proofs of the frozen set."""

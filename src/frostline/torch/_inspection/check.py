@@ -1,20 +1,20 @@
-"""Look a model and its optimizers over for what is wrong, or soon will be."""
+"""The check of a model and its optimizers: what is wrong, or soon will be."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from torch import nn
 from torch.optim import Optimizer
 
 from frostline._core.findings import Findings
 from frostline.torch._freezing.survey import survey
-from frostline.torch._inspection import model_findings as _model_findings
-from frostline.torch._inspection import optimizer_findings as _optimizer_findings
+from frostline.torch._inspection.model_findings import MODEL_FINDINGS
+from frostline.torch._inspection.optimizer_findings import OPTIMIZER_FINDINGS
 
 
 def check(model: nn.Module, optimizer: Optimizer | Iterable[Optimizer] | None = None) -> Findings:
-    """What is wrong with what is frozen, and with what the optimizers make of it.
+    """Finds what is wrong with what is frozen, and with what the optimizers do about it.
 
     Nothing is changed and nothing is run. Each finding says what, where, why it matters, and the
     fix as code; ``.raise_if_any()`` makes an error of them.
@@ -22,7 +22,7 @@ def check(model: nn.Module, optimizer: Optimizer | Iterable[Optimizer] | None = 
     Args:
         model: the model.
         optimizer: the optimizer that trains it, or all of them. Without one, only the model is
-            looked at.
+            checked.
 
     Returns:
         The findings, the gravest first.
@@ -41,22 +41,16 @@ def check(model: nn.Module, optimizer: Optimizer | Iterable[Optimizer] | None = 
           Fix: optimizer.add_param_group({"params": [...]}) with these parameters, or freeze them.
     """
     read = survey(model)
-    optimizers = _optimizers(optimizer)
-    findings = Findings()
-    for look in _model_findings.LOOKS:
-        findings.extend(look(model, read))
-    if optimizers:
-        for look_at_optimizers in _optimizer_findings.LOOKS:
-            findings.extend(look_at_optimizers(read, optimizers))
-    return findings
-
-
-def _optimizers(given: Optimizer | Iterable[Optimizer] | None) -> Sequence[Optimizer]:
-    several = [] if given is None else [given] if isinstance(given, Optimizer) else list(given)
-    for one in several:
-        if not isinstance(one, Optimizer):
+    optimizers = [] if optimizer is None else [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+    for each in optimizers:
+        if not isinstance(each, Optimizer):
             raise TypeError(
                 "check(model, optimizer) takes a torch.optim.Optimizer or several; "
-                f"this is of type {type(one).__name__}."
+                f"this is of type {type(each).__name__}."
             )
-    return several
+    findings = Findings()
+    for find_in_model in MODEL_FINDINGS:
+        findings.extend(find_in_model(model, read))
+    for find_in_optimizers in OPTIMIZER_FINDINGS if optimizers else ():
+        findings.extend(find_in_optimizers(read, optimizers))
+    return findings

@@ -1,4 +1,4 @@
-"""Proof that nothing frozen moved: bytes before against bytes after."""
+"""Proof that nothing frozen moves: bytes before against bytes after."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from frostline._core.movement import Mark, MovedError, Movement, changed_elements, changed_stretch
-from frostline.torch._freezing.division import Tensors, divided, named_tensors
+from frostline.torch._freezing.division import divided, named_tensors
 from frostline.torch._freezing.freezing import plan_of
-from frostline.torch._freezing.survey import Survey, survey
+from frostline.torch._freezing.survey import survey
 from frostline.torch._inspection.cause import Owners, likely_cause
 from frostline.torch._tensors import bytes_of
 from frostline.torch._wrappers import unwrapped
@@ -20,7 +20,7 @@ from frostline.torch._wrappers import unwrapped
 
 @dataclass(frozen=True)
 class Witness:
-    """What the guard remembers of one tensor."""
+    """The bytes, or a digest of them, that a tensor had when it was first read."""
 
     kind: str
     mark: Mark
@@ -43,13 +43,13 @@ class Witness:
 
 
 class Guard:
-    """What :func:`guard` gives: `verify` looks before the end, `paths` says what is watched."""
+    """The watch that :func:`guard` keeps: `verify` compares before the end, `paths` lists what is watched."""
 
     def __init__(self, model: nn.Module, *, copy: bool) -> None:
         self._model = unwrapped(model)
-        self._witnesses = {
-            path: Witness.of(tensor, kind, keep=copy) for path, (tensor, kind) in _watched(survey(model)).items()
-        }
+        read = survey(model)
+        still = divided(read, plan_of(read)).still
+        self._witnesses = {path: Witness.of(tensor, kind, keep=copy) for path, (tensor, kind) in still.items()}
 
     @property
     def paths(self) -> frozenset[str]:
@@ -75,15 +75,15 @@ def guard(model: nn.Module, *, copy: bool = False) -> Iterator[Guard]:
     """Proves that nothing frozen moves inside the ``with`` block.
 
     On entry a digest of every frozen parameter is taken, and of every buffer of a frozen module;
-    on exit they are compared. What is frozen is read from the model, whoever froze it, so code
-    that froze by hand can be proved, too. A frozen use whose layer trains elsewhere in the same
+    on exit they are compared. The frozen set is read from the model, whoever froze it, so code
+    that freezes by hand can be proved, too. A frozen use whose layer trains elsewhere in the same
     model is not watched: that the layer moves is meant.
 
     Args:
         model: the model.
         copy: whether to keep a copy of what is watched, so that a report of a large tensor can
-            show the first value that differs. Otherwise 16 bytes a MiB are kept, and tensors of
-            up to 4 KiB whole.
+            show the first value that differs. Otherwise 16 bytes a MiB are kept, and all of a
+            tensor of up to 4 KiB.
 
     Raises:
         MovedError: on exit, when something moved: which, where, and the likely cause. An
@@ -104,10 +104,6 @@ def guard(model: nn.Module, *, copy: bool = False) -> Iterator[Guard]:
     watching.verify()
 
 
-def _watched(read: Survey) -> Tensors:
-    return divided(read, plan_of(read)).still
-
-
 def _movement(
     path: str, witness: Witness, present: tuple[torch.Tensor, str] | None, model: nn.Module, owners: Owners
 ) -> Movement:
@@ -121,7 +117,9 @@ def _movement(
         )
     with bytes_of(present[0]) as data:
         difference = _difference(witness.mark, Mark.of(data), data, present[0])
-    cause, fix = likely_cause(path, witness.kind, present[0], witness, model, owners)
+    cause, fix = likely_cause(
+        path, witness.kind, present[0], model, owners, address=witness.address, version=witness.version
+    )
     return Movement(path, witness.kind, difference, cause, fix)
 
 

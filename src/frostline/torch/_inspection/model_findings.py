@@ -1,11 +1,10 @@
-"""Findings about a model by itself."""
+"""Findings about a model alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -15,11 +14,11 @@ from frostline.torch._freezing.survey import Survey
 from frostline.torch._holding.mode import is_held
 from frostline.torch._wrappers import wrappers
 
-Look = Callable[[nn.Module, Survey], Iterator[Finding]]
+_WITH_STATISTICS = (nn.modules.batchnorm._NormBase, nn.utils.parametrizations._SpectralNorm)
 
 
 def nothing_trainable(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """Every parameter is frozen: training will do nothing, or backward will raise."""
+    """Finds that every parameter is frozen: training will do nothing, or backward will raise."""
     if read.parameters and not plan_of(read).trainable & read.parameters.keys():
         yield Finding(
             "nothing-trainable",
@@ -31,22 +30,35 @@ def nothing_trainable(model: nn.Module, read: Survey) -> Iterator[Finding]:
 
 
 def wrapped(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """A data-parallel wrapper was made when other parameters were trainable than now."""
+    """Finds data-parallel wrappers that were made when other parameters were trainable than now."""
     trainable = plan_of(read).trainable
     for _, wrapper in wrappers(model):
-        inside, known = _inside(wrapper), _noted_as_trainable(wrapper)
+        inside, known = set(map(id, wrapper.parameters())), _noted_as_trainable(wrapper)
         paths = [(path, id(tensor)) for path, tensor in read.parameters.items() if id(tensor) in inside]
         frozen = [path for path, key in paths if path not in trainable and key in known]
         thawed = [path for path, key in paths if path in trainable and key not in known]
-        yield from _changed_since(type(wrapper).__name__, tuple(frozen), tuple(thawed))
-
-
-def _inside(wrapper: nn.Module) -> set[int]:
-    return {id(parameter) for parameter in wrapper.parameters()}
+        name = type(wrapper).__name__
+        fix = f"freeze and thaw first, then wrap: {name}(model)."
+        if frozen:
+            yield Finding(
+                "wrapped-then-frozen",
+                tuple(frozen),
+                f"{name} was made while they were trainable.",
+                "It waits for gradients that never come, or keeps memory for them.",
+                fix,
+            )
+        if thawed:
+            yield Finding(
+                "wrapped-then-thawed",
+                tuple(thawed),
+                f"{name} was made while they were frozen.",
+                "Their gradients are not averaged: the ranks drift apart without a word.",
+                fix,
+            )
 
 
 def _noted_as_trainable(wrapper: nn.Module) -> set[int]:
-    """The ``id`` of each parameter for which the wrapper made room for gradients."""
+    """Returns the ``id`` of each parameter for which the wrapper made room for gradients."""
     if isinstance(wrapper, DistributedDataParallel):
         buckets = wrapper.reducer._get_zeros_like_grad_buckets()
         return {id(parameter) for bucket in buckets for parameter in bucket.parameters()}
@@ -55,30 +67,12 @@ def _noted_as_trainable(wrapper: nn.Module) -> set[int]:
     return {id(p) for p in flat._params or ()} if flat is not None and flat.requires_grad else set()
 
 
-def _changed_since(name: str, frozen: tuple[str, ...], thawed: tuple[str, ...]) -> Iterator[Finding]:
-    fix = f"freeze and thaw first, then wrap: {name}(model)."
-    if frozen:
-        yield Finding(
-            "wrapped-then-frozen",
-            frozen,
-            f"{name} was made while they were trainable.",
-            "It waits for gradients that never come, or keeps memory for them.",
-            fix,
-        )
-    if thawed:
-        yield Finding(
-            "wrapped-then-thawed",
-            thawed,
-            f"{name} was made while they were frozen.",
-            "Their gradients are not averaged: the ranks drift apart without a word.",
-            fix,
-        )
-
-
 def moving_statistics(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """A normalisation, frozen in part or by hand, whose statistics still move."""
+    """Finds normalisations that are frozen in part or by hand, and whose statistics still move."""
     for path, module in read.modules.items():
-        if id(module) in read.pinned or is_held(module) or not _has_statistics(module):
+        if id(module) in read.pinned or is_held(module) or not isinstance(module, _WITH_STATISTICS):
+            continue
+        if all(buffer is None for buffer in module._buffers.values()):
             continue
         if any(not p.requires_grad for p in _affine(path, module, read)):
             yield Finding(
@@ -86,13 +80,8 @@ def moving_statistics(model: nn.Module, read: Survey) -> Iterator[Finding]:
                 (path,),
                 f"{type(module).__name__} is frozen in part or by hand, and is not held.",
                 "Its running statistics move whenever it is called in training mode.",
-                f"freeze(model, {path!r}) freezes it whole.",
+                f"freeze(model, {path!r}) freezes all of it.",
             )
-
-
-def _has_statistics(module: nn.Module) -> bool:
-    known = (nn.modules.batchnorm._NormBase, nn.utils.parametrizations._SpectralNorm)
-    return isinstance(module, known) and any(b is not None for b in module._buffers.values())
 
 
 def _affine(path: str, module: nn.Module, read: Survey) -> list[nn.Parameter]:
@@ -106,7 +95,7 @@ def _affine(path: str, module: nn.Module, read: Survey) -> list[nn.Parameter]:
 
 
 def mode_by_hand(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """A held module was put in training mode behind its back."""
+    """Finds held modules whose training flag somebody set."""
     for path, module in read.modules.items():
         if "train" in vars(module) and is_held(module) and module.training:
             yield Finding(
@@ -119,7 +108,7 @@ def mode_by_hand(model: nn.Module, read: Survey) -> Iterator[Finding]:
 
 
 def stale_gradients(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """A frozen parameter still has a gradient."""
+    """Finds frozen parameters that still have a gradient."""
     frozen = plan_of(read).frozen
     paths = [p for p, t in read.parameters.items() if p in frozen and t.grad is not None]
     if paths:
@@ -133,7 +122,7 @@ def stale_gradients(model: nn.Module, read: Survey) -> Iterator[Finding]:
 
 
 def flags_that_do_nothing(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """``module.requires_grad = False``, or a misspelt flag on a parameter."""
+    """Finds a ``requires_grad`` that was set on a module, or misspelt on a parameter."""
     on_modules = [p for p, m in read.modules.items() if "requires_grad" in vars(m)]
     if on_modules:
         yield Finding(
@@ -143,7 +132,8 @@ def flags_that_do_nothing(model: nn.Module, read: Survey) -> Iterator[Finding]:
             "It freezes nothing.",
             "freeze(model, ...) with its path; del module.requires_grad.",
         )
-    misspelt = [p for p, t in read.parameters.items() if _misspelt(t)]
+    misspellings = {"require_grad", "require_grads", "requires_grads", "require_gradient"}
+    misspelt = [p for p, t in read.parameters.items() if misspellings & vars(t).keys()]
     if misspelt:
         yield Finding(
             "plain-attribute",
@@ -154,12 +144,7 @@ def flags_that_do_nothing(model: nn.Module, read: Survey) -> Iterator[Finding]:
         )
 
 
-def _misspelt(parameter: torch.Tensor) -> bool:
-    names = {"require_grad", "require_grads", "requires_grads", "require_gradient"}
-    return bool(names & vars(parameter).keys())
-
-
-LOOKS: tuple[Look, ...] = (
+MODEL_FINDINGS: tuple[Callable[[nn.Module, Survey], Iterator[Finding]], ...] = (
     nothing_trainable,
     wrapped,
     moving_statistics,

@@ -1,4 +1,4 @@
-"""Findings about what optimizers make of a model."""
+"""Findings about a model and the optimizers that train it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ from frostline.torch._freezing.freezing import plan_of
 from frostline.torch._freezing.survey import Survey
 from frostline.torch._training.moments import state_bytes
 
-Look = Callable[[Survey, Sequence[Optimizer]], Iterator[Finding]]
-
 
 def unowned(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Finding]:
-    """Trainable parameters that no optimizer has."""
+    """Finds trainable parameters that no optimizer has."""
     owned = {id(p) for p in _owned(optimizers)}
     trainable = plan_of(read).trainable
     paths = [p for p, t in read.parameters.items() if p in trainable and id(t) not in owned]
@@ -32,7 +30,7 @@ def unowned(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Finding]:
 
 
 def owned_twice(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Finding]:
-    """The same parameter in two groups or in two optimizers."""
+    """Finds parameters in two groups or in two optimizers."""
     times = Counter(id(p) for p in _owned(optimizers))
     paths = [path for path, tensor in read.parameters.items() if times[id(tensor)] > 1]
     if paths:
@@ -46,7 +44,7 @@ def owned_twice(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Findi
 
 
 def foreign(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Finding]:
-    """Parameters of an optimizer that the model does not have, or not any more."""
+    """Finds optimizers with parameters that the model does not have, or no longer has."""
     known = {id(p) for module in read.modules.values() for p in module._parameters.values()}
     shapes = [tuple(p.shape) for p in _owned(optimizers) if id(p) not in known]
     if shapes:
@@ -62,26 +60,26 @@ def foreign(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Finding]:
 
 
 def leftover_state(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Finding]:
-    """Frozen parameters for which an optimizer keeps moments."""
+    """Finds moments that optimizers keep for frozen parameters."""
     frozen = plan_of(read).frozen
-    held = [
+    sizes = [
         (path, state_bytes(optimizer, tensor))
         for path, tensor in read.parameters.items()
         for optimizer in optimizers
         if path in frozen and state_bytes(optimizer, tensor)
     ]
-    if held:
+    if sizes:
         yield Finding(
             "leftover-state",
-            tuple(path for path, _ in held),
-            f"They are frozen and {sum(size for _, size in held):,} bytes of optimizer state are kept for them.",
+            tuple(path for path, _ in sizes),
+            f"They are frozen and {sum(size for _, size in sizes):,} bytes of optimizer state are kept for them.",
             "It takes memory, and old moments act again when they are thawed.",
             "optimizer.state.pop(parameter), if they stay frozen.",
         )
 
 
 def idle(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Finding]:
-    """An optimizer all of whose parameters are frozen."""
+    """Finds optimizers all of whose parameters are frozen."""
     for optimizer in optimizers:
         if not any(p.requires_grad for p in _owned([optimizer])):
             yield Finding(
@@ -93,9 +91,6 @@ def idle(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Finding]:
             )
 
 
-LOOKS: tuple[Look, ...] = (unowned, owned_twice, foreign, idle, leftover_state)
-
-
 def _owned(optimizers: Sequence[Optimizer]) -> list[torch.Tensor]:
     return [p for o in optimizers for group in o.param_groups for p in group["params"]]
 
@@ -103,3 +98,12 @@ def _owned(optimizers: Sequence[Optimizer]) -> list[torch.Tensor]:
 def _count(number: int, noun: str, whose: str = "") -> str:
     subject = " ".join(filter(None, (noun if number == 1 else noun + "s", whose)))
     return f"{number} {subject} is" if number == 1 else f"{number} {subject} are"
+
+
+OPTIMIZER_FINDINGS: tuple[Callable[[Survey, Sequence[Optimizer]], Iterator[Finding]], ...] = (
+    unowned,
+    owned_twice,
+    foreign,
+    idle,
+    leftover_state,
+)

@@ -1,4 +1,4 @@
-"""What is frozen in a model, as a tree."""
+"""The report of what is frozen in a model, as a tree."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from frostline.torch._training.moments import state_bytes
 
 
 def report(model: nn.Module, optimizer: Optimizer | None = None, *, cost: Cost | None = None) -> Report:
-    """What is frozen in a model, as a tree with counts and bytes.
+    """Returns what is frozen in a model, as a tree with counts and bytes.
 
     It prints well, renders in a notebook, and ``.to_dict()`` gives plain data.
 
     Args:
         model: the model.
         optimizer: if given, the bytes that it keeps for each parameter are shown too.
-        cost: if given, what a step costs is shown below: ``report(model, cost=cost(model, x))``.
+        cost: if given, the cost of a step is shown below the tree: ``report(model, cost=cost(model, x))``.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
@@ -31,8 +31,8 @@ def report(model: nn.Module, optimizer: Optimizer | None = None, *, cost: Cost |
         40
     """
     read = survey(model)
-    kept = None
+    sizes = None
     if optimizer is not None:
-        kept = {path: state_bytes(optimizer, tensor) for path, tensor in read.parameters.items()}
+        sizes = {path: state_bytes(optimizer, tensor) for path, tensor in read.parameters.items()}
     held = frozenset(path for path, module in read.modules.items() if is_held(module))
-    return report_of(read.inventory, plan_of(read), optimizer_bytes=kept, held=held).with_cost(cost)
+    return report_of(read.inventory, plan_of(read), optimizer_bytes=sizes, held=held).with_cost(cost)

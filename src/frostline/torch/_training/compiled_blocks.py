@@ -40,7 +40,7 @@ class CompiledBlock:
 def call_alike(model: nn.Module) -> None:
     """Makes the compiled blocks of a model be called alike, in place; idempotent.
 
-    A block is a part of the model for which ``block.compile()`` was called. The model itself, compiled as a whole, is
+    A block is a part of the model whose ``compile()`` was called. The model itself, compiled as a whole, is
     not touched: it has a variant for each phase anyway.
     """
     for module in model.modules():

@@ -14,8 +14,8 @@ class Rates:
     """Lends an optimizer learning rates for one step, and takes them back.
 
     Between steps the optimizer has its own rates, the very same objects, so learning-rate schedulers and checkpoints
-    never see a factor. During the step a group whose parameters have several factors is several groups; what an
-    optimizer notes in a group meanwhile, as few do, is kept from the first of them.
+    never see a factor. During the step a group whose parameters have several factors is several groups; of
+    the notes that an optimizer makes in them meanwhile, as few do, those in the first are kept.
 
     Attributes:
         factors: path -> factor; a path that is not in it has 1.

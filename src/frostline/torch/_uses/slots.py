@@ -72,7 +72,7 @@ class TensorSlot:
 
     @property
     def is_swapped(self) -> bool:
-        """Whether a call must compute with something else than what the view holds."""
+        """Whether a call must compute with another tensor than the one in the view."""
         held = self.view[self.name]
         if held is None or torch.compiler.is_exporting():
             return False

@@ -113,8 +113,8 @@ def frozen_call(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
     Args:
         layer: any ``nn.Module``; it is not changed.
-        args: what the layer takes.
-        kwargs: what the layer takes.
+        args: the arguments of the layer.
+        kwargs: the keyword arguments of the layer.
 
     Raises:
         TypeError: `layer` is not an ``nn.Module``.

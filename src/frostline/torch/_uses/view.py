@@ -54,7 +54,7 @@ class View:
         self.slots: list[TensorSlot] = [slot for pair in self.pairs for slot in tensor_slots(*pair)]
         self.attributes: list[AttributeSlot] = [slot for pair in self.pairs for slot in attribute_slots(*pair)]
         self.hooks = hook_slots(self.pairs)
-        # What holds the layer was copied along; the view holds itself.
+        # If the layer is held, that was copied along; the view has a mode of its own.
         for _, module in self.pairs:
             _mode.forget(module)
             _claims.forget(module)
