@@ -23,7 +23,7 @@ def net(params: Any, x: Array) -> Array:
     return jnp.tanh(x @ params["a"]) @ params["b"]
 
 
-def drawn(tree: Any = TREE) -> fj.Line:
+def drawn(tree: Any = TREE) -> fj.FrostLine:
     return fj.frostline(net, tree, jnp.ones((2, 4)))
 
 

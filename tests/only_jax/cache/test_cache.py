@@ -171,7 +171,7 @@ CASES: list[tuple[str, Act, list[str]]] = [
         "samples of another shape than the example",
         fill([(np.ones(3, np.float32), 0)]),
         [
-            "line.below(*inputs) got float32 (1, 3), and the line was drawn for:",
+            "line.below(*inputs) got float32 (1, 3), but the line was drawn for:",
             "  inputs[0]: float32 (samples, 4)",
             "Draw a line for them: frostline(fn, tree, *inputs).",
         ],
@@ -202,7 +202,7 @@ CASES: list[tuple[str, Act, list[str]]] = [
         "samples of two sizes",
         fill([(np.ones(4 - number % 2, np.float32), 0) for number in range(4)]),
         [
-            "line.below(*inputs) got float32 (1, 3), and the line was drawn for:",
+            "line.below(*inputs) got float32 (1, 3), but the line was drawn for:",
             "  inputs[0]: float32 (samples, 4)",
             "Draw a line for them: frostline(fn, tree, *inputs).",
         ],
@@ -261,10 +261,10 @@ def test_a_tree_that_was_donated(tmp_path: Path) -> None:
     with pytest.raises(LineError) as caught:
         fj.FeatureCache(tmp_path, line)
     assert str(caught.value).splitlines() == [
-        "line.below(*inputs) needs the tree that the line was drawn for, and 2 arrays of it were donated.",
+        "line.below(*inputs) needs the tree of the line, but 2 of its 2 arrays were donated.",
         "  a",
         "  b",
-        "Donate what trains alone: trained, rest = split(tree); or draw the line for a copy of the tree.",
+        "Donate only the trainable part: trained, rest = split(tree); or draw the line for a copy of it.",
     ]
     assert line.above(TREE, jnp.ones((5, 4))).shape == (5, 4)
 

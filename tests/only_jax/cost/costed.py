@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array, lax
 
 import frostline.jax as fj
-from frostline.jax._cost.step import Asked
+from frostline.jax._cost.step import Step
 from frostline.jax._freezing.survey import survey
 
 Loss = Callable[[Any, Array], Array]
@@ -117,7 +117,7 @@ def made(model: str, place: str) -> tuple[Loss, Any, Array]:
 
 def predicted(loss: Loss, tree: Any, *batch: Any) -> int:
     """``cost(loss, tree, *batch).now.saved_bytes``, without all else that a cost has."""
-    return Asked(loss, survey(tree), batch, {}).step(all_trained=False).saved.total()
+    return Step.traced(loss, survey(tree), batch, {}, all_trained=False).saved.total()
 
 
 def kept(loss: Loss, tree: Any, *batch: Any) -> int:

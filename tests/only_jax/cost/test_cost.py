@@ -267,9 +267,9 @@ class TestErrors:
         with pytest.raises(CostError) as raised:
             fj.cost(lambda tree, x, n: (x > 0).sum(), weights(8, 8), data(16, 8), n={"k": (1, "a")})
         assert str(raised.value).splitlines() == [
-            "cost(fn, tree, float32[16, 8], n={'k': (1, 'a')}) returns no floating array, and only such a one has a "
-            "gradient.",
-            "Return what is differentiated: cost(lambda tree, x: apply(tree, x).mean(), tree, x).",
+            "cost(fn, tree, float32[16, 8], n={'k': (1, 'a')}) returns no floating array, but only floating "
+            "arrays have gradients.",
+            "Return the value to differentiate: cost(lambda tree, x: apply(tree, x).mean(), tree, x).",
         ]
 
     def test_nothing_to_train(self) -> None:

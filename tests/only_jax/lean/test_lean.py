@@ -13,7 +13,7 @@ from jax import lax
 
 import frostline.jax as fj
 from frostline import NothingFrozenError, UnsupportedError
-from frostline.jax._lean import regions as _lean_choice
+from frostline.jax._lean.regions import RegionChoice
 from frostline.jax._lean.rewriting import Rewriting
 from only_jax.cost.costed import FLAT, MODELS, SQUARE, data, kept, made, predicted, products, stack, weights
 
@@ -93,7 +93,7 @@ def test_where_nothing_is_to_be_gained_the_program_is_the_same(loss: Any, place:
 
 def test_a_choice_that_does_not_count_keeps_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: to do everything again costs bytes where a mask was enough."""
-    monkeypatch.setattr(_lean_choice.Choice, "_is_worth_it", lambda self, region: True)
+    monkeypatch.setattr(RegionChoice, "_is_worth_it", lambda self, region: True)
     loss, tree, x = made("relu", "middle")
     assert fj.cost(fj.lean(loss), tree, x).now.saved_bytes > 1536
 
@@ -227,7 +227,7 @@ class TestErrors:
         with pytest.raises(UnsupportedError) as raised:
             fj.lean(gelu, memory_budget=0.5)
         assert str(raised.value).splitlines() == [
-            "lean(fn, memory_budget=0.5) would have to choose which layers to compute twice, and here nothing but what "
-            "is cheap is computed twice.",
-            "Leave it out, or choose the layers: layer = jax.checkpoint(layer), which lean leaves as they are.",
+            "lean(fn, memory_budget=0.5) would have to choose layers to compute twice, but lean computes only cheap "
+            "steps twice.",
+            "Leave it out, or choose the layers yourself: layer = jax.checkpoint(layer), which lean leaves as it is.",
         ]

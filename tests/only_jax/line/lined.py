@@ -32,7 +32,7 @@ def bits(tree: Any) -> list[bytes]:
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
 
 
-def check_same(fn: Callable[..., Any], tree: Any, *inputs: Any) -> fj.Line:
+def check_same(fn: Callable[..., Any], tree: Any, *inputs: Any) -> fj.FrostLine:
     """The line of a function gives its output, to the bit, for the example and for a batch of another size."""
     line = fj.frostline(fn, tree, *inputs)
     for batch in (inputs, jax.tree.map(lambda leaf: leaf[1:], inputs)):
@@ -44,7 +44,7 @@ def check_same(fn: Callable[..., Any], tree: Any, *inputs: Any) -> fj.Line:
     return line
 
 
-def check_gradient(fn: Callable[..., Any], line: fj.Line, tree: Any, *inputs: Any) -> None:
+def check_gradient(fn: Callable[..., Any], line: fj.FrostLine, tree: Any, *inputs: Any) -> None:
     """The gradient above a line is that of the function, to the bit."""
     live = fj.grad(lambda tree, *batch: _scalar(fn(tree, *batch)))(tree, *inputs)
     cut = fj.grad(lambda tree, *boundary: _scalar(line.above(tree, *boundary)))(tree, *line.below(*inputs))

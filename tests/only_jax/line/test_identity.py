@@ -7,7 +7,6 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -99,9 +98,8 @@ def of_functions() -> str:
 
 
 def test_it_is_the_same_in_another_process() -> None:
-    folders = os.pathsep.join(str(Path(__file__).parents[depth]) for depth in (2, 3))
     code = "from only_jax.line.test_identity import *; print(HERE, of_functions())"
-    environment = os.environ | {"PYTHONPATH": folders, "JAX_PLATFORMS": "cpu", "PYTHONHASHSEED": "7"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "JAX_PLATFORMS": "cpu", "PYTHONHASHSEED": "7"}
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert result.stdout.split() == [HERE, of_functions()]
@@ -117,7 +115,7 @@ def test_a_function_of_python_has_no_identity() -> None:
     with pytest.raises(LineError) as caught:
         line.fingerprint()
     assert str(caught.value).splitlines() == [
-        "line.fingerprint() cannot say what is below: 1 step there may do something else tomorrow.",
+        "line.fingerprint() cannot cover 1 Python function below the line, whose work may change.",
         "  pure_callback",
         'Call it in the dataset, and give it a name: FeatureCache(..., preprocessing="name").',
     ]

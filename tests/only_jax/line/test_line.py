@@ -25,7 +25,7 @@ def test_a_prefix() -> None:
     check_gradient(net, line, PREFIX, X)
     assert line.boundary == (Boundary("tanh", (4,), "float32", 16),)
     assert line.flops == 2 * 4 * 4
-    assert repr(line) == "<Line at tanh: 16 bytes and 32 FLOPs a sample>"
+    assert repr(line) == "<FrostLine at tanh: 16 bytes and 32 FLOPs a sample>"
 
 
 def test_two_layers_and_what_skips_them() -> None:

@@ -23,7 +23,7 @@ from frostline.jax._arrays import described
 from frostline.jax._cache.codec import encoded, raw
 from frostline.jax._cache.samples import Packed, Samples, Source, Split
 from frostline.jax._cache.source import CachedSource
-from frostline.jax._line.line import Line
+from frostline.jax._line.line import FrostLine
 
 
 @final
@@ -68,7 +68,7 @@ class FeatureCache:
     def __init__(
         self,
         directory: str | os.PathLike[str],
-        line: Line,
+        line: FrostLine,
         *,
         dtype: Any = precision.EXACT,
         budget: int | str | None = None,
@@ -77,7 +77,7 @@ class FeatureCache:
         split: Split = first,
         key: Callable[[int], Key] | None = None,
     ) -> None:
-        if not isinstance(line, Line):
+        if not isinstance(line, FrostLine):
             problem, fix = f"is given {described(line)} for a line.", "Draw one: line = frostline(fn, tree, *example)."
             raise CacheError("FeatureCache(directory, line)", problem, (), fix)
         self.directory = Path(directory)

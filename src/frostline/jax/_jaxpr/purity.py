@@ -1,10 +1,14 @@
-"""What costs next to nothing beside a matrix product: a pass over what it reads."""
+"""Equations that may run again at no cost, and equations whose result is another one in each call."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, final
 
-from frostline.jax._jaxpr.partial_inner import steps_in
+from jax.extend.core import ClosedJaxpr
+
+from frostline.jax._jaxpr.equations import equations_in, functions_in
+from frostline.jax._jaxpr.flow import Flow
 
 _SUMS = {"abs", "add", "add_any", "clamp", "div", "max", "min", "mul", "neg", "rem", "sign", "sub"}
 _POWERS = {"cbrt", "exp", "exp2", "expm1", "integer_pow", "log", "log1p", "logistic", "pow", "rsqrt", "sqrt", "square"}
@@ -21,10 +25,11 @@ _CHEAP = frozenset(
     _SUMS | _POWERS | _ANGLES | _ERRORS | _CHOICES | _ROUNDED | _CAST | _LAID_OUT | _JOINED | _REDUCED | _NAMED
 )
 _CALLS = frozenset({"closed_call", "custom_jvp_call", "jit", "pjit"})
+_RANDOM = frozenset({"random_bits", "random_gamma", "rng_bit_generator", "rng_uniform", "threefry2x32"})
 
 
 def is_cheap(equation: Any) -> bool:
-    """Whether an equation may as well be done again, where a value that it computes would have to be kept.
+    """Whether an equation costs next to nothing beside a matrix product: one pass over what it reads.
 
     Example:
         >>> traced = jax.make_jaxpr(lambda x, w: jax.nn.relu(x) @ w)(jnp.ones((2, 2)), jnp.ones((2, 2)))
@@ -32,5 +37,54 @@ def is_cheap(equation: Any) -> bool:
         [True, False]
     """
     if equation.primitive.name in _CALLS:
-        return all(map(is_cheap, steps_in(equation)))
+        return all(map(is_cheap, equations_in(equation)))
     return equation.primitive.name in _CHEAP
+
+
+def random_steps(equation: Any) -> Iterator[str]:
+    """The names of the primitives in an equation that are random, or act outside of the trace.
+
+    Example:
+        >>> traced = jax.make_jaxpr(lambda key, x: x * jax.random.bernoulli(key, 0.5, (2,)))
+        >>> [name for each in traced(jax.random.key(0), jnp.ones(2)).jaxpr.eqns for name in random_steps(each)]
+        ['random_bits']
+    """
+    has_own_effect = bool(equation.effects) and not any(functions_in(equation))
+    if equation.primitive.name in _RANDOM or has_own_effect:
+        yield equation.primitive.name
+    for each in equations_in(equation):
+        yield from random_steps(each)
+
+
+def keyed_steps(closed: ClosedJaxpr, varies: Sequence[bool]) -> list[str]:
+    """The names of the random primitives whose key comes from an input.
+
+    Args:
+        closed: the function.
+        varies: for each input, whether it is another one for each sample.
+    """
+    flow = _KeyFlow()
+    flow.through(closed, [int(each) for each in varies])
+    return list(flow.found)
+
+
+@final
+class _KeyFlow(Flow):
+    """Finds the random primitives that depend on an input."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, None] = {}
+
+    def constant(self, value: Any) -> int:
+        """It depends on nothing."""
+        return 0
+
+    def primitive(self, equation: Any, bits: Sequence[int]) -> int:
+        """The bits of all operands."""
+        if equation.primitive.name in _RANDOM and any(bits):
+            self.found[equation.primitive.name] = None
+        return int(any(bits))
+
+    def decided(self, bits: int) -> int:
+        """The bits of the choice."""
+        return bits
