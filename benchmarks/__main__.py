@@ -27,7 +27,7 @@ class Framework(StrEnum):
 
 
 class Part(StrEnum):
-    """The part that is measured: what freezing costs, schedules, how near the limit is, or the frost line."""
+    """The part that is measured: freezing, schedules, lean freezing, or the frost line."""
 
     FREEZING = "freezing"
     SCHEDULES = "schedules"
@@ -55,7 +55,7 @@ def main(
     file: Annotated[Path | None, typer.Option("--json", help="Where to write the numbers.")] = None,
     page: Annotated[Path | None, typer.Option("--markdown", help="Where to write the tables.")] = None,
 ) -> None:
-    """Measures what freezing costs against freezing in other ways; exits with 1 if a target is missed."""
+    """Measures the cost of freezing against freezing in other ways; exits with 1 if a target is missed."""
     reports = dict(measured(framework, part, quick=quick))
     if file is not None:
         numbers = {name: report.numbers for name, report in reports.items()}

@@ -1,4 +1,4 @@
-"""Bytes: what a step saves for backward, and what it takes at its peak. Both are counted, not sampled."""
+"""Bytes that a step saves for backward, and bytes at its peak. Both are counted, not sampled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fresh processes: what is measured in one of them does not depend on what was measured before."""
+"""Fresh processes: measurements in one of them do not depend on earlier ones."""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ from sources import ROOT, SOURCES, imported, package_of
 MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "_core": (set(), {"rich", "xxhash"}),
     "schedules": ({"_core"}, {"rich"}),
-    "": ({"_core", "schedules"}, set()),
+    "errors": ({"_core"}, set()),
+    "": ({"_core", "errors"}, set()),
     "torch": ({"_core", "schedules", "checkpoint", "features"}, {"numpy", "torch"}),
     "jax": ({"_core", "schedules", "checkpoint", "features"}, {"jax", "numpy", "optax"}),
     "checkpoint": ({"_core"}, {"safetensors"}),

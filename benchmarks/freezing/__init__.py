@@ -31,11 +31,11 @@ def measure(console: Console, *, quick: bool) -> Report:
         overhead = measured("benchmarks.freezing.overhead")
         once = measured("benchmarks.freezing.once", 1 if quick else 5)
     resnet_seconds = next(case.step_ms for case in cases if case.title.startswith("ResNet")) / 1000
-    epoch = once.guard_seconds + STEPS_OF_AN_EPOCH * resnet_seconds
+    epoch = once["guard_seconds"] + STEPS_OF_AN_EPOCH * resnet_seconds
     on_resnet = {
-        "with freeze(model)": f"{once.temporary_ms:.1f} ms",
-        "guard, in and out": f"{1000 * once.guard_seconds:.0f} ms, {once.guard_gigabytes:.1f} GB/s",
-        f"of an epoch of {STEPS_OF_AN_EPOCH} steps": f"{100 * once.guard_seconds / epoch:.2f} %",
+        "with freeze(model)": f"{once['temporary_ms']:.1f} ms",
+        "guard, in and out": f"{1000 * once['guard_seconds']:.0f} ms, {once['guard_gigabytes']:.1f} GB/s",
+        f"of an epoch of {STEPS_OF_AN_EPOCH} steps": f"{100 * once['guard_seconds'] / epoch:.2f} %",
     }
     steps = ("model", "ms", AGAIN, *OURS, "MiB saved", "beyond", "MiB peak", "beyond")
     calls = ("a call adds, in µs", "call", "each parameter", "each module", "each own module with a buffer")
@@ -46,12 +46,12 @@ def measure(console: Console, *, quick: bool) -> Report:
         table(
             ("done once, on", "what", "takes"),
             [
-                *(("20,000 parameters", what, f"{ms:.0f} ms") for what, ms in once.milliseconds.items()),
+                *(("20,000 parameters", what, f"{ms:.0f} ms") for what, ms in once["milliseconds"].items()),
                 *(("ResNet-50", what, takes) for what, takes in on_resnet.items()),
             ],
             words=2,
         ),
     ]
-    numbers = {"steps": [asdict(case) for case in cases], "overhead_us": overhead, "once": asdict(once)}
+    numbers = {"steps": [asdict(case) for case in cases], "overhead_us": overhead, "once": once}
     page = "\n\n".join([f"{environment('torch')}.", *tables])
     return Report(page, numbers, [miss for case in cases for miss in case.misses()])

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.zoo.residual import Bottleneck
+from benchmarks.zoo.residual import Bottleneck, ResNet
 
 Model = tuple[nn.Sequential, torch.Tensor]
 """``first``, ``middle`` and ``last`` in a sequence, and a batch for it."""
@@ -33,16 +33,10 @@ def mlp() -> Model:
 
 def resnet() -> Model:
     """ResNet-50 (25.6 million parameters) on small pictures; its 16 blocks are frozen."""
-    stem = nn.Sequential(
-        nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
-    )
-    blocks, before = [], 64
-    for width, depth, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
-        for block in range(depth):
-            blocks.append(Bottleneck(before, width, stride if block == 0 else 1))
-            before = 4 * width
-    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 1000))
-    return chain(stem, nn.Sequential(*blocks), head), torch.randn(2, 3, 64, 64)
+    net = ResNet(Bottleneck, (3, 4, 6, 3), 64, 1000)
+    middle = nn.Sequential(*net.layer1, *net.layer2, *net.layer3, *net.layer4)
+    stem, head = (net.conv1, net.bn1, net.relu, net.maxpool), (net.avgpool, nn.Flatten(), net.fc)
+    return chain(nn.Sequential(*stem), middle, nn.Sequential(*head)), torch.randn(2, 3, 64, 64)
 
 
 def encoder() -> Model:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from statistics import median
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 import frostline.torch as ft
@@ -17,6 +15,7 @@ from benchmarks.freezing.case import AGAIN, BASE, OURS, Case
 from benchmarks.freezing.models import MODELS, made
 from benchmarks.memory import allocations, peak_of, saved_bytes
 from benchmarks.timing import Ratio, interleaved
+from benchmarks.training import Trainee, share
 
 ROUNDS_OF_A_BUILD = 15
 
@@ -43,42 +42,14 @@ def frozen_in_place(model: nn.Sequential) -> Iterable[nn.Parameter]:
 WAYS = {BASE: by_hand, "Frozen": frozen_use, "freeze": frozen_in_place}
 
 
-@dataclass
-class Trainee:
-    """A model that is frozen in one way, with all that a training step needs."""
-
-    model: nn.Sequential
-    batch: torch.Tensor
-    call: Callable[[torch.Tensor], torch.Tensor]
-    optimizer: torch.optim.Optimizer
-    losses: list[float] = field(default_factory=list)
-
-    def step(self) -> None:
-        """Forward, backward, AdamW."""
-        self.optimizer.zero_grad()
-        loss = self.loss()
-        loss.backward()
-        self.optimizer.step()
-        self.losses.append(loss.item())
-
-    def loss(self) -> torch.Tensor:
-        """The forward pass alone."""
-        out = self.call(self.batch)
-        return F.cross_entropy(out.flatten(0, -2), torch.zeros(out.numel() // out.shape[-1], dtype=torch.long))
-
-
 def trainee(name: str, way: str, *, compiled: bool, like: Trainee | None) -> Trainee:
-    """A model, frozen in one way, on the bytes of `like`: where they lie in memory alone can change a step by 10 %."""
+    """A model, frozen in one way; its frozen part is on the bytes of `like`'s."""
     model, batch = made(name)
     if like is not None:
-        for tensors in ("parameters", "buffers"):
-            for mine, theirs in zip(
-                getattr(model.middle, tensors)(), getattr(like.model.middle, tensors)(), strict=True
-            ):
-                mine.data = theirs.data
+        share(like.model.middle, model.middle, "parameters", "buffers")
     trained = list(WAYS[way](model))
-    call = torch.compile(model) if compiled else model
-    return Trainee(model, batch, call, torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.1))
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.1)
+    return Trainee(model, torch.compile(model) if compiled else model, (batch,), optimizer)
 
 
 def measure(name: str, rounds: int, compiled: bool) -> Case:  # noqa: FBT001

@@ -69,7 +69,7 @@ def tables(cases: Sequence[Case]) -> list[str]:
         of(f"FLOPs of a step over those of training all, {loops}", flops),
         of(f"MiB that a step needs while it runs, {loops}", temporary),
         of("MiB that a step takes / that it returns / of these the optimizer's state, plain", held),
-        of("Frozen arrays that moved, and the norm that is logged over that of what trains", moved),
+        of("Frozen arrays that moved, and the norm that is logged over that of the trainable part", moved),
         *(of(f"Time over the time by hand, {loop}", time(loop), AGAIN) for loop in LOOPS),
     ]
 

@@ -34,7 +34,7 @@ class Step:
     """A step, frozen in one way, in one loop.
 
     Attributes:
-        flops: of one step, by XLA's analysis of what it compiled.
+        flops: of one step, by XLA's analysis of the compiled program.
         temporary: bytes that the compiled step needs while it runs, beside arguments and outputs.
         arguments: bytes that it takes: parameters, optimizer state, batch.
         outputs: bytes that it returns.

@@ -46,12 +46,17 @@ def transformer(width: int, batch: int, length: int) -> Model:
         return weights | {"norm1": jnp.ones(width), "norm2": jnp.ones(width)}
 
     def loss(params: Any, x: Array) -> Array:
-        for layer in params["layers"]:
-            x = x + attention(layer, normalised(x, layer["norm1"]))
-            x = x + jax.nn.gelu(normalised(x, layer["norm2"]) @ layer["up"]) @ layer["down"]
-        return jnp.mean((x - 1) ** 2)
+        return jnp.mean((transformed(params, x) - 1) ** 2)
 
     return chain(layer), loss, jax.random.normal(jax.random.key(1), (batch, length, width))
+
+
+def transformed(params: Any, x: Array) -> Array:
+    """The output of the last block."""
+    for layer in params["layers"]:
+        x = x + attention(layer, normalised(x, layer["norm1"]))
+        x = x + jax.nn.gelu(normalised(x, layer["norm2"]) @ layer["up"]) @ layer["down"]
+    return x
 
 
 def chain(layer: Callable[[Array], dict[str, Array]]) -> Params:
@@ -60,7 +65,7 @@ def chain(layer: Callable[[Array], dict[str, Array]]) -> Params:
 
 
 def dense(key: Array, before: int, after: int) -> Array:
-    """Weights that keep the size of what passes."""
+    """Weights that preserve the size of activations."""
     return jax.random.normal(key, (before, after)) / before**0.5
 
 

@@ -81,7 +81,7 @@ def trainee(task: Task, batch: Any, way: str, loop: str) -> Trainee:
 def same_numbers(trained: dict[str, Trainee], moved: dict[str, int]) -> None:
     """All ways must compute the same, or their numbers compare different things.
 
-    The losses of the ways that hold the frozen part still agree at every step, those of the others at the first.
+    The losses of the ways that keep the frozen part constant agree at every step, those of the others at the first.
     """
     losses = {way: [loss for loss, *_ in one.read] for way, one in trained.items()}
     for way, found in losses.items():

@@ -24,11 +24,11 @@ class Training:
     """What a loop needs, frozen in one way.
 
     Attributes:
-        moving: what the optimizer is given.
-        fixed: what is beside it.
+        moving: the part that the optimizer is given.
+        fixed: the rest.
         merge: the parameters, of both.
         gradient: the loss and its gradient over `moving`, of `moving`, `fixed` and a batch.
-        optimizer: what updates `moving`.
+        optimizer: updates `moving`.
     """
 
     moving: Any
@@ -40,7 +40,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be trained, and what of it is to be frozen."""
+    """The parameters, their loss, and the place of the frozen layers."""
 
     params: Params
     loss: Loss
@@ -60,32 +60,22 @@ class Task:
 
 
 def adamw() -> optax.GradientTransformation:
-    """The optimizer of all ways; it decays what it is given."""
+    """The optimizer of all ways; it decays all that it is given."""
     return optax.adamw(1e-4, weight_decay=0.1)
 
 
-def by_jax(loss: Loss, merge: Merge) -> Gradient:
-    """``jax.value_and_grad`` over what the optimizer is given."""
+def differentiated(task: Task, moving: Any, fixed: Any, merge: Merge, tx: optax.GradientTransformation) -> Training:
+    """``jax.value_and_grad`` over the part that the optimizer is given."""
 
     def gradient(moving: Any, fixed: Any, batch: Any) -> tuple[Any, Any]:
-        return jax.value_and_grad(lambda moving: loss(merge(moving, fixed), batch))(moving)
+        return jax.value_and_grad(lambda moving: task.loss(merge(moving, fixed), batch))(moving)
 
-    return gradient
-
-
-def all_of_it(moving: Any, _: Any) -> Any:
-    """Everything goes to the optimizer."""
-    return moving
+    return Training(moving, fixed, merge, gradient, tx)
 
 
 def over_all(task: Task, tx: optax.GradientTransformation) -> Training:
     """All parameters are differentiated, and go to the optimizer."""
-    return Training(task.params, None, all_of_it, by_jax(task.loss, all_of_it), tx)
-
-
-def train_all(task: Task) -> Training:
-    """Nothing is frozen."""
-    return over_all(task, adamw())
+    return differentiated(task, task.params, None, lambda moving, _: moving, tx)
 
 
 def freeze_last(task: Task) -> Training:
@@ -113,28 +103,20 @@ def marked_by_paramax(task: Task) -> Any:
 
 def paramax_to_all(task: Task) -> Training:
     """``paramax.non_trainable``, and the optimizer gets everything."""
-
-    def merge(moving: Any, _: Any) -> Any:
-        return paramax.unwrap(moving)
-
-    return Training(marked_by_paramax(task), None, merge, by_jax(task.loss, merge), adamw())
+    return differentiated(task, marked_by_paramax(task), None, lambda moving, _: paramax.unwrap(moving), adamw())
 
 
 def paramax_in_parts(task: Task) -> Training:
-    """``paramax.non_trainable``, and what is in its wrappers is parted off by hand, as its documentation says."""
+    """``paramax.non_trainable``; its wrappers are separated by hand, as its documentation says."""
     is_frozen = {"is_leaf": lambda node: isinstance(node, paramax.NonTrainable)}
     moving, fixed = eqx.partition(marked_by_paramax(task), eqx.is_inexact_array, **is_frozen)
-
-    def merge(moving: Any, fixed: Any) -> Any:
-        return paramax.unwrap(eqx.combine(moving, fixed, **is_frozen))
-
-    return Training(moving, fixed, merge, by_jax(task.loss, merge), adamw())
+    return differentiated(task, moving, fixed, lambda m, f: paramax.unwrap(eqx.combine(m, f, **is_frozen)), adamw())
 
 
 def by_hand(task: Task) -> Training:
-    """What an experienced user of Equinox writes."""
+    """As an experienced user of Equinox writes it."""
     fixed, moving = eqx.partition(task.params, task.mask)
-    return Training(moving, fixed, eqx.combine, by_jax(task.loss, eqx.combine), adamw())
+    return differentiated(task, moving, fixed, eqx.combine, adamw())
 
 
 def our_gradient(task: Task) -> Training:
@@ -148,13 +130,13 @@ def our_gradient(task: Task) -> Training:
 
 
 def our_optimizer(task: Task) -> Training:
-    """``fj.freeze``, a loop that differentiates and hands over everything, and ``fj.optimizer``."""
+    """``fj.freeze``, a loop that differentiates and passes everything on, and ``fj.optimizer``."""
     frozen = fj.freeze(task.params, task.selector)
-    return Training(frozen, None, all_of_it, by_jax(task.loss, all_of_it), fj.optimizer(adamw()))
+    return differentiated(task, frozen, None, lambda moving, _: moving, fj.optimizer(adamw()))
 
 
 WAYS: dict[str, Callable[[Task], Training]] = {
-    ALL: train_all,
+    ALL: lambda task: over_all(task, adamw()),
     "chain(adamw, optax.freeze)": freeze_last,
     "chain(optax.freeze, adamw)": freeze_first,
     "optax.partition": partition,

@@ -1,4 +1,4 @@
-"""The parts of models that are frozen, and what lean freezing is to reach there."""
+"""The parts of models that are frozen, the goals of lean freezing there, and the measurements."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Part:
     Attributes:
         model: its name in the zoo.
         frozen: selectors of the frozen part.
-        goals: way -> what it is to reach.
+        goals: way -> its goal.
         budget: the share of the saved bytes that the way `budget` asks for.
         has_peers: whether the ways of others are measured, too.
     """
@@ -45,39 +45,20 @@ class Part:
     has_peers: bool = True
 
 
-NOTHING_TO_GAIN = Goal(saved=1.00, time=1.01, peak=1.00)
-STAGES = ("layer1", "layer2", "layer3")
+NOTHING = {"lean": Goal(saved=1.00, time=1.01, peak=1.00)}  # there is nothing to gain
+SUFFIX, STAGES = ("**", "!conv1", "!bn1"), ("layer1", "layer2", "layer3")
+OF_SUFFIX = {"lean": Goal(0.20, 1.05, 0.33), "folded": Goal(0.20, 1.00, 0.31)}
+OF_STAGES = {"lean": Goal(0.26, 1.05, 0.44), "folded": Goal(0.26, 1.00, 0.42)}
+OF_MOBILENET = {"lean": Goal(0.27, 1.05, 0.34), "folded": Goal(0.27, 0.90, 0.30)}
+OF_VIT = NOTHING | {"budget": Goal(0.15, 1.33, 0.25)}
 
 PARTS = {
-    "resnet50 suffix": Part(
-        "ResNet-50, frozen suffix",
-        "resnet50",
-        ("**", "!conv1", "!bn1"),
-        {"lean": Goal(0.20, 1.05, 0.33), "folded": Goal(0.20, 1.00, 0.31)},
-    ),
-    "resnet50 middle": Part(
-        "ResNet-50, frozen middle",
-        "resnet50",
-        STAGES,
-        {"lean": Goal(0.26, 1.05, 0.44), "folded": Goal(0.26, 1.00, 0.42)},
-    ),
-    "mobilenet suffix": Part(
-        "MobileNetV3, frozen suffix",
-        "mobilenet_v3",
-        ("**", "!features[0]"),
-        {"lean": Goal(0.27, 1.05, 0.34), "folded": Goal(0.27, 0.90, 0.30)},
-    ),
-    "vit suffix": Part(
-        "ViT-tiny, frozen suffix",
-        "vit",
-        ("blocks", "norm", "head"),
-        {"lean": NOTHING_TO_GAIN, "budget": Goal(0.15, 1.33, 0.25)},
-        budget=0.15,
-    ),
-    "resnet50 prefix": Part(
-        "ResNet-50, frozen prefix", "resnet50", ("**", "!layer4", "!fc"), {"lean": NOTHING_TO_GAIN}, has_peers=False
-    ),
-    "llama middle": Part("Llama, frozen middle", "llama", ("layers[1:5]",), {"lean": NOTHING_TO_GAIN}, has_peers=False),
+    "resnet50 suffix": Part("ResNet-50, frozen suffix", "resnet50", SUFFIX, OF_SUFFIX),
+    "resnet50 middle": Part("ResNet-50, frozen middle", "resnet50", STAGES, OF_STAGES),
+    "mobilenet suffix": Part("MobileNetV3, frozen suffix", "mobilenet_v3", ("**", "!features[0]"), OF_MOBILENET),
+    "vit suffix": Part("ViT-tiny, frozen suffix", "vit", ("blocks", "norm", "head"), OF_VIT, budget=0.15),
+    "resnet50 prefix": Part("ResNet-50, frozen prefix", "resnet50", ("**", "!layer4", "!fc"), NOTHING, has_peers=False),
+    "llama middle": Part("Llama, frozen middle", "llama", ("layers[1:5]",), NOTHING, has_peers=False),
 }
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from statistics import median
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -17,6 +17,7 @@ import frostline.torch as ft
 from benchmarks.lean.parts import AGAIN, BASE, COMPILED, PARTS, Case, Part
 from benchmarks.memory import allocations, peak_of
 from benchmarks.timing import Ratio, interleaved
+from benchmarks.training import Trainee, share
 from benchmarks.zoo import ZOO
 
 
@@ -29,24 +30,10 @@ def by_hand(model: nn.Module, part: Part) -> nn.Module:
     return model
 
 
-def lean(model: nn.Module, part: Part) -> nn.Module:
-    """Exact."""
+def leaned(model: nn.Module, part: Part, **options: Any) -> nn.Module:
+    """Frozen, and then made lean."""
     ft.freeze(model, *part.frozen)
-    ft.lean(model)
-    return model
-
-
-def folded(model: nn.Module, part: Part) -> nn.Module:
-    """With the norms folded into the convolutions."""
-    ft.freeze(model, *part.frozen)
-    ft.lean(model, exact=False)
-    return model
-
-
-def budgeted(model: nn.Module, part: Part) -> nn.Module:
-    """Exact, with frozen blocks that are computed again."""
-    ft.freeze(model, *part.frozen)
-    ft.lean(model, memory_budget=part.budget)
+    ft.lean(model, **options)
     return model
 
 
@@ -93,69 +80,45 @@ def compiled(model: nn.Module, part: Part) -> nn.Module:
 
 WAYS: dict[str, Callable[[nn.Module, Part], nn.Module]] = {
     BASE: by_hand,
-    "lean": lean,
-    "folded": folded,
-    "budget": budgeted,
+    "lean": leaned,
+    "folded": partial(leaned, exact=False),
+    "budget": lambda model, part: leaned(model, part, memory_budget=part.budget),
     "checkpoint all": checkpointed,
     "memsave_torch": memsave,
     COMPILED: compiled,
 }
 
 
-@dataclass
-class Trainee:
-    """A model with a part frozen in one way, with all that a training step needs."""
-
-    model: nn.Module
-    batch: tuple[torch.Tensor, ...]
-    optimizer: torch.optim.Optimizer
-
-    def step(self) -> None:
-        """Forward, backward, AdamW."""
-        self.optimizer.zero_grad()
-        loss = self.loss()
-        loss.backward()
-        self.optimizer.step()
-        loss.item()
-
-    def loss(self) -> torch.Tensor:
-        """The forward pass alone."""
-        out = self.model(*self.batch)
-        return F.cross_entropy(out.flatten(0, -2), torch.zeros(out.numel() // out.shape[-1], dtype=torch.long))
-
-    def saved(self) -> int:
-        """Bytes that a forward pass leaves to the backward pass.
-
-        Taken from the allocator, so that it is the same count for a layer that keeps its tensors by itself.
-        """
-        self.optimizer.zero_grad()
-        with allocations() as ledger:
-            loss = self.loss()
-        del loss
-        return ledger.held
-
-    def peak(self) -> int:
-        """The most bytes that a step holds at a time."""
-        self.optimizer.zero_grad()
-        return peak_of(self.step)
-
-    def gradients(self) -> list[torch.Tensor]:
-        """The bits of the gradients of the parameters that train."""
-        return [p.grad.view(torch.int32).clone() for p in self.model.parameters() if p.grad is not None]
-
-
 def trainee(part: Part, way: str, *, small: bool, like: Trainee | None) -> Trainee:
-    """The same model every time; its tensors lie where `like`'s do, since that alone can change a step by 10 %."""
+    """The same model every time, on the bytes of `like`; with a learning rate of 0 these never change."""
     torch.manual_seed(0)
     model, batch = ZOO[part.model](small=small)
     if like is not None:
-        # With a learning rate of 0 they stay what they are.
-        for mine, theirs in zip(model.parameters(), like.model.parameters(), strict=True):
-            mine.data = theirs.data
+        share(like.model, model, "parameters")
         batch = like.batch
     model = WAYS[way](model.train(), part)
     trained = [p for p in model.parameters() if p.requires_grad]
-    return Trainee(model, batch, torch.optim.AdamW(trained, lr=0.0, weight_decay=0.1))
+    return Trainee(model, model, batch, torch.optim.AdamW(trained, lr=0.0, weight_decay=0.1))
+
+
+def saved(one: Trainee) -> int:
+    """Bytes that a forward pass leaves to the backward pass, from the allocator: so layers of all kinds count alike."""
+    one.optimizer.zero_grad()
+    with allocations() as ledger:
+        loss = one.loss()
+    del loss
+    return ledger.held
+
+
+def peak(one: Trainee) -> int:
+    """The most bytes that a step holds at a time."""
+    one.optimizer.zero_grad()
+    return peak_of(one.step)
+
+
+def gradients(one: Trainee) -> list[torch.Tensor]:
+    """The bits of the gradients of the parameters that train."""
+    return [p.grad.view(torch.int32).clone() for p in one.model.parameters() if p.grad is not None]
 
 
 def measure(name: str, rounds: int, ways: Sequence[str], small: bool) -> Case:  # noqa: FBT001
@@ -166,13 +129,13 @@ def measure(name: str, rounds: int, ways: Sequence[str], small: bool) -> Case:  
     for one in trained.values():
         for _ in range(3):
             one.step()
-    gradients = {way: one.gradients() for way, one in trained.items()}
+    bits = {way: gradients(one) for way, one in trained.items()}
     steps = {way: one.step for way, one in trained.items()}
     seconds = interleaved({**steps, AGAIN: steps[BASE]}, rounds)
     return Case(
         step_ms=1000 * median(seconds[BASE]),
         times={way: Ratio.of(taken, seconds[BASE]) for way, taken in seconds.items() if way != BASE},
-        same={way: all(map(torch.equal, found, gradients[BASE])) for way, found in gradients.items()},
-        saved={way: one.saved() for way, one in trained.items()},
-        peak={way: one.peak() for way, one in trained.items()},
+        same={way: all(map(torch.equal, found, bits[BASE])) for way, found in bits.items()},
+        saved={way: saved(one) for way, one in trained.items()},
+        peak={way: peak(one) for way, one in trained.items()},
     )

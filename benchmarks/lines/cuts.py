@@ -18,9 +18,9 @@ class Cut:
     Attributes:
         title: in words.
         model: its name in the zoo.
-        trains: what is trained; all else is frozen.
+        trains: the part that trains; everything else is frozen.
         small: the same, for the small model.
-        times: how many times as many samples as in the zoo a batch has: a head alone is trained in larger batches.
+        times: how many times as many samples as in the zoo a batch has: a single head is trained in larger batches.
     """
 
     title: str
@@ -30,7 +30,7 @@ class Cut:
     times: int = 1
 
     def made(self, size: str) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
-        """The model in training mode, what is below frozen, and the example."""
+        """The model in training mode, frozen below, and the example."""
         torch.manual_seed(0)
         is_small = size == "small"
         model, example = ZOO[self.model](small=is_small)
@@ -39,9 +39,11 @@ class Cut:
         return model.train(), tuple(x.repeat(self.times, *[1] * (x.dim() - 1)) for x in example)
 
 
+_RESNET, _DENSENET = ("layer4", "fc"), ("features.norm", "classifier")
+
 CUTS = {
-    "resnet18": Cut("ResNet-18, last stage trained", "resnet18", ("layer4", "fc")),
-    "resnet50": Cut("ResNet-50, last stage trained", "resnet50", ("layer4", "fc")),
+    "resnet18": Cut("ResNet-18, last stage trained", "resnet18", _RESNET),
+    "resnet50": Cut("ResNet-50, last stage trained", "resnet50", _RESNET),
     "mobilenet_v3": Cut(
         "MobileNetV3, last four blocks trained",
         "mobilenet_v3",
@@ -49,10 +51,7 @@ CUTS = {
         ("features[5:]", "classifier"),
     ),
     "densenet": Cut(
-        "DenseNet-121, last block trained",
-        "densenet",
-        ("features.dense4", "features.norm", "classifier"),
-        ("features.dense2", "features.norm", "classifier"),
+        "DenseNet-121, last block trained", "densenet", ("features.dense4", *_DENSENET), ("features.dense2", *_DENSENET)
     ),
     "unet": Cut("U-Net, way up trained", "unet", ("widen", "up", "head")),
     "vit": Cut(

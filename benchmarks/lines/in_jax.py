@@ -15,20 +15,12 @@ import optax
 from jax import Array
 
 import frostline.jax as fj
-from benchmarks.in_jax.models import attention, normalised, transformer
+from benchmarks.in_jax.models import transformed, transformer
 from benchmarks.lines.outcome import EPOCHS, STEPS, Cached
 from benchmarks.timing import Ratio
 
 SIZES = {"real": (256, 16, 64), "small": (32, 4, 16)}
 TX = optax.adamw(1e-4)
-
-
-def forward(params: Any, x: Array) -> Array:
-    """The output of the last layer."""
-    for layer in params["layers"]:
-        x = x + attention(layer, normalised(x, layer["norm1"]))
-        x = x + jax.nn.gelu(normalised(x, layer["norm2"]) @ layer["up"]) @ layer["down"]
-    return x
 
 
 def step_of(predict: Callable[..., Array], rest: Any) -> Callable[..., Any]:
@@ -66,12 +58,12 @@ def measure(size: str, rounds: int) -> Cached:
     width, batch, length = SIZES[size]
     params, _, x = transformer(width, batch, length)
     params = fj.freeze(params, "layers[:9]")
-    dice = np.random.default_rng(0)
-    inputs = dice.standard_normal((STEPS * batch, length, width), np.float32)
-    labels = dice.standard_normal(len(inputs), np.float32)
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((STEPS * batch, length, width), np.float32)
+    labels = rng.standard_normal(len(inputs), np.float32)
     dataset = list(zip(inputs, labels, strict=True))
     trained, rest = fj.split(params)
-    line = fj.frostline(forward, params, x)
+    line = fj.frostline(transformed, params, x)
     parts = [range(start, start + batch) for start in range(0, len(inputs), batch)]
     with tempfile.TemporaryDirectory() as folder:
         cache = fj.FeatureCache(folder, line)
@@ -80,7 +72,7 @@ def measure(size: str, rounds: int) -> Cached:
         cache.fill(dataset, batch_size=batch, progress=False)
         filled = time.process_time() - begin
         source = cache.dataset(dataset)
-        live = epochs(step_of(forward, rest), trained, lambda: [((inputs[p],), labels[p]) for p in parts])
+        live = epochs(step_of(transformed, rest), trained, lambda: [((inputs[p],), labels[p]) for p in parts])
         cached = epochs(step_of(line.above, rest), trained, lambda: map(source.batch, parts))
         first = [live()[1], cached()[1]]
         seconds = [(live()[0], cached()[0]) for _ in range(rounds)]

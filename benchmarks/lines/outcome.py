@@ -51,14 +51,12 @@ class Found:
     refused: str = ""
 
     def rows(self, name: str) -> Iterator[tuple[str, ...]]:
-        """One row."""
         numbers = (self.bytes / 1024, self.input_bytes / 1024, self.flops / 1e6)
         shown = (f"{number:,.1f}" for number in numbers)
         rest = ("–", "–", "–", "refused") if self.refused else (*shown, ", ".join(self.boundary))
         yield self.title, f"{self.seconds:.1f}", *rest
 
     def misses(self, name: str) -> Iterator[str]:
-        """In words."""
         if self.refused:
             yield f"{self.title}: no line, {self.refused}"
 
@@ -76,15 +74,7 @@ class Cached:
             whose two steps are compiled, the first within a millionth.
     """
 
-    HEADINGS = (
-        "from the cache",
-        "live step, ms",
-        "epoch / live",
-        "goal",
-        "filling / live epoch",
-        "ten epochs",
-        "goal",
-    )
+    HEADINGS = ("from cache", "live step, ms", "epoch / live", "goal", "filling / live epoch", "ten epochs", "goal")
 
     title: str
     live_ms: float
@@ -94,12 +84,10 @@ class Cached:
     same: bool
 
     def rows(self, name: str) -> Iterator[tuple[str, ...]]:
-        """One row."""
         epoch, total = _goal(EPOCH.get(name)), _goal(TOTAL.get(name))
         yield self.title, f"{self.live_ms:.0f}", str(self.epoch), epoch, f"{self.fill:.2f}", f"{self.total:.3f}", total
 
     def misses(self, name: str) -> Iterator[str]:
-        """In words."""
         yield from _above(f"{self.title}, an epoch from the cache", self.epoch.median, EPOCH.get(name))
         yield from _above(f"{self.title}, ten epochs", self.total, TOTAL.get(name))
         if not self.same:
@@ -143,7 +131,6 @@ class Runtimes:
     picked: str
 
     def rows(self, name: str) -> Iterator[tuple[str, ...]]:
-        """A row for each runtime."""
         title = f"{self.title}: plain, {self.below_ms:.0f} of {self.step_ms:.0f} ms"
         yield title, "1", _goal(BELOW.get(name)), "1", "0", ""
         for each, one in self.measured.items():
@@ -154,6 +141,5 @@ class Runtimes:
             yield each, "–", "–", "", "–", reason
 
     def misses(self, name: str) -> Iterator[str]:
-        """In words."""
         what = f"{self.title}, below as {self.picked}"
         yield from _above(what, self.measured[self.picked].below.median, BELOW.get(name))

@@ -9,14 +9,14 @@ from rich.console import Console
 from benchmarks.processes import measured
 from benchmarks.report import Report, environment
 from benchmarks.schedules.case import Case, bytes_held, times
-from benchmarks.schedules.claims import Measured, claims, claims_table
+from benchmarks.schedules.claims import claims, claims_table
 from benchmarks.schedules.setup import QUICK, SETUPS, Setup
 
 
 def measure_torch(console: Console, *, quick: bool) -> Report:
     """Measures LISA, BAdam and HiFT; a miss is a byte of moments or gradients that was not predicted."""
     setup, cases = _measured(console, "torch", quick=quick)
-    found = claims(Measured(setup, {case.way: case for case in cases if not case.title.endswith("keep")}))
+    found = claims(setup, {case.way: case for case in cases if not case.title.endswith("keep")})
     return _report("torch", setup, cases, [times(cases), claims_table(found)], claims=[asdict(c) for c in found])
 
 

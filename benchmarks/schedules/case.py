@@ -35,7 +35,7 @@ class Times:
         total: of all steps.
         step: step by step.
         backward: of all backward passes.
-        backward_of: block -> of those at which it trains alone.
+        backward_of: block -> the time of the backward passes at which only it trains.
         ms: median milliseconds of a step.
         schedule_ms: the schedule's part of these, on average.
     """
@@ -53,13 +53,13 @@ class Case:
     """One way to train.
 
     Attributes:
-        title: the schedule, and whether moments of what is frozen are released or kept.
-        way: the schedule alone, or none.
-        optimizer: moments of what trains.
-        shelved: moments of what is frozen.
+        title: the schedule, and whether moments of the frozen part are released or kept.
+        way: the schedule, or none.
+        optimizer: moments of the part that trains.
+        shelved: moments of the frozen part.
         gradients: as backward leaves them.
         saved: for backward in PyTorch; all temporary memory of a compiled step in JAX, gradients among it.
-        total: parameters, moments, gradients and what is saved, at the same step.
+        total: parameters, moments, gradients and saved bytes, at the same step.
         flops: of a compiled step, in JAX.
         times: in PyTorch.
         first: loss at the first step.

@@ -71,7 +71,7 @@ def normalised(norm: Any, x: Array) -> Array:
 class JaxTrainee(Trainee):
     """With AdamW; where there is a schedule, as `fj.optimizer`, and driven. Compiled it would be once for each set.
 
-    So it is trained without, which is slow, and not timed; what a compiled step would need is asked of the compiler.
+    So it is trained without, which is slow, and not timed; the compiler says how much a compiled step would need.
     """
 
     has_times, has_gradients_beside = False, False
@@ -87,13 +87,13 @@ class JaxTrainee(Trainee):
         self.state = self.tx.init(self.params)
 
     def step(self, text: list[list[int]]) -> None:
-        batch, record = jnp.array(text), self.record
+        batch = jnp.array(text)
         temporary, flops = self._asked(batch)
         self.params, self.state, loss, gradients = self._trained(self.params, self.state, batch)
-        record.losses.append(float(loss))
-        record.held.append(Held(*self._moments(), nbytes(gradients)))
-        record.saved.append(temporary)
-        record.flops.append(flops)
+        self.losses.append(float(loss))
+        self.held.append(Held(*self._moments(), nbytes(gradients)))
+        self.saved.append(temporary)
+        self.flops.append(flops)
         if self.driver is not None:
             self.params = self.driver.step(self.params)
 
@@ -106,7 +106,7 @@ class JaxTrainee(Trainee):
         return fj.join(optax.apply_updates(moving, updates), rest), state, loss, gradients
 
     def _moments(self) -> tuple[int, int]:
-        """Of what trains, and of what is frozen."""
+        """Bytes of the part that trains, and of the frozen part."""
         if self.driver is None:
             return nbytes(self.state), 0
         return nbytes(self.state.inner), nbytes(self.state.parked)

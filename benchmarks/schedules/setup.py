@@ -103,7 +103,7 @@ def schedules(setup: Setup) -> dict[str, Schedule]:
 
 
 def ways(setup: Setup) -> Iterator[tuple[str, Moments, Schedule | None]]:
-    """The name of each, what it does with moments, and its schedule; full training twice, which shows the noise."""
+    """The name of each, its treatment of moments, and its schedule; full training twice, which shows the noise."""
     yield FULL, RELEASE, None
     yield AGAIN, RELEASE, None
     for name, schedule in schedules(setup).items():
@@ -123,8 +123,8 @@ class Held:
     """Bytes that are held at a step, or predicted to be; counters of steps are left out.
 
     Attributes:
-        optimizer: moments of what trains, after the step.
-        shelved: moments of what is frozen.
+        optimizer: moments of the part that trains, after the step.
+        shelved: moments of the frozen part.
         gradients: as backward leaves them.
     """
 

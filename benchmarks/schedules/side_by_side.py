@@ -6,10 +6,10 @@ import gc
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import mean, median
 from time import process_time
-from typing import Any, TypeVar
+from typing import Any
 
 from benchmarks.schedules.case import Case, Count, Times
 from benchmarks.schedules.setup import (
@@ -28,8 +28,6 @@ from benchmarks.schedules.setup import (
 from benchmarks.timing import Ratio
 from frostline.schedules import Schedule
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True)
 class Seconds:
@@ -40,25 +38,8 @@ class Seconds:
     schedule: float
 
 
-@dataclass
-class Record:
-    """The measurements of each step.
-
-    Attributes:
-        saved: bytes that the step needs beside parameters and moments.
-        seconds: none where times would say nothing.
-        flops: none where nobody counts them.
-    """
-
-    held: list[Held] = field(default_factory=list)
-    saved: list[int] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    seconds: list[Seconds] = field(default_factory=list)
-    flops: list[float] = field(default_factory=list)
-
-
 class Trainee(ABC):
-    """One model in training.
+    """One model in training, and the measurements of each step.
 
     Attributes:
         has_times: whether its steps are timed.
@@ -68,7 +49,12 @@ class Trainee(ABC):
     has_times, has_gradients_beside = True, True
 
     def __init__(self, setup: Setup, start: Any, schedule: Schedule | None, moments: Moments) -> None:
-        self.setup, self.schedule, self.record = setup, schedule, Record()
+        self.setup, self.schedule = setup, schedule
+        self.held: list[Held] = []
+        self.saved: list[int] = []  # bytes that the step needs beside parameters and moments
+        self.losses: list[float] = []
+        self.seconds: list[Seconds] = []
+        self.flops: list[float] = []
         self.begin(start, moments)
 
     @abstractmethod
@@ -77,10 +63,10 @@ class Trainee(ABC):
 
     @abstractmethod
     def step(self, text: list[list[int]]) -> None:
-        """One step, and on with the schedule; what is counted is counted off the clock."""
+        """Takes one step, and moves on with the schedule; counting is off the clock."""
 
 
-def timed(run: Callable[[], T]) -> tuple[T, float]:
+def timed(run: Callable[[], Any]) -> tuple[Any, float]:
     """The result of a call, and its seconds."""
     start = process_time()
     result = run()
@@ -109,8 +95,7 @@ def measured(setup: Setup, start: Callable[[Setup], Any], kind: type[Trainee]) -
 
 def case(way: str, moments: Moments, one: Trainee, full: Trainee) -> Case:
     """One way beside full training."""
-    setup, record = one.setup, one.record
-    held, saved = record.held, record.saved
+    setup, held, saved = one.setup, one.held, one.saved
     gradients = [h.gradients if one.has_gradients_beside else 0 for h in held]
     fixed = [VALUE * setup.parameters + h.optimizer + h.shelved for h in held]
     return Case(
@@ -121,32 +106,32 @@ def case(way: str, moments: Moments, one: Trainee, full: Trainee) -> Case:
         gradients=Count.of([h.gradients for h in held]),
         saved=Count.of(saved),
         total=Count.of([sum(parts) for parts in zip(fixed, gradients, saved, strict=True)]),
-        flops=Count.of(record.flops) if record.flops else None,
-        times=times(one, full) if record.seconds else None,
-        first=record.losses[0],
-        last=mean(record.losses[-(setup.steps // 10) :]),
+        flops=Count.of(one.flops) if one.flops else None,
+        times=times(one, full) if one.seconds else None,
+        first=one.losses[0],
+        last=mean(one.losses[-(setup.steps // 10) :]),
         misses=misses(held, predicted(setup, one.schedule, moments)),
     )
 
 
 def times(one: Trainee, full: Trainee) -> Times:
     """Beside full training."""
-    mine, theirs = ([s.train + s.schedule for s in trained.record.seconds] for trained in (one, full))
-    backward, of_full = (sum(s.backward for s in trained.record.seconds) for trained in (one, full))
+    mine, theirs = ([s.train + s.schedule for s in trained.seconds] for trained in (one, full))
+    backward, of_full = (sum(s.backward for s in trained.seconds) for trained in (one, full))
     return Times(
         total=sum(mine) / sum(theirs),
         step=Ratio.of(mine, theirs),
         backward=backward / of_full,
         backward_of=backward_of(one, full),
         ms=1000 * median(mine),
-        schedule_ms=1000 * mean(s.schedule for s in one.record.seconds),
+        schedule_ms=1000 * mean(s.schedule for s in one.seconds),
     )
 
 
 def backward_of(one: Trainee, full: Trainee) -> dict[str, float]:
-    """For each block that ever trains alone, the time of backward over that of full training."""
+    """For each block that is ever the only one to train, the time of backward over that of full training."""
     times = defaultdict[str, list[float]](list)
-    for step, (mine, theirs) in enumerate(zip(one.record.seconds, full.record.seconds, strict=True)):
+    for step, (mine, theirs) in enumerate(zip(one.seconds, full.seconds, strict=True)):
         blocks = trained_at(one.setup, one.schedule, step)
         if len(blocks) == 1:
             times[blocks[0]].append(mine.backward / theirs.backward)

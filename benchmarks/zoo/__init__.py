@@ -1,4 +1,4 @@
-"""Models of every kind, as their papers have them: what accounting, slimming and the frost line are held against."""
+"""Models of every kind, as their papers have them, on which accounting, lean freezing and the frost line are tested."""
 
 from __future__ import annotations
 

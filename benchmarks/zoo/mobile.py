@@ -39,7 +39,7 @@ class ConvNorm(nn.Sequential):
 
 
 class SqueezeExcite(nn.Module):
-    """Scales each channel by what it is on average."""
+    """Scales each channel by a function of its average."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

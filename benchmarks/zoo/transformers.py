@@ -8,16 +8,17 @@ from torch import nn
 
 
 class Attention(nn.Module):
-    """Every token looks at every other one."""
+    """Every token looks at every other one or, if causal, at those before it."""
 
-    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, heads: int, dropout: float = 0.0, *, is_causal: bool = False) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.dropout, self.is_causal = heads, dropout, is_causal
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         q, k, v = (split(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
-        y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=self.is_causal)
         return self.proj(y.transpose(1, 2).flatten(2))
 
 
@@ -39,9 +40,9 @@ class Mlp(nn.Module):
 class ViTBlock(nn.Module):
     """Norms first."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, *, is_causal: bool = False) -> None:
         super().__init__()
-        self.norm1, self.attn = nn.LayerNorm(width, eps=1e-6), Attention(width, heads)
+        self.norm1, self.attn = nn.LayerNorm(width, eps=1e-6), Attention(width, heads, is_causal=is_causal)
         self.norm2, self.mlp = nn.LayerNorm(width, eps=1e-6), Mlp(width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -1,85 +1,29 @@
 """Hold part of a neural network still while the rest learns."""
 
-from frostline._core.errors import (
-    BindError,
-    BudgetError,
-    BudgetValueError,
-    CacheBudgetError,
-    CacheError,
-    CacheSpaceError,
-    CheckError,
-    CostError,
-    CountError,
-    DamagedCacheError,
-    DeltaError,
-    FileFormatError,
-    FrostlineError,
-    LayerError,
-    LineError,
-    ModeError,
-    MovedError,
-    NoMatchError,
-    NothingFrozenError,
-    NothingTrainableError,
-    PinnedError,
-    PlanError,
-    PlanMismatchError,
-    RuntimeChoiceError,
-    SamePathError,
-    ScheduleError,
-    SelectorError,
-    StaleCacheError,
-    StructureError,
-    TiedError,
-    UnprovenError,
-    UnsupportedError,
-    UntraceableError,
-    WrappedError,
-)
 from frostline._core.plan import Change, Plan
 from frostline._core.rules import Rule, layerwise
 from frostline._core.selecting.selectors import everything, glob, of_type, regex, where
+from frostline.errors import (
+    CheckError,
+    FrostlineError,
+    MovedError,
+    NoMatchError,
+    NothingTrainableError,
+    UnsupportedError,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "BindError",
-    "BudgetError",
-    "BudgetValueError",
-    "CacheBudgetError",
-    "CacheError",
-    "CacheSpaceError",
     "Change",
     "CheckError",
-    "CostError",
-    "CountError",
-    "DamagedCacheError",
-    "DeltaError",
-    "FileFormatError",
     "FrostlineError",
-    "LayerError",
-    "LineError",
-    "ModeError",
     "MovedError",
     "NoMatchError",
-    "NothingFrozenError",
     "NothingTrainableError",
-    "PinnedError",
     "Plan",
-    "PlanError",
-    "PlanMismatchError",
     "Rule",
-    "RuntimeChoiceError",
-    "SamePathError",
-    "ScheduleError",
-    "SelectorError",
-    "StaleCacheError",
-    "StructureError",
-    "TiedError",
-    "UnprovenError",
     "UnsupportedError",
-    "UntraceableError",
-    "WrappedError",
     "__version__",
     "everything",
     "glob",
@@ -88,9 +32,3 @@ __all__ = [
     "regex",
     "where",
 ]
-
-# A traceback shows where an error can be imported from, not where it happens to be written.
-for _name in __all__:
-    if _name.endswith("Error"):
-        globals()[_name].__module__ = __name__
-del _name

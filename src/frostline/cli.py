@@ -216,7 +216,7 @@ def main() -> None:
     except FrostlineError as error:
         # The library's fix for this one is an argument that no command has.
         quoted = "Fix the pattern, and quote it, or the shell expands it: '**.bias'"
-        _fail("\n".join([*[*error.lines()][:-1], quoted]) if isinstance(error, NoMatchError) else str(error))
+        _fail("\n".join([*str(error).splitlines()[:-1], quoted]) if isinstance(error, NoMatchError) else str(error))
 
 
 def _draw(chart: Chart, file: Path) -> None:

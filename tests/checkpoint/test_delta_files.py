@@ -13,12 +13,13 @@ import pytest
 
 from checkpoint.deltas import BASE, PLAN, document, read, signed, small, source, with_document, write
 from cli.made_files import floats, mutated, safetensors_bytes, with_length
-from frostline import DeltaError, FileFormatError, FrostlineError, Plan
+from frostline import FrostlineError, Plan
 from frostline._core.fingerprint import fingerprint
 from frostline.checkpoint.delta import Source
 from frostline.checkpoint.delta_file import DeltaFile
 from frostline.checkpoint.safetensors_file import SafetensorsFile
 from frostline.checkpoint.stored import StoredTensor
+from frostline.errors import DeltaError, FileFormatError
 
 OTHER_VALUES = {
     "tensors": {

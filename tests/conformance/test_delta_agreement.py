@@ -17,7 +17,7 @@ import frostline.jax as fj
 import frostline.torch as ft
 from conformance import plain_net
 from conformance.bench_torch import bench as torch_bench
-from frostline import DeltaError
+from frostline.errors import DeltaError
 
 DTYPES = {
     "bfloat16": (torch.bfloat16, jnp.bfloat16),

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from conformance.benches import Bench
-from frostline import MovedError, NoMatchError, PlanMismatchError, TiedError, everything, glob
+from frostline import MovedError, NoMatchError, everything, glob
+from frostline.errors import PlanMismatchError, TiedError
 
 
 def moved(bench: Bench, model: Any, before: Any) -> set[str]:

@@ -16,7 +16,7 @@ from torch import nn
 import frostline.jax as fj
 import frostline.torch as ft
 from conformance.twins import NETS, Twins
-from frostline import NothingFrozenError
+from frostline.errors import NothingFrozenError
 from frostline.torch._lean import slim as _slim
 from only_torch.lean.slimmed import slimmed
 

@@ -16,8 +16,9 @@ import torch
 import frostline.jax as fj
 import frostline.torch as ft
 from conformance.twins import Twins, numbers
-from frostline import CacheError, LineError, NothingTrainableError
+from frostline import NothingTrainableError
 from frostline.cli import main
+from frostline.errors import CacheError, LineError
 
 # What crosses the line, shape and bytes of a sample in float32, and operations below it a sample.
 #
@@ -42,7 +43,7 @@ LINES = {
 each = pytest.mark.parametrize(("net", "frozen"), LINES, ids=["-".join((net, *some)) for net, some in LINES])
 
 
-def lines(twins: Twins) -> tuple[ft.Line, fj.FrostLine]:
+def lines(twins: Twins) -> tuple[ft.FrostLine, fj.FrostLine]:
     return ft.frostline(twins.model, twins.tensor), fj.frostline(twins.fn, twins.tree, twins.array)
 
 

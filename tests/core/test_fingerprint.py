@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from frostline import FileFormatError
 from frostline._core.fingerprint import Difference, Fingerprint, digest, fingerprint
+from frostline.errors import FileFormatError
 
 ENTRIES = [("body.weight", "float32", (2, 1), bytes(range(8))), ("scale", "bfloat16", (), b"\x80\x3f")]
 PRINT = fingerprint(ENTRIES)

@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.models import MODEL, TIED, Linear, Norm
-from frostline import Change, FrostlineError, Plan, SelectorError, TiedError, everything, glob, of_type, regex, where
+from frostline import Change, FrostlineError, Plan, everything, glob, of_type, regex, where
 from frostline._core.fingerprint import Fingerprint, fingerprint
 from frostline._core.inventory import Inventory, Param
 from frostline._core.selecting.resolve import resolve
 from frostline._core.selecting.selectors import Selector, at
+from frostline.errors import SelectorError, TiedError
 
 
 def is_vector(param: Param) -> bool:

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from frostline import Change, Plan, PlanError, PlanMismatchError
+from frostline import Change, Plan
+from frostline.errors import PlanError, PlanMismatchError
 
 PLAN = Plan(frozen=frozenset({"body.weight", "body.bias"}), trainable=frozenset({"head.weight"}))
 TEXT = """\

@@ -1,4 +1,4 @@
-"""What the two frameworks call the same things, and how many there are."""
+"""Names and numbers of the same things in the two frameworks."""
 
 from dataclasses import dataclass
 
@@ -39,7 +39,7 @@ FACTS = {
         moved=_BUFFERS,
         alarm="9 of 18 frozen tensors moved.\n'trunk.1.running_mean' (buffer) moved.",
         proof=(
-            "In each of 2 runs all 18 frozen tensors are bitwise what they were, 9 parameters and 9 running statistics "
+            "In each of 2 runs all 18 frozen tensors are bitwise unchanged, 9 parameters and 9 running statistics "
             "of batch norm, after 6 steps of AdamW with weight decay, all in training mode."
         ),
         by_hand=(
@@ -54,7 +54,7 @@ FACTS = {
         moved=_ARRAYS | _STATISTICS,
         alarm="12 of 12 frozen tensors moved.\n'trunk.0.scale' (parameter) moved.",
         proof=(
-            "In each of 2 runs all 12 frozen tensors are bitwise what they were, 9 parameters and 3 running statistics "
+            "In each of 2 runs all 12 frozen tensors are bitwise unchanged, 9 parameters and 3 running statistics "
             "of batch norm, after 6 steps of AdamW with weight decay, all in training mode."
         ),
         by_hand=(

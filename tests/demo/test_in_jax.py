@@ -1,4 +1,4 @@
-"""The demo in JAX: what it saves for backward, and what a step leaves alone."""
+"""The demo in JAX: the bytes that it saves for backward, and the state that a step leaves unchanged."""
 
 from collections.abc import Iterator
 from typing import Any

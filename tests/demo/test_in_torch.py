@@ -1,4 +1,4 @@
-"""The demo in PyTorch: what it saves for backward, and what it leaves alone."""
+"""The demo in PyTorch: the bytes that it saves for backward, and the state that it leaves unchanged."""
 
 from dataclasses import replace
 

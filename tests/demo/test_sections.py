@@ -76,7 +76,7 @@ def test_the_limit_and_the_cache(outcome: Outcome, name: str) -> None:
     exact = replace(outcome, results=made, cached_bytes=12_288, score_difference=0.0)
     assert near_the_limit(exact) == (
         f"With the trunk frozen a step is at 100 % of the FLOP limit and {100 if name == 'torch' else 99} % of the "
-        f"limit of what is saved for backward. frostline.{name}.FeatureCache keeps the features of 20 images in 12.0 "
+        f"limit of bytes saved for backward. frostline.{name}.FeatureCache keeps the features of 20 images in 12.0 "
         "KiB: from there a step takes 0.25 × the time of a live one, and the head learns bitwise the same."
     )
     rounded = replace(exact, score_difference=3e-7)

@@ -1,4 +1,4 @@
-"""What people see: the terminal, the page, the picture."""
+"""The demo as people see it: the terminal, the page, the picture."""
 
 import io
 import re
@@ -39,7 +39,7 @@ def test_a_terminal_shows_every_part_and_cuts_nothing(outcome: Outcome, width: i
 
 
 def test_a_terminal_that_is_too_narrow_is_seen(outcome: Outcome) -> None:
-    """The negative control of what is cut."""
+    """The negative control: a cut is visible."""
     assert "…" in on_terminal(outcome, 40)
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from features.made_stores import MADE, contents, filled, manifest
-from frostline import CacheBudgetError, CacheError, CacheSpaceError, FrostlineError
+from frostline import FrostlineError
+from frostline.errors import CacheBudgetError, CacheError, CacheSpaceError
 from frostline.features import agreement, room, sizes
 from frostline.features.boundary import Boundary
 from frostline.features.columns import Column

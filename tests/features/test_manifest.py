@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.made_stores import LAYER, MADE, manifest
-from frostline import CacheError
+from frostline.errors import CacheError
 from frostline.features.boundary import Boundary
 from frostline.features.columns import Column
 from frostline.features.manifest import Manifest

@@ -13,7 +13,7 @@ import pytest
 from safetensors import safe_open
 
 from features.made_stores import MADE, contents, filled, flip, label, layer, manifest, rows
-from frostline import CacheError, CacheSpaceError, DamagedCacheError
+from frostline.errors import CacheError, CacheSpaceError, DamagedCacheError
 from frostline.features import reading, writing
 from frostline.features.shards import Shard
 from frostline.features.store import Store

@@ -15,8 +15,9 @@ import pytest
 from flax import serialization
 
 import frostline.jax as fj
-from frostline import NoMatchError, PlanMismatchError
+from frostline import NoMatchError
 from frostline._core.errors import LayerError
+from frostline.errors import PlanMismatchError
 from frostline.integrations.haiku import Frozen, held
 from only_jax.bits import bits, moved
 

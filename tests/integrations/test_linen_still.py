@@ -12,7 +12,8 @@ from flax import linen as nn
 from flax import serialization
 
 import frostline.jax as fj
-from frostline import NoMatchError, PlanMismatchError
+from frostline import NoMatchError
+from frostline.errors import PlanMismatchError
 from frostline.integrations.linen import Frozen, held
 from integrations.test_linen import FREE_GRADIENT, Of, X, chain, entries, params, plain
 from only_jax.bits import bits, moved

@@ -16,17 +16,8 @@ import optax
 import pytest
 from flax import nnx
 
-from frostline import (
-    LayerError,
-    MovedError,
-    NoMatchError,
-    NothingTrainableError,
-    PinnedError,
-    PlanMismatchError,
-    TiedError,
-    UnsupportedError,
-    of_type,
-)
+from frostline import MovedError, NoMatchError, NothingTrainableError, UnsupportedError, of_type
+from frostline.errors import LayerError, PinnedError, PlanMismatchError, TiedError
 from frostline.integrations.nnx import Frozen, follow, freeze, guard, plan, thaw, trainable
 
 X = jnp.array([[1.0, 2.0]])

@@ -161,7 +161,7 @@ TEXTS: list[tuple[str, Callable[[Any], object], list[str]]] = [
         "follow the plan of another tree",
         lambda tree: fj.follow(tree, fj.plan(tree["trunk"])),
         [
-            "The plan and what it is compared with do not speak of the same paths: 2 missing, 6 unknown.",
+            "The plan and what it is compared with have different paths: 2 missing, 6 unknown.",
             "Missing (only in the plan):",
             "  b",
             "  w",
@@ -179,7 +179,7 @@ TEXTS: list[tuple[str, Callable[[Any], object], list[str]]] = [
         "two leaves of one path",
         lambda _: fj.freeze(_same_path()),
         [
-            "'a.b' is the name of 2 leaves, and a plan could not tell them apart.",
+            "'a.b' is the name of 2 leaves, and a plan could not distinguish them.",
             "They are:",
             "  a.b",
             "  ['a.b']",

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import frostline.jax as fj
-from frostline import FrostlineError, TiedError
+from frostline import FrostlineError
+from frostline.errors import TiedError
 from only_jax.refused import TEXTS, net
 
 each = pytest.mark.parametrize(("act", "lines"), [row[1:] for row in TEXTS], ids=[row[0] for row in TEXTS])

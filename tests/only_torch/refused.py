@@ -42,8 +42,8 @@ FOREIGN = "It is not part of this model, or no longer: select by path instead."
 EMPTY_FIX = "Fix the pattern, or pass allow_empty=True if matching nothing is what you want."
 MODES = [
     "There are:",
-    '  mode="eval"    what is frozen computes as in evaluation',
-    '  mode="follow"  what is frozen follows train() and eval(), but still moves nothing',
+    '  mode="eval"    frozen modules compute as in evaluation',
+    '  mode="follow"  frozen modules follow train() and eval(), but still nothing in them moves',
     'Pass mode="eval", or leave it out.',
 ]
 PINNED_FIX = "Build the model with layer in place of Frozen(layer), or train the layer where it is used as it is."
@@ -96,7 +96,7 @@ TEXTS: list[tuple[str, Callable[[nn.Module], object], list[str]]] = [
         "follow a plan of another model",
         lambda model: ft.follow(model.head, ft.plan(nn.Sequential(nn.Linear(2, 2, bias=False)))),
         [
-            "The plan and what it is compared with do not speak of the same paths: 1 missing, 2 unknown.",
+            "The plan and what it is compared with have different paths: 1 missing, 2 unknown.",
             "Missing (only in the plan):",
             "  0.weight",
             "Unknown (not in the plan):",

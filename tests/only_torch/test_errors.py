@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 import frostline.torch as ft
-from frostline import FrostlineError, MovedError, PinnedError, WrappedError
+from frostline import FrostlineError, MovedError
+from frostline.errors import PinnedError, WrappedError
 from only_torch.field.evidence import state
 from only_torch.refused import TEXTS, WRONG_TYPES, net, uncopyable
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from frostline import FrostlineError
-from frostline._core.errors.schedules import ScheduleError
+from frostline._core.errors import ScheduleError
 from frostline.schedules import (
     LISA,
     AutoFreeze,

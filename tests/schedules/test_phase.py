@@ -3,8 +3,9 @@
 import pytest
 
 from core.models import MODEL, SMALL, TIED, Linear, Net, param
-from frostline import NoMatchError, TiedError
+from frostline import NoMatchError
 from frostline._core.inventory import Inventory, Module
+from frostline.errors import TiedError
 from frostline.schedules import LISA, Phase, ULMFiT
 
 PINNED = Inventory(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from frostline import FileFormatError, FrostlineError
+from frostline import FrostlineError
+from frostline.errors import FileFormatError
 from frostline.schedules import (
     LISA,
     BAdam,

@@ -1,10 +1,11 @@
-"""What a check has to say."""
+"""The findings of a check, and the error that they make."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from frostline._core.errors import CheckError
+from frostline._core.errors.base import FrostlineError, counted
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,19 @@ class Finding:
         where = _shortened(self.paths)
         head = f"{self.kind}: {where}" if where else self.kind
         return "\n".join((head, f"  {self.what}", f"  {self.why}", f"  Fix: {self.fix}"))
+
+
+class CheckError(FrostlineError, RuntimeError):
+    """Findings that should stop the program.
+
+    Attributes:
+        findings: all of them.
+    """
+
+    findings: tuple[Finding, ...]
+
+    def _lines(self) -> Iterable[str]:
+        return [f"{counted(len(self.findings), 'finding')}.", *map(str, self.findings)]
 
 
 class Findings(list[Finding]):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 
 from xxhash import xxh3_128_digest
+
+from frostline._core.errors.base import FrostlineError
 
 CHUNK = 1 << 20
 KEPT = 1 << 12
@@ -83,3 +85,24 @@ class Movement:
     difference: str
     cause: str
     fix: str
+
+
+class MovedError(FrostlineError, RuntimeError):
+    """A frozen tensor that moved.
+
+    Attributes:
+        moved: a `Movement` for each parameter and buffer that moved.
+        watched: how many were watched.
+    """
+
+    moved: tuple[Movement, ...]
+    watched: int
+
+    def _lines(self) -> Iterable[str]:
+        yield f"{len(self.moved)} of {self.watched} frozen tensors moved."
+        for movement in self.moved[:5]:
+            yield f"{movement.path!r} ({movement.kind}) moved. {movement.difference}"
+            yield f"  Likely cause: {movement.cause}."
+            yield f"  {movement.fix}"
+        if len(self.moved) > 5:
+            yield f"... and {len(self.moved) - 5} more"

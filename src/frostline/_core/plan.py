@@ -76,7 +76,7 @@ class Plan:
         """What to do to get from this plan to `other`.
 
         Raises:
-            PlanMismatchError: they do not speak of the same paths.
+            PlanMismatchError: they have different paths.
         """
         if self.paths != other.paths:
             raise PlanMismatchError(self.paths - other.paths, other.paths - self.paths)

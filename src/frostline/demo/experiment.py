@@ -13,7 +13,7 @@ from typing import final
 
 import numpy as np
 
-from frostline._core.errors import MovedError
+from frostline._core.movement import MovedError
 from frostline.demo.data import NEW, Split, one_of_each, split
 from frostline.demo.learner import Framework, Learner
 from frostline.demo.outcome import WAYS, Outcome, Result, Settings, Way
@@ -27,7 +27,7 @@ class Run:
     Attributes:
         old: the learner that knows 0 to 4 only.
         learners: one for each way, trained.
-        error: what the guard raised of the trunk that was frozen by hand.
+        error: the guard's error about the trunk that was frozen by hand.
     """
 
     images: Split

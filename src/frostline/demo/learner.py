@@ -1,4 +1,4 @@
-"""What the demo asks of a framework. `in_torch` and `in_jax` answer, and never need each other."""
+"""The interface to a framework. `in_torch` and `in_jax` answer, and never need each other."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Learner(Protocol):
         """The scores of the five digits in evaluation mode, shape `(n, 5)`; with another head if one is given."""
 
     def report(self) -> Report:
-        """What is frozen, and what the optimizer keeps."""
+        """The frozen part, and the size of the optimizer's state."""
 
     def cost(self, batch: Images) -> Cost:
         """The account of one step."""

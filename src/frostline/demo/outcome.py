@@ -65,14 +65,14 @@ class Result:
 @final
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """All that the demo shows. What is not of all runs is of the first.
+    """All that the demo shows. Facts that are not of all runs are of the first.
 
     Attributes:
         old_before: accuracy on test images of 0 to 4 before 5 to 9 were learned.
         new_images, old_images: how many test images there are of 5 to 9 and of 0 to 4.
         watched: the names of the tensors that the guard found unmoved.
-        message: what the guard said of the trunk that was frozen by hand; empty if nothing moved.
-        moved: the names of what moved in it.
+        message: the guard's error about the trunk that was frozen by hand; empty if nothing moved.
+        moved: the names of the tensors that moved in it.
         changed_scores: how many of `old_images` that trunk gives other scores than before, if only in the last bit.
         cached_bytes: the size of the feature cache.
         score_difference: how far scores of the head that learned from the cache are from those of the one that learned

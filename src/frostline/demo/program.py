@@ -1,4 +1,4 @@
-"""What `frostline demo` does, from the first look at its files to the last line that it prints."""
+"""The program behind `frostline demo`."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ COLORS: dict[Way, str] = {"frozen trunk": "#2589d0", "full fine-tuning": "#e0702
 
 @final
 class Section(NamedTuple):
-    """A part of what the demo shows: a title, and below it a text, a table or a listing, or both."""
+    """A part of the page: a title, and below it a text, a table or a listing, or both."""
 
     title: str
     text: str
@@ -42,7 +42,7 @@ def setup(settings: Settings, framework: Framework) -> str:
 
 
 def summary(outcome: Outcome) -> str:
-    """What the frozen trunk gains, and then what it loses."""
+    """The gains of the frozen trunk, and then its price."""
     frozen, full, scratch, cached = (outcome[way] for way in (*COLORS, "frozen, from cache"))
     now, everything = outcome.cost.now, outcome.cost.all_trained
     is_behind = all(mine < theirs for mine, theirs in zip(frozen.accuracy, full.accuracy, strict=True))
@@ -73,7 +73,7 @@ def sections(outcome: Outcome) -> list[Section]:
     )
     return [
         Section("Five ways to learn 5 to 9 after 0 to 4", about_ways, _ways(outcome)),
-        Section("What a step costs, and the least it could", near_the_limit(outcome), _costs(outcome)),
+        Section("The cost of a step, and the least possible", near_the_limit(outcome), _costs(outcome)),
         Section(f"What is frozen: frostline.{package}.report(network)", "", outcome.report),
         Section(f"The proof: frostline.{package}.guard(network) around the training", proof(outcome)),
         Section("The same guard around freezing by hand", by_hand(outcome), panel),
@@ -82,18 +82,18 @@ def sections(outcome: Outcome) -> list[Section]:
 
 
 def proof(outcome: Outcome) -> str:
-    """What the guard proved."""
+    """The guard's proof."""
     settings, watched = outcome.settings, outcome.watched
     parameters = sum(path.endswith((".weight", ".bias", ".scale", ".shift")) for path in watched)
     return (
-        f"In each of {settings.runs} runs all {len(watched)} frozen tensors are bitwise what they were, {parameters} "
+        f"In each of {settings.runs} runs all {len(watched)} frozen tensors are bitwise unchanged, {parameters} "
         f"parameters and {len(watched) - parameters} running statistics of batch norm, after {settings.steps} steps of "
         "AdamW with weight decay, all in training mode."
     )
 
 
 def by_hand(outcome: Outcome) -> str:
-    """What happened to the trunk that was frozen by hand."""
+    """The fate of the trunk that was frozen by hand."""
     return (
         f"The same training after {outcome.framework.by_hand} alone: {outcome.settings.steps} steps move "
         f"{len(outcome.moved)} tensors. With the old head back on, {outcome.changed_scores} of {outcome.old_images} "
@@ -102,12 +102,12 @@ def by_hand(outcome: Outcome) -> str:
 
 
 def near_the_limit(outcome: Outcome) -> str:
-    """What a step with the frozen trunk costs beside the least that it could, and from the cache."""
+    """The cost of a step with the frozen trunk beside the least possible, and from the cache."""
     cost, live, cached = outcome.cost, outcome["frozen trunk"], outcome["frozen, from cache"]
     difference = f"scores that differ by {outcome.score_difference:.0e} at most"
     return (
         f"With the trunk frozen a step is at {cost.flop_percent:.0f} % of the FLOP limit and {cost.byte_percent:.0f} % "
-        f"of the limit of what is saved for backward. frostline.{outcome.framework.package}.FeatureCache keeps the "
+        f"of the limit of bytes saved for backward. frostline.{outcome.framework.package}.FeatureCache keeps the "
         f"features of {5 * outcome.settings.labelled} images in {human(outcome.cached_bytes)}: from there a step "
         f"takes {_times(cached.step_seconds, live.step_seconds)} the time of a live one, and the head learns "
         f"{'bitwise the same' if outcome.score_difference == 0 else difference}."

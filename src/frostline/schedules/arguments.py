@@ -9,8 +9,8 @@ from math import inf, isfinite
 from numbers import Real
 from operator import index
 
+from frostline._core.errors import ScheduleError
 from frostline._core.errors.base import counted
-from frostline._core.errors.schedules import ScheduleError
 from frostline._core.selecting.pattern import parse
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import cos, pi
 from typing import final
 
-from frostline._core.errors.schedules import ScheduleError
+from frostline._core.errors import ScheduleError
 from frostline.schedules.arguments import blocks, choice, number, whole
 from frostline.schedules.phase import Phase
 from frostline.schedules.schedule import Schedule

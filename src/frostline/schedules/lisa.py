@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from frostline._core.errors.schedules import ScheduleError
+from frostline._core.errors import ScheduleError
 from frostline.schedules.arguments import any_whole, blocks, whole
 from frostline.schedules.order import shuffled
 from frostline.schedules.phase import Phase, all_but

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-from frostline._core.errors.schedules import ScheduleError
+from frostline._core.errors import ScheduleError
 from frostline._core.inventory import Inventory
 from frostline._core.plan import Plan
 from frostline._core.selecting.pattern import parse

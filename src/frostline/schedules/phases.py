@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, final
 
-from frostline._core.errors.schedules import ScheduleError
+from frostline._core.errors import ScheduleError
 from frostline.schedules.arguments import mapping, whole
 from frostline.schedules.phase import Phase
 from frostline.schedules.schedule import Schedule

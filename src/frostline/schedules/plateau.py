@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-from frostline._core.errors.schedules import ScheduleError
+from frostline._core.errors import ScheduleError
 from frostline.schedules.arguments import number, whole
 from frostline.schedules.phase import Phase
 from frostline.schedules.policy import Policy, State, observed

@@ -9,7 +9,7 @@ from math import isfinite
 from numbers import Real
 from typing import Any, ClassVar
 
-from frostline._core.errors.schedules import ScheduleError
+from frostline._core.errors import ScheduleError
 from frostline.schedules.arguments import closest
 from frostline.schedules.phase import Phase
 from frostline.schedules.record import Record

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 from frostline._core import document, toml
-from frostline._core.errors import FileFormatError
-from frostline._core.errors.schedules import ScheduleError
+from frostline._core.errors import FileFormatError, ScheduleError
 from frostline.schedules.arguments import closest, mapping
 from frostline.schedules.source import source
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any, final
 
 from frostline._core import document
+from frostline._core.errors import ScheduleError
 from frostline._core.errors.base import counted
-from frostline._core.errors.schedules import ScheduleError
 from frostline._core.inventory import Inventory
 from frostline._core.plan import Change, Plan
 from frostline.schedules.arguments import whole

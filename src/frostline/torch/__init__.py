@@ -16,7 +16,7 @@ from frostline.torch._inspection.check import check
 from frostline.torch._inspection.guard import guard
 from frostline.torch._inspection.report import report
 from frostline.torch._lean.lean import Lean, lean
-from frostline.torch._line.line import Line, frostline
+from frostline.torch._line.line import FrostLine, frostline
 from frostline.torch._training.binding import Binding, bind
 from frostline.torch._training.delta import load_delta, save_delta
 from frostline.torch._training.driver import Driver
@@ -27,10 +27,10 @@ __all__ = [
     "CachedDataset",
     "Driver",
     "FeatureCache",
+    "FrostLine",
     "Frozen",
     "Handle",
     "Lean",
-    "Line",
     "bind",
     "check",
     "cost",

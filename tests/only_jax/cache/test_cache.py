@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import frostline.jax as fj
-from frostline import CacheBudgetError, CacheError, DamagedCacheError, LineError
+from frostline.errors import CacheBudgetError, CacheError, DamagedCacheError, LineError
 from frostline.features.manifest import Manifest
 from frostline.features.store import Store
 from only_jax.cache.cached import BELOW, DATASET, LINE, SAMPLES, TREE, Act, Noisy, drawn, files, filled, net

@@ -13,8 +13,9 @@ import pytest
 from jax import lax
 
 import frostline.jax as fj
-from frostline import CostError, NothingTrainableError
+from frostline import NothingTrainableError
 from frostline._core.reporting.cost import Bill
+from frostline.errors import CostError
 from only_jax.cost.costed import (
     FLAT,
     MODELS,

@@ -13,7 +13,8 @@ import pytest
 from jax import Array
 
 import frostline.jax as fj
-from frostline import LayerError, MovedError
+from frostline import MovedError
+from frostline.errors import LayerError
 from frostline.jax._uses import layout as _layout
 from only_jax.trees import chain, contents, loss
 

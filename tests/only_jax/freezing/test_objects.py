@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 import frostline.jax as fj
-from frostline import SelectorError
+from frostline.errors import SelectorError
 from frostline.jax._freezing import selection as _selection
 
 

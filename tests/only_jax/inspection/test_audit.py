@@ -13,7 +13,8 @@ import pytest
 from jax import lax
 
 import frostline.jax as fj
-from frostline import Plan, SamePathError, UnsupportedError
+from frostline import Plan, UnsupportedError
+from frostline.errors import SamePathError
 from frostline.jax._inspection.audit import Audit, audit
 from frostline.jax._jaxpr import flow as _flow
 from frostline.jax._jaxpr.flow import GradientFlow

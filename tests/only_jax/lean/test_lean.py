@@ -12,7 +12,8 @@ import pytest
 from jax import lax
 
 import frostline.jax as fj
-from frostline import NothingFrozenError, UnsupportedError
+from frostline import UnsupportedError
+from frostline.errors import NothingFrozenError
 from frostline.jax._lean.regions import RegionChoice
 from frostline.jax._lean.rewriting import Rewriting
 from only_jax.cost.costed import FLAT, MODELS, SQUARE, data, kept, made, predicted, products, stack, weights
@@ -219,7 +220,7 @@ class TestErrors:
             jax.grad(fj.lean(gelu))(weights(*SQUARE), data(*FLAT))
         assert str(pickle.loads(pickle.dumps(raised.value))).splitlines() == [
             "lean(fn) finds nothing frozen among 4 parameters.",
-            "Only what is frozen can be made cheap; all of it is trainable.",
+            "Only frozen parts can be made cheap, and all of it is trainable.",
             'Freeze first: tree = freeze(tree, "encoder"); lean(fn).',
         ]
 

@@ -12,7 +12,8 @@ import pytest
 from jax import Array
 
 import frostline.jax as fj
-from frostline import LineError, NothingTrainableError
+from frostline import NothingTrainableError
+from frostline.errors import LineError
 from only_jax.line.lined import SEQUENCES, X, net, weights
 
 PLAIN = weights("a", "b", "c")

@@ -16,7 +16,7 @@ import pytest
 from jax import Array
 
 import frostline.jax as fj
-from frostline import LineError
+from frostline.errors import LineError
 from only_jax.line.lined import X, net, weights
 
 PLAIN = weights("a", "b", "c")

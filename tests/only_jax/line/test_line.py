@@ -12,7 +12,7 @@ from jax import Array
 from jax.interpreters import partial_eval
 
 import frostline.jax as fj
-from frostline import LineError
+from frostline.errors import LineError
 from frostline.features.boundary import Boundary
 from only_jax.line.lined import SEQUENCES, X, bits, check_gradient, check_same, net, weights
 from only_jax.trees import chain, frozen_use

@@ -19,7 +19,8 @@ import frostline.jax as fj
 from checkpoint.deltas import document, signed, with_document
 from cli.made_files import mutated
 from conformance.plain_net import BatchNorm1d, Linear, Sequential
-from frostline import DeltaError, FileFormatError, FrostlineError, PinnedError, UnsupportedError
+from frostline import FrostlineError, UnsupportedError
+from frostline.errors import DeltaError, FileFormatError, PinnedError
 from only_jax.bits import bits
 
 OTHER_BASE = (

@@ -13,7 +13,8 @@ import optax
 import pytest
 
 import frostline.jax as fj
-from frostline import NoMatchError, PlanMismatchError, ScheduleError, StructureError, TiedError
+from frostline import NoMatchError
+from frostline.errors import PlanMismatchError, ScheduleError, StructureError, TiedError
 from frostline.schedules import FreezeOut, HiFT, LinearProbe, Phase, Phases, Plateau, Span, ULMFiT
 from only_jax.bits import bits, moved
 from only_jax.freezing.test_traces import Traced
@@ -366,7 +367,7 @@ class TestState:
         with pytest.raises(PlanMismatchError) as mismatch:
             driver.load_state_dict(driver.state_dict(), {"a": jnp.ones(1), "c": jnp.ones(1)})
         assert str(mismatch.value) == (
-            "The plan and what it is compared with do not speak of the same paths: 1 missing, 0 unknown.\n"
+            "The plan and what it is compared with have different paths: 1 missing, 0 unknown.\n"
             "Missing (only in the plan):\n"
             "  b\n"
             "Make both from the same model, for example with plan(model)."

@@ -126,7 +126,7 @@ TEXTS: dict[str, tuple[Callable[[], object], list[str]]] = {
     "two leaves of one name": (
         lambda: optimizer(optax.sgd(0.1)).init({"a.b": jnp.ones(1), "a": {"b": jnp.ones(1)}}),
         [
-            "'a.b' is the name of 2 leaves, and a plan could not tell them apart.",
+            "'a.b' is the name of 2 leaves, and a plan could not distinguish them.",
             "They are:",
             "  a.b",
             "  ['a.b']",

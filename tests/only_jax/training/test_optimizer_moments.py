@@ -14,7 +14,7 @@ import optax
 import pytest
 
 import frostline.jax as fj
-from frostline import BindError
+from frostline.errors import BindError
 from frostline.jax._training.moments import state_bytes
 from frostline.jax._training.optimizer import optimizer
 from only_jax.bits import bits

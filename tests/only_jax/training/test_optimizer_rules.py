@@ -11,7 +11,8 @@ import optax
 import pytest
 
 import frostline.jax as fj
-from frostline import BindError, FrostlineError, NoMatchError, Rule, glob, layerwise, of_type
+from frostline import FrostlineError, NoMatchError, Rule, glob, layerwise, of_type
+from frostline.errors import BindError
 from frostline.jax._training.optimizer import optimizer
 from only_jax.bits import bits
 

@@ -13,7 +13,7 @@ import pytest
 from jax import Array
 
 import frostline.jax as fj
-from frostline import LayerError
+from frostline.errors import LayerError
 from only_jax.trees import linear
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import frostline.torch as ft
-from frostline import CacheError, StaleCacheError
+from frostline.errors import CacheError, StaleCacheError
 from frostline.torch._line.line import frostline
 from only_torch.bits import bits, contents
 

@@ -13,7 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 import frostline.torch as ft
-from frostline import CacheBudgetError, CacheError, CacheSpaceError, FrostlineError, StaleCacheError
+from frostline import FrostlineError
+from frostline.errors import CacheBudgetError, CacheError, CacheSpaceError, StaleCacheError
 from only_torch.cache.cached import DrawnLine, Noisy, Numbered, line, net
 
 # Where JAX has run in this process before, it warns of a fork; workers read files, and no JAX.

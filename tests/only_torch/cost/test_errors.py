@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import frostline.torch as ft
-from frostline import CostError, FrostlineError, UnsupportedError
+from frostline import FrostlineError, UnsupportedError
+from frostline.errors import CostError
 
 
 class Looking(nn.Module):

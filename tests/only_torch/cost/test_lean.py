@@ -185,9 +185,9 @@ def test_a_part_is_lean() -> None:
 def test_a_budget_that_cannot_be_met_is_said_as_by_a_step() -> None:
     model, example = frozen("vit", "middle")
     ft.lean(model, memory_budget=1000)
-    with pytest.raises(frostline.BudgetError) as said:
+    with pytest.raises(frostline.errors.BudgetError) as said:
         ft.cost(model, *example)
-    with pytest.raises(frostline.BudgetError) as shown:
+    with pytest.raises(frostline.errors.BudgetError) as shown:
         model(*example)
     assert str(said.value) == str(shown.value)
 

@@ -9,8 +9,8 @@ from benchmarks.zoo import ZOO
 from torch import Tensor, nn
 
 import frostline.torch as ft
-from frostline import CostError
 from frostline._core.reporting.cost import Bill
+from frostline.errors import CostError
 from only_torch.bits import contents, training
 
 

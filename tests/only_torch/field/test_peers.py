@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 import frostline.torch as ft
-from frostline import FrostlineError, MovedError, NoMatchError, Plan, PlanMismatchError, glob, where
+from frostline import FrostlineError, MovedError, NoMatchError, Plan, glob, where
+from frostline.errors import PlanMismatchError
 from frostline.torch._freezing.survey import survey
 from only_torch.bits import contents, moved
 from only_torch.field.evidence import state, train

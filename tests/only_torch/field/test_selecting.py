@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import frostline.torch as ft
-from frostline import CountError, NoMatchError, SelectorError, TiedError, UnsupportedError, of_type, regex
+from frostline import NoMatchError, UnsupportedError, of_type, regex
+from frostline.errors import CountError, SelectorError, TiedError
 from only_torch.bits import contents, moved
 from only_torch.field.evidence import below, train
 

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 import frostline.torch as ft
-from frostline import PinnedError, Plan, PlanMismatchError
+from frostline import Plan
+from frostline.errors import PinnedError, PlanMismatchError
 from only_torch.bits import contents, moved, training
 from only_torch.odd_layers import TiedPair
 

@@ -12,7 +12,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
 from torch.nn.parallel import DistributedDataParallel
 
 import frostline.torch as ft
-from frostline import WrappedError
+from frostline.errors import WrappedError
 from only_torch.field.evidence import state
 
 
@@ -50,7 +50,7 @@ def test_whole_text_around_a_data_parallel_model(name: str, change: Callable[[nn
     with pytest.raises(WrappedError) as caught:
         change(wrapped)
     assert str(caught.value).split("\n") == [
-        "the model is wrapped in DistributedDataParallel, which noted what is trainable when it was made.",
+        "the model is wrapped in DistributedDataParallel, which noted the trainable parameters when it was made.",
         "It would wait for the gradients of what is frozen now, and not average those of what is thawed now.",
         "Freeze first, then wrap: freeze(model, ...); model = DistributedDataParallel(model).",
     ]
@@ -64,7 +64,7 @@ def test_whole_text_with_a_data_parallel_part() -> None:
         ft.freeze(model, "0")
     assert (caught.value.wrapper, caught.value.path) == ("DistributedDataParallel", "1")
     assert str(caught.value).split("\n")[0] == (
-        "'1' is wrapped in DistributedDataParallel, which noted what is trainable when it was made."
+        "'1' is wrapped in DistributedDataParallel, which noted the trainable parameters when it was made."
     )
 
 
@@ -128,7 +128,7 @@ def test_whole_text_around_a_sharded_model() -> None:
     with pytest.raises(WrappedError) as caught:
         ft.freeze(model, "0")
     assert str(caught.value).split("\n") == [
-        "the model is wrapped in FullyShardedDataParallel, which noted what is trainable when it was made.",
+        "the model is wrapped in FullyShardedDataParallel, which noted the trainable parameters when it was made.",
         "It would wait for the gradients of what is frozen now, and not average those of what is thawed now.",
         "Freeze first, then wrap: freeze(model, ...); model = FullyShardedDataParallel(model).",
     ]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 import frostline.torch as ft
-from frostline import ModeError
+from frostline.errors import ModeError
 from only_torch.bits import bits, contents, moved, training
 from only_torch.odd_layers import StochasticDepth
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import frostline.torch as ft
-from frostline import BudgetError, BudgetValueError, UnsupportedError
+from frostline import UnsupportedError
+from frostline.errors import BudgetError, BudgetValueError
 from frostline.torch._autograd.fake_run import Recorder, rehearse
 from frostline.torch._autograd.saved import saving
 from frostline.torch._holding.forward import Patch

@@ -61,12 +61,12 @@ def test_within_a_block() -> None:
 def test_a_model_with_nothing_frozen_is_refused_and_left_as_it_was() -> None:
     model = network()
     before = traces(model)
-    with pytest.raises(frostline.NothingFrozenError) as caught:
+    with pytest.raises(frostline.errors.NothingFrozenError) as caught:
         ft.lean(model)
     assert str(caught.value) == "\n".join(
         [
             "lean(model) finds nothing frozen among 8 parameters.",
-            "Only what is frozen can be made cheap; all of it is trainable.",
+            "Only frozen parts can be made cheap, and all of it is trainable.",
             'Freeze first: freeze(model, "encoder"); lean(model).',
         ]
     )
@@ -76,7 +76,7 @@ def test_a_model_with_nothing_frozen_is_refused_and_left_as_it_was() -> None:
 
 
 def test_the_text_of_a_budget_that_cannot_be_met() -> None:
-    error = frostline.BudgetError(1000, 1500, 6000)
+    error = frostline.errors.BudgetError(1000, 1500, 6000)
     assert str(error) == "\n".join(
         [
             "memory_budget=1000 cannot be met: 1500 bytes is the least that can be reached.",
@@ -95,7 +95,7 @@ def test_a_budget_that_is_none_leaves_the_model_as_it_was(budget: object) -> Non
     ft.freeze(model, "1")
     ft.lean(model)
     before = traces(model)
-    with pytest.raises(frostline.BudgetValueError):
+    with pytest.raises(frostline.errors.BudgetValueError):
         ft.lean(model, memory_budget=budget)  # type: ignore[arg-type]
     assert traces(model) == before
     assert slimmed(model(X)) == SLIM
@@ -212,7 +212,7 @@ def test_a_budget_is_held_by_checkpoints() -> None:
     expected = derivatives(model, x, second=False)
     with ft.lean(model, memory_budget=0.6):
         assert derivatives(model, x, second=False) == expected
-    with ft.lean(model, memory_budget=10), pytest.raises(frostline.BudgetError):
+    with ft.lean(model, memory_budget=10), pytest.raises(frostline.errors.BudgetError):
         model(x)
 
 

@@ -16,7 +16,8 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
 import frostline.torch as ft
-from frostline import BindError, NoMatchError, Rule, UnsupportedError, layerwise
+from frostline import NoMatchError, Rule, UnsupportedError, layerwise
+from frostline.errors import BindError
 
 ADAMW = {"lr": 0.1, "weight_decay": 0.1}
 

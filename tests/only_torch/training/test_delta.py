@@ -19,7 +19,8 @@ from torch import nn
 import frostline.torch as ft
 from checkpoint.deltas import document, signed, with_document
 from cli.made_files import mutated
-from frostline import DeltaError, FileFormatError, FrostlineError, PinnedError, Rule, WrappedError
+from frostline import FrostlineError, Rule
+from frostline.errors import DeltaError, FileFormatError, PinnedError, WrappedError
 from only_torch.bits import bits, contents, training
 
 OTHER_BASE = (

@@ -14,7 +14,8 @@ from torch.nn.parallel import DataParallel
 from torch.optim.lr_scheduler import StepLR
 
 import frostline.torch as ft
-from frostline import BindError, NoMatchError, PlanMismatchError, ScheduleError, TiedError, WrappedError
+from frostline import NoMatchError
+from frostline.errors import BindError, PlanMismatchError, ScheduleError, TiedError, WrappedError
 from frostline.schedules import (
     FreezeOut,
     HiFT,
@@ -316,7 +317,7 @@ class TestRefused:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("frostline.torch._wrappers.DistributedDataParallel", DistributedLike)
             assert self.refused(WrappedError, late, model) == (
-                "'0' is wrapped in DistributedLike, which noted what is trainable when it was made.\n"
+                "'0' is wrapped in DistributedLike, which noted the trainable parameters when it was made.\n"
                 "It would wait for the gradients of what is frozen now, and not average those of what is thawed now.\n"
                 "Freeze first, then wrap: freeze(model, ...); model = DistributedLike(model)."
             )
@@ -476,7 +477,7 @@ class TestState:
         model = nn.Sequential(*net(), nn.Linear(2, 2))
         state = self.driver(model=model).state_dict()
         assert self.refused(PlanMismatchError, self.driver(), state) == (
-            "The plan and what it is compared with do not speak of the same paths: 2 missing, 0 unknown.\n"
+            "The plan and what it is compared with have different paths: 2 missing, 0 unknown.\n"
             "Missing (only in the plan):\n"
             "  3.bias\n"
             "  3.weight\n"

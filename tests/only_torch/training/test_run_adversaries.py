@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 import frostline.torch as ft
-from frostline import BindError, DeltaError, Rule, schedules
+from frostline import Rule, schedules
+from frostline.errors import BindError, DeltaError
 
 
 def net() -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""What can be wrong with a feature cache."""
+"""Errors about a feature cache."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ import errno
 from collections.abc import Iterable, Mapping
 from typing import final
 
-from frostline._core.errors.base import FrostlineError, counted
-from frostline._core.errors.training import MisfitError
+from frostline._core.errors.base import ExpressionError, FrostlineError, counted
 
 
-class CacheError(MisfitError):
+class CacheError(ExpressionError, ValueError):
     """A feature cache that does not go with a model, a dataset or a folder."""
 
 
 @final
 class StaleCacheError(CacheError, RuntimeError):
-    """What is below the line is not what it was when the cache was opened."""
+    """A cache below whose line something changed after it was opened."""
 
 
 @final
@@ -37,15 +36,14 @@ class CacheBudgetError(FrostlineError, ValueError):
         totals: bytes that all would take, for the precision that was asked for first, then for smaller ones.
     """
 
-    def __init__(
-        self, directory: str, budget: int, row: int, samples: int, views: int, totals: Mapping[str, int]
-    ) -> None:
-        super().__init__(directory, budget, row, samples, views, totals)
-        self.directory, self.budget, self.row = directory, budget, row
-        self.samples, self.views, self.totals = samples, views, dict(totals)
+    directory: str
+    budget: int
+    row: int
+    samples: int
+    views: int
+    totals: Mapping[str, int]
 
-    def lines(self) -> Iterable[str]:
-        """The lines of the text."""
+    def _lines(self) -> Iterable[str]:
         (precision, total), *smaller = self.totals.items()
         views = f" × {self.views} views" if self.views > 1 else ""
         yield (
@@ -74,16 +72,17 @@ class CacheSpaceError(FrostlineError, OSError):
         rows: how many there are to be.
     """
 
-    def __init__(self, directory: str, needed: int, free: int, stored: int, rows: int) -> None:
-        # Not handed on: an OSError takes its arguments for a number, a text and a file.
-        super().__init__()
-        self.args = (directory, needed, free, stored, rows)
-        self.errno = errno.ENOSPC
-        self.directory, self.needed, self.free = directory, needed, free
-        self.stored, self.rows = stored, rows
+    directory: str
+    needed: int
+    free: int
+    stored: int
+    rows: int
 
-    def lines(self) -> Iterable[str]:
-        """The lines of the text."""
+    def __post_init__(self) -> None:
+        self.errno = errno.ENOSPC
+        super().__post_init__()
+
+    def _lines(self) -> Iterable[str]:
         yield f"cache.fill(...) needs {self.needed} bytes more in {self.directory!r}, and the disk has {self.free}."
         yield f"{self.stored} of {self.rows} rows are stored, and stay; nothing is half-written."
         yield "Make room, then call cache.fill(...) again: it computes only what is missing."

@@ -1,36 +1,38 @@
-"""What can be wrong with a frost line: a model that has none, or cannot be cut there."""
+"""Errors about a frost line, and about how the part below it runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import field
 
-from frostline._core.errors.base import listed
-from frostline._core.errors.training import MisfitError
+from frostline._core.errors.base import ExpressionError, listed
 
 
-class LineError(MisfitError):
-    """A model without a frost line, or a line and what it is given that do not go together."""
+class LineError(ExpressionError, ValueError):
+    """A model without a frost line, or a line and an input that do not go together."""
 
 
 class UntraceableError(LineError):
-    """A model that a trace cannot follow, so that its frost line must be said.
+    """A model that a trace cannot follow, so that its frost line must be given.
 
     Attributes:
         reason: what stopped the trace.
     """
 
-    def __init__(self, expression: str, reason: str) -> None:
-        problem = "cannot be traced, and so its frost line is not known."
-        fix = 'Say where to cut, by the path of a module: frostline(model, *example, at="layer3").'
-        super().__init__(expression, problem, (reason,), fix)
-        self.reason = reason
+    problem: str = field(default="cannot be traced, and so its frost line is not known.", init=False)
+    found: tuple[str, ...] = field(default=(), init=False)
+    fix: str = field(
+        default='Say where to cut, by the path of a module: frostline(model, *example, at="layer3").', init=False
+    )
+    reason: str
 
-    def __reduce__(self) -> tuple[type[UntraceableError], tuple[str, str]]:
-        return type(self), (self.expression, self.reason)
+    def __post_init__(self) -> None:
+        self.found = (self.reason,)
+        super().__post_init__()
 
-    def lines(self) -> Iterable[str]:
-        """The lines of the text."""
-        yield f"{self.expression} {self.problem}"
-        yield "What stopped the trace:"
-        yield from listed(self.found, 5)
-        yield self.fix
+    def _lines(self) -> Iterable[str]:
+        return [f"{self.expression} {self.problem}", "What stopped the trace:", *listed(self.found, 5), self.fix]
+
+
+class RuntimeChoiceError(ExpressionError, ValueError):
+    """A runtime that does not exist, cannot run here, or whose output is further off than the bound allows."""

@@ -1,28 +1,17 @@
-"""What can be wrong with a selector, alone or in a model."""
+"""Errors about a selector, alone or in a model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import field
 
-from frostline._core.errors.base import FrostlineError, counted, listed
+from frostline._core.errors.base import ExpressionError, FrostlineError, counted, listed
 
 
-class SelectorError(FrostlineError, ValueError):
-    """A selector that cannot be read.
+class SelectorError(ExpressionError, ValueError):
+    """A selector that cannot be read."""
 
-    Attributes:
-        selector: the selector as its author wrote it.
-        problem: what is wrong with it.
-        fix: what to write instead.
-    """
-
-    def __init__(self, selector: str, problem: str, fix: str) -> None:
-        super().__init__(selector, problem, fix)
-        self.selector, self.problem, self.fix = selector, problem, fix
-
-    def lines(self) -> Iterable[str]:
-        """The lines of the text."""
-        return [f"{self.selector} {self.problem}", self.fix]
+    found: tuple[str, ...] = field(default=(), init=False)
 
 
 class NoMatchError(FrostlineError, LookupError):
@@ -36,20 +25,13 @@ class NoMatchError(FrostlineError, LookupError):
         heading: what `closest` lists.
     """
 
-    def __init__(
-        self,
-        selector: str,
-        count: int,
-        closest: tuple[str, ...] = (),
-        note: str = "",
-        heading: str = "Closest paths",
-    ) -> None:
-        super().__init__(selector, count, closest, note, heading)
-        self.selector, self.count, self.closest = selector, count, closest
-        self.note, self.heading = note, heading
+    selector: str
+    count: int
+    closest: tuple[str, ...] = ()
+    note: str = ""
+    heading: str = "Closest paths"
 
-    def lines(self) -> Iterable[str]:
-        """The lines of the text."""
+    def _lines(self) -> Iterable[str]:
         yield f"{self.selector} matches none of the {counted(self.count, 'parameter')}."
         if self.note:
             yield self.note
@@ -68,17 +50,16 @@ class CountError(FrostlineError, ValueError):
         paths: the parameters that are selected, in model order.
     """
 
-    def __init__(self, selectors: str, expected: int, paths: tuple[str, ...]) -> None:
-        super().__init__(selectors, expected, paths)
-        self.selectors, self.expected, self.paths = selectors, expected, paths
+    selectors: str
+    expected: int
+    paths: tuple[str, ...]
 
     @property
     def found(self) -> int:
         """How many parameters are selected."""
         return len(self.paths)
 
-    def lines(self) -> Iterable[str]:
-        """The lines of the text."""
+    def _lines(self) -> Iterable[str]:
         yield f"({self.selectors}) selects {counted(self.found, 'parameter')}, but expect={self.expected}."
         if self.paths:
             yield "Selected:"
@@ -94,12 +75,10 @@ class TiedError(FrostlineError, ValueError):
         selectors: the selector that chose, and the one that refused.
     """
 
-    def __init__(self, names: tuple[str, str], selectors: tuple[str, str]) -> None:
-        super().__init__(names, selectors)
-        self.names, self.selectors = names, selectors
+    names: tuple[str, str]
+    selectors: tuple[str, str]
 
-    def lines(self) -> Iterable[str]:
-        """The lines of the text."""
+    def _lines(self) -> Iterable[str]:
         chosen, refused = self.names
         return [
             f"{chosen!r} and {refused!r} are two names of one tensor, and it cannot be both frozen and trainable.",
@@ -109,19 +88,7 @@ class TiedError(FrostlineError, ValueError):
         ]
 
 
-class UnsupportedError(FrostlineError, NotImplementedError):
-    """What frostline cannot do, said instead of doing something else.
+class UnsupportedError(ExpressionError, NotImplementedError):
+    """What frostline cannot do, said instead of doing something else."""
 
-    Attributes:
-        expression: what was asked for.
-        reason: why it cannot be done.
-        fix: what can be done instead.
-    """
-
-    def __init__(self, expression: str, reason: str, fix: str) -> None:
-        super().__init__(expression, reason, fix)
-        self.expression, self.reason, self.fix = expression, reason, fix
-
-    def lines(self) -> Iterable[str]:
-        """The lines of the text."""
-        return [f"{self.expression} {self.reason}", self.fix]
+    found: tuple[str, ...] = field(default=(), init=False)

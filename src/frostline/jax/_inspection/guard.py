@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from frostline._core.errors import MovedError, UnprovenError, UnsupportedError
-from frostline._core.movement import Mark, Movement, changed_elements, changed_stretch
+from frostline._core.errors import UnprovenError, UnsupportedError
+from frostline._core.movement import Mark, MovedError, Movement, changed_elements, changed_stretch
 from frostline.jax._arrays import bytes_of, flat_bytes, has_bytes, plain
 from frostline.jax._freezing.division import divided
 from frostline.jax._freezing.survey import Survey, survey

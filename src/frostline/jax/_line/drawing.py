@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from frostline._core.errors import LineError
-from frostline._core.errors.base import counted
+from frostline._core.errors.base import counted, first_line
 from frostline.features.boundary import Boundary
 from frostline.jax._arrays import bytes_of, plain
 from frostline.jax._jaxpr.dependence import MOVES, RANDOM, VARIES
@@ -79,12 +79,12 @@ def _traces(model: Model) -> tuple[ModelTrace, ModelTrace]:
     try:
         own = ModelTrace.of(model, samples)
     except _FAILURES as error:
-        found = (_first_line(error), *_shapes(model))
+        found = (first_line(error), *_shapes(model))
         raise LineError(CALL, "cannot be traced with this example.", found, _BATCH) from error
     try:
         few, more = (own if number == samples else ModelTrace.of(model, number) for number in (FEW, MORE))
     except _FAILURES as error:
-        raise _fixed_batch(samples, FEW, _first_line(error)) from error
+        raise _fixed_batch(samples, FEW, first_line(error)) from error
     few_steps, more_steps = ([each.primitive for each in trace.closed.jaxpr.eqns] for trace in (few, more))
     if few_steps != more_steps or len(few.values) != len(more.values):
         raise _fixed_batch(FEW, MORE)
@@ -94,11 +94,6 @@ def _traces(model: Model) -> tuple[ModelTrace, ModelTrace]:
 def _fixed_batch(samples: int, others: int, *found: str) -> LineError:
     problem = f"can be traced with {counted(samples, 'sample')}, but is another function for {others}."
     return LineError(CALL, problem, found, "Keep the number of samples free: write x.shape[0] instead of a number.")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}".rstrip(": ")
 
 
 def _check_random(trace: ModelTrace) -> None:

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from frostline._core.errors import MovedError
-from frostline._core.movement import Movement
+from frostline._core.movement import MovedError, Movement
 
 LARGE = 1 << 14
 """A tensor of more bytes than this is not copied in each call once a call has left it alone."""

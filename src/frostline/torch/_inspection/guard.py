@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from frostline._core.errors import MovedError
-from frostline._core.movement import Mark, Movement, changed_elements, changed_stretch
+from frostline._core.movement import Mark, MovedError, Movement, changed_elements, changed_stretch
 from frostline.torch._freezing.division import Tensors, divided, named_tensors
 from frostline.torch._freezing.freezing import plan_of
 from frostline.torch._freezing.survey import Survey, survey
