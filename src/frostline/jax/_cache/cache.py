@@ -20,8 +20,8 @@ from frostline.features.shards import Damage, Key
 from frostline.features.sizes import parsed
 from frostline.features.store import Store
 from frostline.features.structure import first
-from frostline.jax._arrays import described
-from frostline.jax._cache.codec import encoded, raw
+from frostline.jax._arrays import bytes_of, described
+from frostline.jax._cache.codec import encoded
 from frostline.jax._cache.dataset import CachedDataset
 from frostline.jax._cache.samples import Dataset, Packed, Samples, Split
 from frostline.jax._line.line import FrostLine
@@ -144,7 +144,7 @@ class FeatureCache:
         def batches(indices: list[int]) -> Iterator[tuple[Sequence[int], filling.Columns]]:
             for some, packed in samples.batches(indices, size):
                 crossing = self._line.computed(*jax.tree.map(lambda leaf: _filled_up(leaf, size), packed.inputs))
-                columns = {name: raw(array) for name, array in packed.columns.items()}
+                columns = {name: bytes_of(array) for name, array in packed.columns.items()}
                 for number, (value, batch) in enumerate(zip(wanted.values, crossing, strict=True)):
                     columns |= encoded(value, number, np.asarray(batch)[: len(some)])
                 yield some, columns

@@ -9,16 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from frostline._core.errors import CacheError
-from frostline.features.columns import Column, Value
-from frostline.jax._arrays import flat_bytes
+from frostline.features.columns import Value
+from frostline.jax._arrays import bytes_of
 
 Array = np.ndarray[Any, Any]
 _STEPS, _LOWEST = 255, -128
-
-
-def raw(array: Array) -> memoryview:
-    """The bytes of an array; those of a copy if it has gaps."""
-    return flat_bytes(np.asarray(array, order="C"))
 
 
 def of_bytes(room: bytearray, dtype: str, shape: tuple[int, ...]) -> Array:
@@ -43,13 +38,13 @@ def encoded(value: Value, number: int, batch: Array) -> dict[str, memoryview]:
         CacheError: it is to be stored in steps, but is not finite.
     """
     if not value.is_scaled:
-        return {f"value.{number}": raw(batch.astype(jnp.dtype(value.stored)))}
+        return {f"value.{number}": bytes_of(batch.astype(jnp.dtype(value.stored)))}
     if not np.isfinite(batch).all():
         found = (f"nan: {int(np.isnan(batch).sum())}", f"inf: {int(np.isinf(batch).sum())}")
         problem = f"stores {value.name!r} in {_STEPS + 1} steps between two finite numbers, but it is not finite."
         raise CacheError("dtype='int8'", problem, found, "Store it as it is, or as bfloat16: dtype='bfloat16'.")
     steps, step, least = _in_steps(batch.reshape(len(batch), -1))
-    return {f"value.{number}": raw(steps), f"step.{number}": raw(step), f"least.{number}": raw(least)}
+    return {f"value.{number}": bytes_of(steps), f"step.{number}": bytes_of(step), f"least.{number}": bytes_of(least)}
 
 
 def decoded(value: Value, number: int, rooms: Mapping[str, bytearray], rows: int) -> Array:
@@ -63,11 +58,6 @@ def decoded(value: Value, number: int, rooms: Mapping[str, bytearray], rows: int
     least = of_bytes(rooms[f"least.{number}"], "float32", each).astype(dtype)
     found: Array = (batch.astype(dtype) - dtype.type(_LOWEST)) * step + least
     return found
-
-
-def rest_of(column: Column, rooms: Mapping[str, bytearray], rows: int) -> Array:
-    """The rows of one leaf beside the values."""
-    return of_bytes(rooms[column.name], column.dtype, (rows, *column.shape))
 
 
 def _in_steps(rows: Array) -> tuple[Array, Array, Array]:

@@ -11,7 +11,7 @@ import numpy as np
 from frostline.features.manifest import Manifest
 from frostline.features.reading import Place, Reader
 from frostline.features.structure import Structure, joined
-from frostline.jax._cache.codec import Array, decoded, rest_of
+from frostline.jax._cache.codec import Array, decoded, of_bytes
 
 
 @final
@@ -78,7 +78,7 @@ class CachedDataset:
         places = [(self._shards[view][i], self._rows[view][i]) for i, view in zip(indices, views, strict=True)]
         rooms = self._reader.rows(places, manifest.given)
         values = tuple(decoded(value, number, rooms, rows) for number, value in enumerate(manifest.values))
-        return values, [rest_of(column, rooms, rows) for column in manifest.rest]
+        return values, [of_bytes(rooms[each.name], each.dtype, (rows, *each.shape)) for each in manifest.rest]
 
 
 def _sample(features: tuple[Array, ...], rest: list[Array], structure: Structure) -> Any:

@@ -14,8 +14,8 @@ from frostline._core.fingerprint import digest
 from frostline.features.columns import SOURCE, Column
 from frostline.features.precision import ITEMSIZES
 from frostline.features.structure import Structure, leaves_of, structure_of
-from frostline.jax._arrays import described
-from frostline.jax._cache.codec import Array, raw
+from frostline.jax._arrays import bytes_of, described
+from frostline.jax._cache.codec import Array
 
 Split = Callable[[Any], tuple[Any, Any]]
 """Sample → the inputs of the model (one, or a tuple of them), and the rest of the sample."""
@@ -96,7 +96,7 @@ class Samples:
 
     def _packed(self, indices: Sequence[int]) -> Packed:
         made = [self._arrays(self.dataset[index]) for index in indices]
-        digests = [bytes.fromhex(digest(map(raw, (*jax.tree.leaves(inputs), *rest)))) for inputs, rest in made]
+        digests = [bytes.fromhex(digest(map(bytes_of, (*jax.tree.leaves(inputs), *rest)))) for inputs, rest in made]
         columns = {column.name: np.stack([rest[n] for _, rest in made]) for n, column in enumerate(self.rest)}
         columns[SOURCE.name] = np.frombuffer(b"".join(digests), np.uint8)
         kinds = [", ".join(map(_kind, jax.tree.leaves(inputs))) for inputs, _ in made]

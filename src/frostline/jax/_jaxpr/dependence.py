@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, final
+from typing import Any
 
 from jax.extend.core import ClosedJaxpr
 
 from frostline.jax._jaxpr.equations import variables
-from frostline.jax._jaxpr.flow import Flow, union
+from frostline.jax._jaxpr.flow import DependenceFlow, union
 from frostline.jax._jaxpr.purity import is_cheap, random_steps
 
 MOVES = 1  # depends on a trainable parameter
@@ -36,29 +36,13 @@ def is_mixed(equation: Any, operands: list[int]) -> bool:
     """Whether an equation must run in each step, and calls a function with work for a sample that need not."""
     if not result_bits(equation, operands) & ABOVE:
         return False
-    flow = _WorkFlow()
-    flow.results(equation, operands)
-    return flow.has_work_below
+    has_work_below = False
 
-
-@final
-class _WorkFlow(Flow):
-    """Finds work that depends on a sample and on nothing above."""
-
-    def __init__(self) -> None:
-        self.has_work_below = False
-
-    def constant(self, value: Any) -> int:
-        """It depends on nothing."""
-        return 0
-
-    def primitive(self, equation: Any, bits: Sequence[int]) -> int:
-        """The bits of all operands."""
-        result = result_bits(equation, bits)
-        if result == VARIES and not is_cheap(equation):
-            self.has_work_below = True
+    def noted(equation: Any, bits: int) -> int:
+        nonlocal has_work_below
+        result = result_bits(equation, [bits])
+        has_work_below |= result == VARIES and not is_cheap(equation)
         return result
 
-    def decided(self, bits: int) -> int:
-        """The bits of the choice."""
-        return bits
+    DependenceFlow(noted).results(equation, operands)
+    return has_work_below

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from operator import or_
 from typing import Any, final
@@ -101,15 +101,22 @@ class Flow(ABC):
 
 @final
 class DependenceFlow(Flow):
-    """The inputs that each value depends on; an input is one bit."""
+    """The inputs that each value depends on; an input is one bit.
+
+    Args:
+        result: the bits of the results of a primitive, from those of all its operands; by default the same.
+    """
+
+    def __init__(self, result: Callable[[Any, int], int] = lambda equation, bits: bits) -> None:
+        self._result = result
 
     def constant(self, value: Any) -> int:
         """It depends on nothing."""
         return 0
 
     def primitive(self, equation: Any, bits: Sequence[int]) -> int:
-        """The bits of all operands."""
-        return union(bits)
+        """The bits of all operands, and those that the primitive adds."""
+        return self._result(equation, union(bits))
 
     def decided(self, bits: int) -> int:
         """The bits of the choice."""

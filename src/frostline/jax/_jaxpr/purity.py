@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, final
+from typing import Any
 
 from jax.extend.core import ClosedJaxpr
 
 from frostline.jax._jaxpr.equations import equations_in, functions_in
-from frostline.jax._jaxpr.flow import Flow
+from frostline.jax._jaxpr.flow import DependenceFlow
 
 _SUMS = {"abs", "add", "add_any", "clamp", "div", "max", "min", "mul", "neg", "rem", "sign", "sub"}
 _POWERS = {"cbrt", "exp", "exp2", "expm1", "integer_pow", "log", "log1p", "logistic", "pow", "rsqrt", "sqrt", "square"}
@@ -63,28 +63,12 @@ def keyed_steps(closed: ClosedJaxpr, varies: Sequence[bool]) -> list[str]:
         closed: the function.
         varies: for each input, whether it is another one for each sample.
     """
-    flow = _KeyFlow()
-    flow.through(closed, [int(each) for each in varies])
-    return list(flow.found)
+    found: dict[str, None] = {}
 
-
-@final
-class _KeyFlow(Flow):
-    """Finds the random primitives that depend on an input."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, None] = {}
-
-    def constant(self, value: Any) -> int:
-        """It depends on nothing."""
-        return 0
-
-    def primitive(self, equation: Any, bits: Sequence[int]) -> int:
-        """The bits of all operands."""
-        if equation.primitive.name in _RANDOM and any(bits):
-            self.found[equation.primitive.name] = None
-        return int(any(bits))
-
-    def decided(self, bits: int) -> int:
-        """The bits of the choice."""
+    def noted(equation: Any, bits: int) -> int:
+        if equation.primitive.name in _RANDOM and bits:
+            found[equation.primitive.name] = None
         return bits
+
+    DependenceFlow(noted).through(closed, list(map(int, varies)))
+    return list(found)
