@@ -50,9 +50,12 @@ def functions_in(equation: Any) -> Iterator[ClosedJaxpr]:
                 yield ClosedJaxpr(each, ())
 
 
-def equations_in(equation: Any) -> list[Any]:
-    """The equations of all functions among the parameters of an equation."""
-    return [each for closed in functions_in(equation) for each in closed.jaxpr.eqns]
+def nested(equation: Any) -> Iterator[Any]:
+    """An equation, followed by all equations of the functions inside it."""
+    yield equation
+    for closed in functions_in(equation):
+        for each in closed.jaxpr.eqns:
+            yield from nested(each)
 
 
 def function_of(jaxpr: Jaxpr, equations: list[Any], inputs: Iterable[Any], outputs: Iterable[Any]) -> ClosedJaxpr:

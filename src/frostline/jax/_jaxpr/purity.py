@@ -7,7 +7,7 @@ from typing import Any
 
 from jax.extend.core import ClosedJaxpr
 
-from frostline.jax._jaxpr.equations import equations_in, functions_in
+from frostline.jax._jaxpr.equations import functions_in, nested
 from frostline.jax._jaxpr.flow import DependenceFlow
 
 _SUMS = {"abs", "add", "add_any", "clamp", "div", "max", "min", "mul", "neg", "rem", "sign", "sub"}
@@ -21,10 +21,9 @@ _LAID_OUT = {"broadcast_in_dim", "expand_dims", "iota", "reshape", "rev", "squee
 _JOINED = {"concatenate", "copy", "copy_p", "dynamic_slice", "pad", "slice", "split", "stack", "unstack"}
 _REDUCED = {"reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod", "reduce_sum"}
 _NAMED = {"device_put", "name", "optimization_barrier", "sharding_constraint", "stop_gradient"}
-_CHEAP = frozenset(
-    _SUMS | _POWERS | _ANGLES | _ERRORS | _CHOICES | _ROUNDED | _CAST | _LAID_OUT | _JOINED | _REDUCED | _NAMED
-)
-_CALLS = frozenset({"closed_call", "custom_jvp_call", "jit", "pjit"})
+_CALLS = {"closed_call", "custom_jvp_call", "jit", "pjit"}
+_CHEAP = _SUMS | _POWERS | _ANGLES | _ERRORS | _CHOICES | _ROUNDED | _CAST | _LAID_OUT | _JOINED | _REDUCED | _NAMED
+_CHEAP |= _CALLS
 _RANDOM = frozenset({"random_bits", "random_gamma", "rng_bit_generator", "rng_uniform", "threefry2x32"})
 
 
@@ -36,9 +35,7 @@ def is_cheap(equation: Any) -> bool:
         >>> [is_cheap(equation) for equation in traced.jaxpr.eqns]
         [True, False]
     """
-    if equation.primitive.name in _CALLS:
-        return all(map(is_cheap, equations_in(equation)))
-    return equation.primitive.name in _CHEAP
+    return all(each.primitive.name in _CHEAP for each in nested(equation))
 
 
 def random_steps(equation: Any) -> Iterator[str]:
@@ -49,11 +46,10 @@ def random_steps(equation: Any) -> Iterator[str]:
         >>> [name for each in traced(jax.random.key(0), jnp.ones(2)).jaxpr.eqns for name in random_steps(each)]
         ['random_bits']
     """
-    has_own_effect = bool(equation.effects) and not any(functions_in(equation))
-    if equation.primitive.name in _RANDOM or has_own_effect:
-        yield equation.primitive.name
-    for each in equations_in(equation):
-        yield from random_steps(each)
+    for each in nested(equation):
+        has_own_effect = bool(each.effects) and not any(functions_in(each))
+        if each.primitive.name in _RANDOM or has_own_effect:
+            yield each.primitive.name
 
 
 def keyed_steps(closed: ClosedJaxpr, varies: Sequence[bool]) -> list[str]:

@@ -3,35 +3,60 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+from frostline._core.errors import LineError
+from frostline._core.errors.base import counted
 from frostline.features.boundary import Boundary
 from frostline.features.cut import Value, least
 from frostline.jax._jaxpr.dependence import VARIES
 from frostline.jax._jaxpr.equations import variables
 from frostline.jax._jaxpr.purity import is_cheap
+from frostline.jax._line.model import CALL
 from frostline.jax._line.trace import CrossingValue, ModelTrace
 
 # Two numbers of samples without a common divisor: a dimension that follows both is one of samples.
 FEW, MORE = 2, 3
 
 
-def cut(few: ModelTrace, more: ModelTrace) -> tuple[CrossingValue, ...] | list[str]:
-    """The values that cross, from traces with `FEW` and with `MORE` samples.
+def cut(
+    few: ModelTrace, more: ModelTrace, input_names: tuple[str, ...]
+) -> tuple[tuple[CrossingValue, ...], tuple[Boundary, ...]]:
+    """The values that cross, and their descriptions, from traces with `FEW` and with `MORE` samples.
 
-    Returns:
-        The names of values instead, if they would have to cross and have no dimension for the samples.
+    Raises:
+        LineError: a value would have to cross that has no dimension for the samples.
     """
     found = {atom: _crossing(place, few, more) for place, atom in enumerate(few.values) if few.bits[atom] == VARIES}
     by_name = {str(few.places[atom]): crossing for atom, crossing in found.items()}
     needed = list(few.needed_above())
-    kept = least(
-        [_value(few, atom, crossing) for atom, crossing in found.items()], [str(few.places[a]) for a in needed]
-    )
+    values = [_value(few, atom, crossing) for atom, crossing in found.items()]
+    kept = least(values, [str(few.places[atom]) for atom in needed])
     if kept is None:
-        return [name_of(few, few.places[atom]) for atom in needed if found[atom] is None]
-    return tuple(crossing for name in kept if (crossing := by_name[name]) is not None)
+        raise mixed([_name(few, few.places[atom], input_names) for atom in needed if found[atom] is None])
+    crossings = tuple(crossing for name in kept if (crossing := by_name[name]) is not None)
+    boundary: list[Boundary] = []
+    names = Counter[str]()
+    for crossing in crossings:
+        aval, axis = few.values[crossing.place].aval, crossing.axis
+        rows = (crossing.rows,) if crossing.rows > 1 else ()
+        shape = (*aval.shape[:axis], *rows, *aval.shape[axis + 1 :])
+        name = _name(few, crossing.place, input_names)
+        names[name] += 1
+        # The second value of a name is numbered.
+        numbered = name if names[name] == 1 else f"{name}_{names[name]}"
+        boundary.append(Boundary(numbered, shape, str(aval.dtype), prod(shape) * aval.dtype.itemsize))
+    return crossings, tuple(boundary)
+
+
+def mixed(names: Sequence[str]) -> LineError:
+    """The error for values below the line that depend on more than one sample."""
+    problem = f"mixes samples below its line, in {counted(len(names), 'value')}."
+    fix = "Use stored statistics, as in evaluation, or move the part that mixes above: tree = thaw(tree, ...)."
+    return LineError(CALL, problem, tuple(names), fix)
 
 
 def _crossing(place: int, few: ModelTrace, more: ModelTrace) -> CrossingValue | None:
@@ -51,30 +76,11 @@ def _value(trace: ModelTrace, atom: Any, crossing: CrossingValue | None) -> Valu
     return Value(str(trace.places[atom]), size, tuple(dict.fromkeys(reads)), is_cheap(equation))
 
 
-def boundaries(
-    trace: ModelTrace, crossings: tuple[CrossingValue, ...], inputs: tuple[str, ...]
-) -> tuple[Boundary, ...]:
-    """Name, shape, dtype and bytes of each value that crosses, for one sample."""
-    found: list[Boundary] = []
-    names: dict[str, int] = {}
-    for crossing in crossings:
-        aval, axis = trace.values[crossing.place].aval, crossing.axis
-        rows = (crossing.rows,) if crossing.rows > 1 else ()
-        shape = (*aval.shape[:axis], *rows, *aval.shape[axis + 1 :])
-        name = name_of(trace, crossing.place, inputs)
-        # The second value of a name is numbered.
-        again = names[name] = names.get(name, 0) + 1
-        called = name if again == 1 else f"{name}_{again}"
-        found.append(Boundary(called, shape, str(aval.dtype), prod(shape) * aval.dtype.itemsize))
-    return tuple(found)
-
-
-def name_of(trace: ModelTrace, place: int, inputs: tuple[str, ...] = ()) -> str:
+def _name(trace: ModelTrace, place: int, input_names: tuple[str, ...]) -> str:
     """The scopes and the primitive that compute a value, or the name of an input."""
     equation = trace.maker.get(trace.values[place])
     if equation is None:
-        number = place - trace.arrays
-        return inputs[number] if number < len(inputs) else f"inputs[{number}]"
+        return input_names[place - trace.arrays]
     # Without the transformations around a scope: ``vmap(block)`` is ``block``.
     scopes = [re.sub(r"\w+\(|\)", "", scope) for scope in str(equation.source_info.name_stack).split("/")]
     return ".".join([*filter(None, scopes), str(equation.params.get("name", equation.primitive.name))])

@@ -17,7 +17,7 @@ from frostline.jax._arrays import bytes_of, plain
 from frostline.jax._jaxpr.dependence import MOVES, RANDOM, VARIES
 from frostline.jax._jaxpr.equations import part, variables
 from frostline.jax._jaxpr.purity import is_cheap, keyed_steps, random_steps
-from frostline.jax._line.cut import FEW, MORE, boundaries, cut
+from frostline.jax._line.cut import FEW, MORE, cut, mixed
 from frostline.jax._line.identity import constants
 from frostline.jax._line.model import CALL, Model
 from frostline.jax._line.trace import CrossingValue, ModelTrace, Sides
@@ -40,18 +40,15 @@ def drawn(model: Model) -> tuple[tuple[CrossingValue, ...], tuple[Boundary, ...]
         problem = f"returns nothing that depends on its {counted(len(trained), 'trainable parameter')}."
         raise LineError(CALL, problem, trained, 'Train a part that it uses: tree = thaw(tree, "head").')
     _check_random(few)
-    crossings = cut(few, more)
-    if isinstance(crossings, list):
-        raise _mixed(crossings)
+    crossings, boundary = cut(few, more, model.input_names)
     sides = Sides(few, crossings)
     if all(map(is_cheap, sides.below_jaxpr.jaxpr.eqns)):
         first = tuple(_met_first(few, model))
         problem = f"has nothing below its line: the input first meets {counted(len(first), 'trainable parameter')}."
         fix = f'Freeze what comes first: tree = freeze(tree, "{first[0] if first else "embed"}").'
         raise LineError(CALL, problem, first, fix)
-    found = boundaries(few, crossings, model.input_names)
-    _check_independent(model, sides, Sides(more, crossings), [each.name for each in found])
-    return crossings, found, sides
+    _check_independent(model, sides, Sides(more, crossings), [each.name for each in boundary])
+    return crossings, boundary, sides
 
 
 def _check_example(model: Model) -> None:
@@ -138,7 +135,7 @@ def _check_independent(model: Model, few: Sides, more: Sides, names: Sequence[st
     beside_itself, before, behind = found(few, one, one), found(few, one, other), found(few, other, one)
     pairs = list(zip(names, beside_itself, before, behind, strict=True))
     if changed := [name for name, itself, first, _ in pairs if bytes_of(itself[0]) != bytes_of(first[0])]:
-        raise _mixed(changed)
+        raise mixed(changed)
     if changed := [name for name, _, first, second in pairs if not _are_close(first, second[::-1])]:
         problem = f"computes a sample by its place in the batch, in {counted(len(changed), 'value')}."
         fix = "Give each sample its number as an input, or move the part that counts samples above the line."
@@ -151,12 +148,6 @@ def _check_independent(model: Model, few: Sides, more: Sides, names: Sequence[st
             problem = f"computes a sample by the size of the batch, in {counted(len(changed), 'value')}."
             fix = "Take the number of samples, x.shape[0], out of the part below the line."
             raise LineError(CALL, problem, tuple(changed), fix)
-
-
-def _mixed(names: Sequence[str]) -> LineError:
-    problem = f"mixes samples below its line, in {counted(len(names), 'value')}."
-    fix = "Use stored statistics, as in evaluation, or move the part that mixes above: tree = thaw(tree, ...)."
-    return LineError(CALL, problem, tuple(names), fix)
 
 
 def _are_close(one: Any, other: Any) -> bool:

@@ -13,7 +13,7 @@ from frostline._core.errors import LineError
 from frostline._core.errors.base import counted
 from frostline._core.fingerprint import Bytes, digest, digest_of
 from frostline.jax._arrays import bytes_of
-from frostline.jax._jaxpr.equations import functions_in, part, variables
+from frostline.jax._jaxpr.equations import functions_in, nested, part, variables
 
 # The text of a function shows its address in memory, which differs between processes.
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -30,7 +30,8 @@ def identity(below: ClosedJaxpr, names: Sequence[str], arrays: Sequence[Any]) ->
     Raises:
         LineError: it calls a Python function, about which a trace says nothing.
     """
-    if outside := tuple(_callbacks(below)):
+    steps = (each.primitive.name for equation in below.jaxpr.eqns for each in nested(equation))
+    if outside := tuple(name for name in steps if name == "pure_callback"):
         problem = f"cannot cover {counted(len(outside), 'Python function')} below the line, whose work may change."
         fix = 'Call it in the dataset, and give it a name: FeatureCache(..., preprocessing="name").'
         raise LineError("line.fingerprint()", problem, outside, fix)
@@ -51,11 +52,3 @@ def constants(closed: ClosedJaxpr) -> Iterator[Bytes]:
         yield from (bytes_of(np.asarray(atom.val)) for atom in equation.invars if isinstance(atom, Literal))
         for inner in functions_in(equation):
             yield from constants(inner)
-
-
-def _callbacks(closed: ClosedJaxpr) -> Iterator[str]:
-    for equation in closed.jaxpr.eqns:
-        if equation.primitive.name == "pure_callback":
-            yield equation.primitive.name
-        for inner in functions_in(equation):
-            yield from _callbacks(inner)
