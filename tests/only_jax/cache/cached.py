@@ -42,7 +42,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 class Noisy:
-    """Samples that are other ones each time."""
+    """Samples that change each time they are read."""
 
     def __init__(self) -> None:
         self.random = np.random.default_rng(3)

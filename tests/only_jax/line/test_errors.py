@@ -184,7 +184,7 @@ REFUSED: list[tuple[str, Callable[[], object], list[str]]] = [
         ],
     ),
     (
-        "something outside of the trace below",
+        "a callback below",
         lambda: fj.frostline(counted, fj.freeze(PLAIN, "a", "b"), X),
         [
             f"{CALL} may change from call to call below its line, in 1 step.",
@@ -315,7 +315,7 @@ TRAINED_BELOW = [
 
 
 @pytest.mark.parametrize(("act", "lines"), [case[1:] for case in GIVEN], ids=[case[0] for case in GIVEN])
-def test_it_does_not_fit(act: Callable[[], object], lines: list[str]) -> None:
+def test_values_that_do_not_fit_are_refused(act: Callable[[], object], lines: list[str]) -> None:
     with pytest.raises(LineError) as caught:
         act()
     assert str(caught.value).splitlines() == lines
@@ -336,13 +336,13 @@ def above(tree: Any, value: Array) -> Array:
     ],
     ids=["thawed", "thawed in jit", "jax.grad", "jit in jax.grad", "jvp"],
 )
-def test_a_gradient_for_what_is_below_is_refused_and_not_zero(act: Callable[[], object]) -> None:
+def test_a_gradient_for_a_parameter_below_is_refused_and_not_zero(act: Callable[[], object]) -> None:
     with pytest.raises(LineError) as caught:
         act()
     assert str(caught.value).splitlines() == TRAINED_BELOW
 
 
-def test_a_gradient_for_the_boundary_and_for_what_is_above_is_not_refused() -> None:
+def test_a_gradient_for_the_boundary_and_for_the_part_above_is_allowed() -> None:
     """The negative control."""
     assert jax.grad(lambda value: above(TREE, value))(VALUE).shape == (3, 4)
     assert jax.jit(fj.grad(above))(fj.freeze(TREE, "c"), VALUE)["c"] is None

@@ -159,7 +159,7 @@ class FeatureCache:
 
         Raises:
             CacheError: not all of its samples are stored, or it is another dataset.
-            DamagedCacheError: what was stored is damaged.
+            DamagedCacheError: stored bytes have changed.
         """
         keys = filling.keys_of(dataset, self._key)
         store = agreement.complete(self.directory, self._said, keys)

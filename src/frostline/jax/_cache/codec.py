@@ -27,12 +27,7 @@ def of_bytes(room: bytearray, dtype: str, shape: tuple[int, ...]) -> Array:
 
 
 def encoded(value: Value, number: int, batch: Array) -> dict[str, memoryview]:
-    """The columns of one value of a batch.
-
-    Args:
-        value: how it is stored.
-        number: which of the values it is.
-        batch: its rows.
+    """The columns of the value with this number, from its rows.
 
     Raises:
         CacheError: it is to be stored in steps, but is not finite.

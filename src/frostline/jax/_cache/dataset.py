@@ -49,7 +49,7 @@ class CachedDataset:
 
         Raises:
             IndexError: there is no such sample.
-            DamagedCacheError: a row is not what was stored.
+            DamagedCacheError: a row differs from the stored one.
         """
         values, rest = self._read(indices)
         rows = ((tuple(each[row] for each in values), [each[row] for each in rest]) for row in range(len(indices)))
@@ -60,7 +60,7 @@ class CachedDataset:
 
         Raises:
             IndexError: there is no such sample.
-            DamagedCacheError: a row is not what was stored.
+            DamagedCacheError: a row differs from the stored one.
         """
         return _sample(*self._read(indices), _of_arrays(self._manifest.structure))
 

@@ -68,8 +68,8 @@ class StepWork:
     @property
     def flops(self) -> int:
         """All operations."""
-        own = sum(count for _, count in [*self.forward, *self.repeated])
-        return own + sum(gradient.flops for gradient in self.gradients)
+        forward = sum(count for _, count in [*self.forward, *self.repeated])
+        return forward + sum(gradient.flops for gradient in self.gradients)
 
 
 @final
@@ -190,7 +190,7 @@ class StepReader:
         return [reading.unit] * len(reading.results)
 
     def _rule(self, reading: _Reading) -> list[str]:
-        """A function with a rule for its gradients costs what the rule does."""
+        """Notes the work of a function with a rule for its gradients, which is that of the rule."""
         ((closed, *_),) = calls(reading.equation, reading.bits, reading.results)
         forward = flops_of(closed) * reading.times
         self.work.forward.append((reading.unit, forward))

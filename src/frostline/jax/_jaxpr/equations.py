@@ -1,4 +1,4 @@
-"""Equations of a jaxpr: what they read, what they call, and functions that are made of them."""
+"""Equations of a jaxpr: their operands, the functions that they call, and functions made of some of them."""
 
 from __future__ import annotations
 
@@ -69,13 +69,7 @@ def function_of(jaxpr: Jaxpr, equations: list[Any], inputs: Iterable[Any], outpu
 
 
 def part(closed: ClosedJaxpr, inputs: Sequence[Any], outputs: Sequence[Any]) -> ClosedJaxpr:
-    """The part of a function that computes some of its values from others.
-
-    Args:
-        closed: the function.
-        inputs: the variables that are given; they are not computed.
-        outputs: the values to compute.
-    """
+    """The part of a function that computes some of its variables from others, which it does not compute."""
     jaxpr, given = closed.jaxpr, set(inputs)
     wanted = set(variables(outputs))
     equations = []

@@ -12,7 +12,7 @@ def flops(equation: Any) -> int:
     """Operations of a matrix product or a convolution, where a multiplication and an addition are two; otherwise 0.
 
     A convolution counts one product for each number that it reads or for each that it writes, whichever is less:
-    zeros of a dilated or padded one are not counted, and its gradients cost what it costs.
+    zeros of a dilated or padded one are not counted, and its gradients cost as much as the convolution itself.
 
     Example:
         >>> traced = jax.make_jaxpr(lambda x, w: jax.nn.relu(x @ w))(jnp.ones((4, 3)), jnp.ones((3, 2)))

@@ -144,8 +144,8 @@ _LINEAR = _SUMS | _CONVERTED | _MOVED | _NAMED | _LAID_OUT | _JOINED | _CUT | _P
 class GradientFlow(Flow):
     """The values of a backward pass that can be gradients; 0 is certain to be zero.
 
-    A gradient comes from that of the loss, or from a rule that makes one from nothing. Multiplying by zero is no stop
-    by itself: ``0.0 * x`` has a gradient, and a NaN where x is infinite.
+    A gradient comes from that of the loss, or from a rule that makes one from nothing. Multiplying by zero does
+    not stop it: ``0.0 * x`` has a gradient, and a NaN where x is infinite.
     """
 
     def constant(self, value: Any) -> int:
@@ -173,7 +173,7 @@ def _is_zero(equation: Any, bits: Sequence[int]) -> bool:
 
 
 def _is_reference(atom: Any) -> bool:
-    # An array that is written in place holds what was written, beside what it held.
+    # An array that is written in place holds new values beside old ones.
     return hasattr(atom.aval, "inner_aval")
 
 

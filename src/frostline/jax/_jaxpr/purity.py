@@ -53,12 +53,7 @@ def random_steps(equation: Any) -> Iterator[str]:
 
 
 def keyed_steps(closed: ClosedJaxpr, varies: Sequence[bool]) -> list[str]:
-    """The names of the random primitives whose key comes from an input.
-
-    Args:
-        closed: the function.
-        varies: for each input, whether it is another one for each sample.
-    """
+    """The names of the random primitives whose key comes from an input that varies."""
     found: dict[str, None] = {}
 
     def noted(equation: Any, bits: int) -> int:

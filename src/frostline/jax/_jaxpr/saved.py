@@ -27,11 +27,7 @@ class SavedArrays(NamedTuple):
 
 
 def saved(closed: ClosedJaxpr, moves: Sequence[bool]) -> SavedArrays:
-    """The arrays that are saved for gradients with respect to some of the inputs.
-
-    Args:
-        closed: the function.
-        moves: for each input, whether a gradient is asked for.
+    """The arrays that are saved for the gradients of the inputs that move.
 
     Example:
         >>> x, w = jnp.ones((4, 3)), jnp.ones((3, 2))
@@ -55,7 +51,7 @@ def saved(closed: ClosedJaxpr, moves: Sequence[bool]) -> SavedArrays:
 
 
 def forward(closed: ClosedJaxpr, moves: Sequence[bool]) -> ClosedJaxpr:
-    """The forward pass when gradients are asked for: the outputs, followed by what is saved."""
+    """The forward pass when gradients are asked for: the outputs, followed by the saved arrays."""
 
     def outputs_and_saved(*inputs: Any) -> Any:
         return jax.vjp(*of_moving(jaxpr_as_fun(closed), inputs, moves))

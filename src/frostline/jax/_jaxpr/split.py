@@ -16,12 +16,7 @@ from frostline.jax._jaxpr.equations import carried, function_of, part, variables
 @final
 @dataclass(frozen=True)
 class TracedValue:
-    """A value of a function that is traced once more.
-
-    Attributes:
-        value: the value.
-        bits: what it depends on: `MOVES`, `VARIES`, `RANDOM`.
-    """
+    """A value of a function that is traced once more, with what it depends on: `MOVES`, `VARIES`, `RANDOM`."""
 
     value: Any
     bits: int
@@ -33,10 +28,6 @@ def divided(closed: ClosedJaxpr, bits: Sequence[int]) -> ClosedJaxpr:
     Calls of ``jit``, ``checkpoint`` and ``scan`` are opened where they hold both. A function with a rule of its own
     (``custom_jvp``, ``custom_vjp``), a ``cond`` and a ``while`` stay whole. JAX's own ``trace_to_jaxpr_nounits`` drops
     the rules of ``custom_jvp``, because it serves linear functions only.
-
-    Args:
-        closed: the function.
-        bits: what each of its inputs depends on.
     """
 
     def again(*inputs: Any) -> list[Any]:
@@ -76,8 +67,8 @@ class _TwoParts:
     """A function in two parts.
 
     Attributes:
-        known: from the known inputs, the known outputs and what crosses.
-        moving: from what crosses and the inputs that it takes, the outputs of every step.
+        known: from the known inputs, the known outputs and the crossing values.
+        moving: from the crossing values and the inputs that it takes, the outputs of every step.
         takes: for each input, whether `moving` takes it.
         bits: the bits of each output.
     """
@@ -120,10 +111,6 @@ def _two_parts(closed: ClosedJaxpr, bits: Sequence[int], carry: slice = slice(0,
 
 def _bits(depends: dict[Any, int], atom: Any) -> int:
     return 0 if isinstance(atom, Literal) else depends[atom]
-
-
-def _jit(equation: Any, operands: list[TracedValue]) -> list[TracedValue]:
-    return _outputs(equation.params["jaxpr"], operands)
 
 
 def _checkpoint(equation: Any, operands: list[TracedValue]) -> list[TracedValue]:
@@ -185,10 +172,9 @@ def _cut(values: Sequence[Any], at: int) -> tuple[list[Any], list[Any]]:
 
 # By the name of the primitive.
 _OPENED: dict[str, Callable[[Any, list[TracedValue]], list[TracedValue]]] = {
-    "jit": _jit,
-    "pjit": _jit,
-    "closed_call": _jit,
-    "remat2": _checkpoint,
-    "checkpoint": _checkpoint,
+    **dict.fromkeys(
+        ("jit", "pjit", "closed_call"), lambda equation, values: _outputs(equation.params["jaxpr"], values)
+    ),
+    **dict.fromkeys(("checkpoint", "remat2"), _checkpoint),
     "scan": _scan,
 }

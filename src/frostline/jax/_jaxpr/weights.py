@@ -82,13 +82,7 @@ class InnerCall(NamedTuple):
 
 
 def calls(equation: Any, bits: list[int], results: list[int]) -> Iterator[InnerCall]:
-    """The functions that an equation runs, with one turn of a ``while``.
-
-    Args:
-        equation: the equation.
-        bits: the bits of its operands.
-        results: the bits of its results.
-    """
+    """The functions that an equation runs, from the bits of its operands and results; of a ``while`` one turn."""
     name, params = equation.primitive.name, equation.params
     if name == "scan":
         first, last = carried(equation)
@@ -106,12 +100,7 @@ def calls(equation: Any, bits: list[int], results: list[int]) -> Iterator[InnerC
 
 
 def with_gradient(jaxpr: Jaxpr, outputs: Sequence[bool]) -> set[Any]:
-    """The variables whose gradient matters: those that lead to an output whose gradient does, past no stop.
-
-    Args:
-        jaxpr: the function.
-        outputs: for each output, whether its gradient matters.
-    """
+    """The variables whose gradient matters: those that lead to an output whose gradient does, past no stop."""
     found = _inexact(jaxpr.outvars, outputs)
     for equation in reversed(jaxpr.eqns):
         of_results = [atom in found for atom in equation.outvars]

@@ -27,7 +27,7 @@ _ALLOWS_ALL_TRAINED: ContextVar[bool] = ContextVar("_ALLOWS_ALL_TRAINED", defaul
 
 @contextmanager
 def all_trained_allowed() -> Iterator[None]:
-    """Allows lean functions with nothing frozen, to see what it would cost to train everything."""
+    """Allows lean functions with nothing frozen, to price the training of everything."""
     token = _ALLOWS_ALL_TRAINED.set(True)
     try:
         yield
@@ -101,12 +101,7 @@ def _with_stops(tree: Any) -> Any:
 
 
 def _differentiable(closed: ClosedJaxpr, params: int) -> Callable[..., list[Any]]:
-    """A traced function with a rule of its own, which knows where a gradient is asked for.
-
-    Args:
-        closed: the function.
-        params: how many of its inputs are parameters; they come first.
-    """
+    """A traced function whose first inputs are parameters, with a rule that knows where a gradient is asked for."""
     jaxpr = closed.jaxpr
     # A constant may be part of an outer function, and be differentiated there.
     opened = ClosedJaxpr(jaxpr.replace(constvars=[], invars=[*jaxpr.invars, *jaxpr.constvars]), ())

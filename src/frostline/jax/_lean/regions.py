@@ -104,8 +104,8 @@ class RegionChoice:
 
     Attributes:
         regions: the function.
-        held: the variables that are saved, or there anyway.
-        known: what functions save, by their text, because layers are alike.
+        held: the variables that are in memory anyway: inputs and saved arrays.
+        known: the saved arrays of functions, by their text, because layers are alike.
     """
 
     def __init__(self, regions: RegionMap, held: Iterable[Any], known: dict[Any, SavedArrays]) -> None:

@@ -33,7 +33,7 @@ class Rewriting:
         Args:
             closed: the function.
             bits: the bits of its inputs.
-            held: for each input, whether it is there anyway.
+            held: for each input, whether it is in memory anyway.
         """
         if closed.effects:
             return closed

@@ -22,11 +22,6 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 def identity(below: ClosedJaxpr, names: Sequence[str], arrays: Sequence[Any]) -> str:
     """The digest of a function of the arrays of a tree and of inputs, and of the arrays that it reads.
 
-    Args:
-        below: the function.
-        names: the names of the arrays of the tree.
-        arrays: the arrays of the tree.
-
     Raises:
         LineError: it calls a Python function, about which a trace says nothing.
     """

@@ -97,7 +97,7 @@ class FrostLine:
         return f"<FrostLine at {names}: {size} bytes and {self.flops} FLOPs a sample>"
 
     def below(self, *inputs: Any) -> tuple[jax.Array, ...]:
-        """Computes what crosses the line for some samples, samples first; ``jax.jit(line.below)`` is faster.
+        """Computes the values that cross the line, samples first; ``jax.jit(line.below)`` is faster.
 
         The frozen arrays are those of the tree that the line was drawn for.
 
@@ -116,13 +116,13 @@ class FrostLine:
         return self._sides_for(values).compiled(self._frozen(), values)
 
     def above(self, tree: Any, /, *boundary: Any) -> Any:
-        """Computes what the function returns, from a tree and what crosses the line.
+        """Computes the result of the function, from a tree and the values that cross the line.
 
         Differentiate it with ``value_and_grad(lambda tree, *boundary: loss(line.above(tree, *boundary)))``.
 
         Args:
             tree: the tree, with marks or as a loss gets it; trainable parameters may have moved.
-            boundary: what `below` returned.
+            boundary: the values that `below` returned.
 
         Raises:
             LineError: the tree has another structure; or the boundary other shapes; or it is differentiated with
@@ -142,7 +142,7 @@ class FrostLine:
         return self._sides_for(values).above(arrays, values)
 
     def fingerprint(self) -> str:
-        """A digest of all that is below: the steps, the shapes and dtypes, and the bytes of what they read.
+        """A digest of everything below: the steps, the shapes and dtypes, and the bytes of the arrays that they read.
 
         It is the same in another process, and covers neither the version of JAX nor the device.
 

@@ -67,7 +67,7 @@ class Model:
         return tuple(jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for array in self.inputs.values)
 
     def traced(self, samples: int) -> tuple[ClosedJaxpr, PyTreeDef]:
-        """The function of the arrays of the tree and of the inputs, with the structure of what it returns."""
+        """The function of the arrays of the tree and of the inputs, with the structure of its result."""
 
         def of_arrays(arrays: list[Any], inputs: list[Any]) -> Any:
             return self.fn(self.tree.filled(arrays), *self.inputs.filled(inputs))

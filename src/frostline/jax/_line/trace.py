@@ -50,7 +50,7 @@ class ModelTrace:
         arrays: how many arrays the tree has.
         samples: how many samples there are.
         bits: what each variable depends on.
-        returned: the structure of what the model returns.
+        returned: the structure of the model's result.
     """
 
     closed: ClosedJaxpr
@@ -115,7 +115,7 @@ class Sides:
         return tuple(each.sample_first(value, self._trace.samples) for each, value in found)
 
     def above(self, arrays: Sequence[Any], boundary: Sequence[Any]) -> Any:
-        """What the model returns."""
+        """The result of the model."""
         found = zip(self._crossings, boundary, self._shapes, strict=True)
         values = (jnp.moveaxis(value, 0, each.axis).reshape(shape) for each, value, shape in found)
         return tree_unflatten(self._trace.returned, self._above(*arrays, *values))
