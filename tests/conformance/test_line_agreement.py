@@ -43,7 +43,7 @@ LINES = {
 each = pytest.mark.parametrize(("net", "frozen"), LINES, ids=["-".join((net, *some)) for net, some in LINES])
 
 
-def lines(twins: Twins) -> tuple[ft.FrostLine, fj.Line]:
+def lines(twins: Twins) -> tuple[ft.FrostLine, fj.FrostLine]:
     return ft.frostline(twins.model, twins.tensor), fj.frostline(twins.fn, twins.tree, twins.array)
 
 
@@ -92,7 +92,7 @@ Thaw what is to be trained: tree = thaw(tree, "head").""",
         "frostline(Mlp, float32[16, 4]) has nothing below its line: "
         """the input meets 'first.weight' first, which trains.
 Freeze what comes first: ft.freeze(model, "first.weight").""",
-        """frostline(fn, tree, *example) has nothing below its line: an input meets 1 parameter that trains first.
+        """frostline(fn, tree, *example) has nothing below its line: the input first meets 1 trainable parameter.
   first.weight
 Freeze what comes first: tree = freeze(tree, "first.weight").""",
     ),

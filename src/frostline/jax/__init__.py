@@ -26,7 +26,7 @@ from frostline.jax._inspection.audit import audit as audit
 from frostline.jax._inspection.guard import guard as guard
 from frostline.jax._inspection.report import report as report
 from frostline.jax._lean.lean import lean as lean
-from frostline.jax._line.line import Line as Line
+from frostline.jax._line.line import FrostLine as FrostLine
 from frostline.jax._line.line import frostline as frostline
 from frostline.jax._training.delta import load_delta as load_delta
 from frostline.jax._training.delta import save_delta as save_delta
@@ -38,8 +38,8 @@ __all__ = [
     "Audit",
     "Driver",
     "FeatureCache",
+    "FrostLine",
     "Frozen",
-    "Line",
     "audit",
     "cost",
     "follow",

@@ -23,7 +23,7 @@ def net(params: Any, x: Array) -> Array:
     return jnp.tanh(x @ params["a"]) @ params["b"]
 
 
-def drawn(tree: Any = TREE) -> fj.Line:
+def drawn(tree: Any = TREE) -> fj.FrostLine:
     return fj.frostline(net, tree, jnp.ones((2, 4)))
 
 
@@ -42,7 +42,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 class Noisy:
-    """Samples that are other ones each time."""
+    """Samples that change each time they are read."""
 
     def __init__(self) -> None:
         self.random = np.random.default_rng(3)

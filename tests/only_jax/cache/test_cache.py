@@ -1,4 +1,4 @@
-"""The feature cache: what is below the line comes back from the disk, and belongs to one line."""
+"""The feature cache: features come back from the disk, and belong to one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from only_jax.cache.cached import BELOW, DATASET, LINE, SAMPLES, TREE, Act, Nois
 from only_jax.line.lined import weights
 
 
-def test_features_come_back_bit_for_bit_with_the_rest_of_each_sample(tmp_path: Path) -> None:
+def test_features_come_back_bitwise_with_the_rest_of_each_sample(tmp_path: Path) -> None:
     cached = filled(tmp_path).dataset(DATASET)
     assert len(cached) == SAMPLES
     for index in (0, 7, 8, SAMPLES - 1, -1):
@@ -70,7 +70,7 @@ def test_less_exact_storage(tmp_path: Path, dtype: Any, bytes_of_a_number: int, 
 
 
 def test_it_is_the_format_of_the_store(tmp_path: Path) -> None:
-    """What the command line and the other front end read."""
+    """The command line and the other front end read it, too."""
     filled(tmp_path)
     store = Store.opened(tmp_path / "features")
     assert (store.rows, store.verify(), store.manifest.fingerprint) == (SAMPLES, [], LINE.fingerprint())
@@ -152,7 +152,7 @@ def fill(dataset: Any, **settings: Any) -> Act:
     return lambda folder: fj.FeatureCache(folder, LINE, **settings).fill(dataset)
 
 
-SPLIT = "Say what is what: FeatureCache(..., split=lambda sample: (inputs, rest))"
+SPLIT = "Divide a sample yourself: FeatureCache(..., split=lambda sample: (inputs, rest))"
 CASES: list[tuple[str, Act, list[str]]] = [
     (
         "a budget that is too small",
@@ -171,7 +171,7 @@ CASES: list[tuple[str, Act, list[str]]] = [
         "samples of another shape than the example",
         fill([(np.ones(3, np.float32), 0)]),
         [
-            "line.below(*inputs) got float32 (1, 3), and the line was drawn for:",
+            "line.below(*inputs) got float32 (1, 3), but the line was drawn for:",
             "  inputs[0]: float32 (samples, 4)",
             "Draw a line for them: frostline(fn, tree, *inputs).",
         ],
@@ -196,13 +196,13 @@ CASES: list[tuple[str, Act, list[str]]] = [
     (
         "a rest that is no array",
         fill([(np.ones(4, np.float32), "a label")]),
-        ["Part 0 of the rest of a sample is a str, and a cache holds numbers and arrays.", SPLIT],
+        ["Part 0 of the rest of a sample is a str, but a cache holds numbers and arrays.", SPLIT],
     ),
     (
         "samples of two sizes",
         fill([(np.ones(4 - number % 2, np.float32), 0) for number in range(4)]),
         [
-            "line.below(*inputs) got float32 (1, 3), and the line was drawn for:",
+            "line.below(*inputs) got float32 (1, 3), but the line was drawn for:",
             "  inputs[0]: float32 (samples, 4)",
             "Draw a line for them: frostline(fn, tree, *inputs).",
         ],
@@ -241,7 +241,7 @@ def test_a_sample_of_another_size_that_comes_later(tmp_path: Path) -> None:
     with pytest.raises(CacheError) as caught:
         fj.FeatureCache(tmp_path / "features", LINE).fill(dataset)
     assert str(caught.value).splitlines() == [
-        "What goes into the model is float32[4] in one sample and float32[3] in another.",
+        "An input of the model is float32[4] in one sample and float32[3] in another.",
         "Bring all samples to one size in the dataset: pad, resize or crop them.",
     ]
     assert list(files(tmp_path)) == ["frostline-cache.json"]
@@ -261,18 +261,18 @@ def test_a_tree_that_was_donated(tmp_path: Path) -> None:
     with pytest.raises(LineError) as caught:
         fj.FeatureCache(tmp_path, line)
     assert str(caught.value).splitlines() == [
-        "line.below(*inputs) needs the tree that the line was drawn for, and 2 arrays of it were donated.",
+        "line.below(*inputs) needs the tree of the line, but 2 of its 2 arrays were donated.",
         "  a",
         "  b",
-        "Donate what trains alone: trained, rest = split(tree); or draw the line for a copy of the tree.",
+        "Donate only the trainable part: trained, rest = split(tree); or draw the line for a copy of it.",
     ]
     assert line.above(TREE, jnp.ones((5, 4))).shape == (5, 4)
 
 
-def test_a_function_is_no_line(tmp_path: Path) -> None:
+def test_a_function_is_not_a_line(tmp_path: Path) -> None:
     with pytest.raises(CacheError) as caught:
         fj.FeatureCache(tmp_path, net)  # type: ignore[arg-type]
     assert str(caught.value).splitlines() == [
-        "FeatureCache(directory, line) is given a function for a line.",
-        "Draw one: line = frostline(fn, tree, *example).",
+        "FeatureCache(directory, line) got a function as a line.",
+        "Draw a line: line = frostline(fn, tree, *example).",
     ]

@@ -1,4 +1,4 @@
-"""Losses over a list of four layers, and what a real step of them keeps."""
+"""Losses over a list of four layers, and the bytes that a real step of them saves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array, lax
 
 import frostline.jax as fj
-from frostline.jax._cost.step import Asked
+from frostline.jax._cost.step import Step
 from frostline.jax._freezing.survey import survey
 
 Loss = Callable[[Any, Array], Array]
@@ -116,12 +116,12 @@ def made(model: str, place: str) -> tuple[Loss, Any, Array]:
 
 
 def predicted(loss: Loss, tree: Any, *batch: Any) -> int:
-    """``cost(loss, tree, *batch).now.saved_bytes``, without all else that a cost has."""
-    return Asked(loss, survey(tree), batch, {}).step(all_trained=False).saved.total()
+    """``cost(loss, tree, *batch).now.saved_bytes``, without the rest of a cost."""
+    return Step.traced(loss, survey(tree), batch, {}, all_trained=False).saved.total()
 
 
-def kept(loss: Loss, tree: Any, *batch: Any) -> int:
-    """The bytes of what a real step keeps, arguments aside, and zeros, which XLA makes where they are read."""
+def really_saved(loss: Loss, tree: Any, *batch: Any) -> int:
+    """The bytes that a real step saves, without arguments, and without zeros, which XLA makes where they are read."""
     trained, rest = fj.split(tree)
     pullback = jax.vjp(lambda trained: loss(fj.strip(fj.join(trained, rest)), *batch), trained)[1]
     arguments = {id(leaf) for leaf in jax.tree.leaves((tree, batch))}

@@ -1,4 +1,4 @@
-"""What a step costs, as it is predicted and as it is."""
+"""The cost of a step, as predicted and as measured."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from only_jax.cost.costed import (
     SQUARE,
     convolved,
     data,
-    kept,
     made,
     predicted,
     products,
+    really_saved,
     stack,
     weights,
 )
 
 gelu = stack(jax.nn.gelu)
-# To run a step without compiling it takes its time: every model is in one place, and two of them are in all.
+# A step that is not compiled runs slowly: every model is run in one place, and two of them in all places.
 REAL = [(model, "middle") for model in MODELS if model not in {"strided", "grouped"}]
 REAL += [(model, place) for model in ("gelu", "residual") for place in PLACES if place != "middle"]
 everywhere = pytest.mark.parametrize("place", PLACES)
@@ -45,15 +45,15 @@ def flops(bill: Bill) -> tuple[int, int, int]:
 @pytest.mark.parametrize(("model", "place"), REAL)
 def test_saved_bytes_are_those_of_a_real_step(model: str, place: str) -> None:
     loss, tree, x = made(model, place)
-    found, real = predicted(loss, tree, x), kept(loss, tree, x)
-    # A real step keeps some constants of a few bytes as arrays.
+    found, real = predicted(loss, tree, x), really_saved(loss, tree, x)
+    # A real step saves some constants of a few bytes as arrays.
     assert 0 <= real - found <= 64
     assert found >= 0.99 * real
 
 
 @everywhere
 def test_flops_are_those_of_xla(place: str) -> None:
-    """Of products only, it counts the sum at the end, too: 127 additions."""
+    """XLA also counts the sum at the end: 127 additions."""
     tree, x = fj.freeze(weights(*SQUARE), PLACES[place]), data(*FLAT)
     trained, rest = fj.split(tree)
 
@@ -100,7 +100,7 @@ def test_a_transposed_convolution_costs_what_it_reads() -> None:
     assert flops(found.now) == (2 * 2 * 25 * 8 * 9 * 4, 0, 2 * 2 * 25 * 8 * 9 * 4)
 
 
-def test_what_is_computed_twice_is_counted_twice() -> None:
+def test_work_that_is_done_twice_is_counted_twice() -> None:
     found = fj.cost(*made("repeated", "middle"))
     assert flops(found.now) == (2 * 16384, 14336, 8192)
     assert flops(found.limit) == (16384, 14336, 8192)
@@ -122,12 +122,12 @@ def test_loops_branches_and_turns() -> None:
         return lax.while_loop(lambda x: x[0, 0] < 0, lambda x: x @ lax.stop_gradient(tree["w"]), lax.stop_gradient(x))
 
     found = fj.cost(looped, {"w": data(8, 8), "b": data(8)}, data(16, 8))
-    # Nothing reaches the parameters, as the gradient is stopped at the end.
+    # No gradient reaches the parameters: it is stopped at the end.
     assert flops(found.now) == ((7 + 2 + 1) * 2048, 0, 0)
 
 
-def test_behind_a_stop_nothing_is_counted() -> None:
-    """As in a teacher: it is of the same parameters, and no gradient comes to them by way of it."""
+def test_no_gradient_is_counted_behind_a_stop() -> None:
+    """As with a teacher of the same parameters, through which no gradient reaches them."""
 
     def loss(tree: Any, x: Any) -> Any:
         target = jax.jit(lambda x: lax.stop_gradient(products(tree, x)))(x)
@@ -136,7 +136,7 @@ def test_behind_a_stop_nothing_is_counted() -> None:
     assert flops(fj.cost(loss, weights(8, 8), data(16, 8)).now) == (5 * 2048, 0, 2048)
 
 
-def test_a_rule_costs_what_it_does() -> None:
+def test_a_custom_rule_costs_its_own_operations() -> None:
     @jax.custom_vjp
     def product(x: Any, w: Any) -> Any:
         return x @ w
@@ -149,7 +149,7 @@ def test_a_rule_costs_what_it_does() -> None:
     assert flops(found.now) == (2 * 2048, 3 * 2048, 2048)
 
 
-def test_units_add_up_and_have_what_they_do() -> None:
+def test_units_add_up_and_have_their_own_work() -> None:
     tree = {"body": {"w": data(8, 8), "b": data(8)}, "head": {"w": data(8, 8)}, "scale": data(8)}
 
     def loss(t: Any, x: Any) -> Any:
@@ -158,8 +158,8 @@ def test_units_add_up_and_have_what_they_do() -> None:
     found = fj.cost(loss, fj.freeze(tree, "body.w"), data(16, 8), tx=optax.adamw(1e-3))
     assert [unit.path for unit in found.units] == ["body", "head", ""]
     for name in ("now", "all_trained", "limit"):
-        parts, whole = Bill.total(getattr(unit, name) for unit in found.units), getattr(found, name)
-        assert {**parts.to_dict(), "peak_bytes": 0} == {**whole.to_dict(), "peak_bytes": 0}
+        parts, total = Bill.total(getattr(unit, name) for unit in found.units), getattr(found, name)
+        assert {**parts.to_dict(), "peak_bytes": 0} == {**total.to_dict(), "peak_bytes": 0}
     units = {unit.path: unit.now for unit in found.units}
     assert flops(units["body"]) == (2048, 0, 0)
     assert flops(units["head"]) == (2048, 2048, 2048)
@@ -167,7 +167,7 @@ def test_units_add_up_and_have_what_they_do() -> None:
     assert [units[path].optimizer_bytes for path in ("body", "head", "")] == [64, 512, 64]
 
 
-def test_what_is_predicted_in_short_is_what_a_cost_says() -> None:
+def test_the_short_prediction_is_that_of_cost() -> None:
     assert predicted(*made("residual", "middle")) == fj.cost(*made("residual", "middle")).now.saved_bytes
 
 
@@ -179,17 +179,17 @@ def test_optimizer_bytes_are_those_of_a_state() -> None:
     assert fj.cost(gelu, tree, data(16, 8), tx=optax.sgd(1e-3)).now.optimizer_bytes == 0
 
 
-def test_peak_is_arguments_and_state_and_what_is_kept() -> None:
+def test_peak_is_arguments_and_state_and_saved_bytes() -> None:
     now = fj.cost(gelu, fj.freeze(weights(8, 8), "[1:]"), data(16, 8), tx=optax.adamw(1e-3)).now
     assert now.peak_bytes == 4 * 256 + 512 + now.optimizer_bytes + now.saved_bytes
 
 
-def test_the_limit_is_what_lean_keeps() -> None:
+def test_the_limit_is_what_lean_saves() -> None:
     loss, tree, x = made("gelu", "middle")
     found = fj.cost(loss, tree, x)
     assert (found.now.saved_bytes, found.limit.saved_bytes) == (11264, 5120)
     assert fj.cost(fj.lean(loss), tree, x).now.saved_bytes == 5120
-    # Of a mask a bit is enough: 4 masks of 128 flags.
+    # A flag of a mask needs one bit: 4 masks of 128 flags.
     relu = fj.cost(*made("relu", "middle"))
     assert relu.now.saved_bytes - relu.limit.saved_bytes == 4 * 128 - 4 * 16
 
@@ -246,7 +246,7 @@ def test_frozen_uses_and_other_leaves() -> None:
     assert flops(found.all_trained) == (4096, 2048, 4096)
 
 
-def test_it_is_data_and_text() -> None:
+def test_a_cost_converts_to_data_and_text() -> None:
     found = fj.cost(*made("gelu", "suffix"))
     assert json.loads(json.dumps(found.to_dict()))["now"]["saved_bytes"] == 10752
     assert str(found).splitlines()[-1] == "100 % of the FLOP limit, 43 % of the byte limit."
@@ -268,9 +268,9 @@ class TestErrors:
         with pytest.raises(CostError) as raised:
             fj.cost(lambda tree, x, n: (x > 0).sum(), weights(8, 8), data(16, 8), n={"k": (1, "a")})
         assert str(raised.value).splitlines() == [
-            "cost(fn, tree, float32[16, 8], n={'k': (1, 'a')}) returns no floating array, and only such a one has a "
-            "gradient.",
-            "Return what is differentiated: cost(lambda tree, x: apply(tree, x).mean(), tree, x).",
+            "cost(fn, tree, float32[16, 8], n={'k': (1, 'a')}) returns no floating array, but only floating "
+            "arrays have gradients.",
+            "Return the value to differentiate: cost(lambda tree, x: apply(tree, x).mean(), tree, x).",
         ]
 
     def test_nothing_to_train(self) -> None:

@@ -1,4 +1,4 @@
-"""Costs, lean losses and frost lines of what is divided over eight devices."""
+"""Costs, lean losses and frost lines of models that are divided over eight devices."""
 
 from __future__ import annotations
 
@@ -64,16 +64,16 @@ def test_lean_on_each_device_by_itself() -> None:
     np.testing.assert_allclose(slope(fj.lean(gelu)), slope(gelu), rtol=1e-5, atol=1e-7)
 
 
-def test_what_every_device_does_is_counted() -> None:
-    """As without devices: each does its own rows."""
+def test_the_work_of_every_device_is_counted() -> None:
+    """The same as on one device: each device computes its own rows."""
     found, plain = (fj.cost(loss, TREE, ROWS).now for loss in (over_devices(gelu), gelu))
     assert found.forward_flops == plain.forward_flops == 4 * 2 * 16 * 8 * 8
     assert found.input_gradient_flops == plain.input_gradient_flops
     assert found.weight_gradient_flops == plain.weight_gradient_flops
 
 
-def test_what_devices_do_twice_is_counted_twice() -> None:
-    """With a name of the mesh in what is done again."""
+def test_work_that_devices_do_twice_is_counted_twice() -> None:
+    """The repeated part uses the name of a mesh axis."""
 
     def layer(w: Array, x: Array) -> Array:
         return jnp.tanh(x @ w) - lax.pmean(x.mean(), "rows")

@@ -17,7 +17,7 @@ from frostline import Plan, UnsupportedError
 from frostline.errors import SamePathError
 from frostline.jax._inspection.audit import Audit, audit
 from frostline.jax._jaxpr import flow as _flow
-from frostline.jax._jaxpr.flow import Gradient
+from frostline.jax._jaxpr.flow import GradientFlow
 from only_jax.inspection.audited import LOSSES, Params, far_behind_a_zero_rule, from_nothing_by_rule, plain
 
 each = pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_numbers_do_not_contradict(loss: Callable[..., Any], reached: str, stopp
 
 def test_a_contradiction_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: an audit to which every number is a zero."""
-    monkeypatch.setattr(Gradient, "constant", lambda self, value: 0)
+    monkeypatch.setattr(GradientFlow, "constant", lambda self, value: 0)
     gradient = jax.grad(from_nothing_by_rule)(params(), X)
     assert contradictions(audit(from_nothing_by_rule, params(), X), gradient) == {"a"}
 

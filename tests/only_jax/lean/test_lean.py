@@ -1,4 +1,4 @@
-"""What is kept for backward, less of it, and the same gradients."""
+"""Lean losses: fewer bytes saved for backward, and the same gradients."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from jax import lax
 import frostline.jax as fj
 from frostline import UnsupportedError
 from frostline.errors import NothingFrozenError
-from frostline.jax._lean import regions as _lean_choice
+from frostline.jax._lean.regions import RegionChoice
 from frostline.jax._lean.rewriting import Rewriting
-from only_jax.cost.costed import FLAT, MODELS, SQUARE, data, kept, made, predicted, products, stack, weights
+from only_jax.cost.costed import FLAT, MODELS, SQUARE, data, made, predicted, products, really_saved, stack, weights
 
 gelu = stack(jax.nn.gelu)
 
-# Bytes kept for backward, plain and lean, with the layers 1 and 2 of 4 frozen, and with the layers 1 to 3.
+# Bytes saved for backward, plain and lean, with the layers 1 and 2 of 4 frozen, and with the layers 1 to 3.
 BYTES = {
     "gelu": ((11264, 5120), (10752, 4608)),
     "silu": ((7168, 3072), (6656, 2560)),
@@ -58,7 +58,7 @@ def test_gradients_are_bitwise_the_same(model: str, place: str) -> None:
 
 
 def test_gradients_are_the_same_where_xla_groups_operations_in_another_way() -> None:
-    """The operations are the same ones, in other fusions: the last bit may be another one."""
+    """The operations are the same, in other fusions, so the last bit may differ."""
     for model in ("residual",):
         loss, tree, x = made(model, "middle")
         plain, lean = (jax.tree.leaves(jax.jit(fj.value_and_grad(fn))(tree, x)) for fn in (loss, fj.lean(loss)))
@@ -68,7 +68,7 @@ def test_gradients_are_the_same_where_xla_groups_operations_in_another_way() -> 
 
 def test_fewer_bytes_in_a_real_step() -> None:
     loss, tree, x = made("residual", "middle")
-    assert kept(fj.lean(loss), tree, x) <= 6656 + 64
+    assert really_saved(fj.lean(loss), tree, x) <= 6656 + 64
 
 
 def program(loss: Any, tree: Any, x: Any) -> Any:
@@ -85,28 +85,28 @@ def test_memory_of_the_program() -> None:
 
 
 @pytest.mark.parametrize(("loss", "place"), [(products, "[1:3]"), (stack(jax.nn.relu), "[1:3]"), (gelu, "[:3]")])
-def test_where_nothing_is_to_be_gained_the_program_is_the_same(loss: Any, place: str) -> None:
+def test_where_nothing_is_gained_the_program_is_the_same(loss: Any, place: str) -> None:
     tree, x = fj.freeze(weights(*SQUARE), place), data(*FLAT)
     plain, lean = (program(fn, tree, x) for fn in (loss, fj.lean(loss)))
     assert lean.memory_analysis().temp_size_in_bytes == plain.memory_analysis().temp_size_in_bytes
     assert lean.cost_analysis()["flops"] == plain.cost_analysis()["flops"]
 
 
-def test_a_choice_that_does_not_count_keeps_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Negative control: to do everything again costs bytes where a mask was enough."""
-    monkeypatch.setattr(_lean_choice.Choice, "_is_worth_it", lambda self, region: True)
+def test_a_choice_that_ignores_bytes_saves_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: computing everything again saves more bytes where a mask was enough."""
+    monkeypatch.setattr(RegionChoice, "_is_worth_it", lambda self, region: True)
     loss, tree, x = made("relu", "middle")
     assert fj.cost(fj.lean(loss), tree, x).now.saved_bytes > 1536
 
 
-def test_nothing_is_the_very_same_function() -> None:
+def test_a_function_with_no_region_stays_the_very_same_object() -> None:
     closed = jax.make_jaxpr(products)(weights(*SQUARE), data(*FLAT))
     bits = [1, 0, 0, 0, 2]
     assert Rewriting().of(closed, bits, [True] * 5) is closed
 
 
 class TestHowItIsFrozen:
-    """What is frozen is what no gradient is asked for."""
+    """A parameter is frozen if no gradient is asked for it."""
 
     def test_marks_are_read_by_any_gradient(self) -> None:
         tree = fj.freeze(weights(*SQUARE), "[1:3]")
@@ -142,7 +142,7 @@ class TestHowItIsFrozen:
         assert np.allclose(lean_gradient["first"], gradient["first"], rtol=1e-6)
         assert lean_gradient["use"]["w"] is None
 
-    def test_what_is_no_array_is_handed_back_as_it_is(self) -> None:
+    def test_results_that_are_not_arrays_come_back_unchanged(self) -> None:
         def loss(layers: Any, x: Any) -> Any:
             return gelu(layers, x), {"name": "gelu", "layers": len(layers), "mean": x.mean()}
 
@@ -150,7 +150,7 @@ class TestHowItIsFrozen:
         (_, aux), _ = fj.value_and_grad(fj.lean(loss), has_aux=True)(tree, data(*FLAT))
         assert (aux["name"], aux["layers"], aux["mean"].shape) == ("gelu", 4, ())
 
-    def test_what_the_function_closes_over_may_be_trained(self) -> None:
+    def test_arrays_that_the_function_closes_over_may_be_trained(self) -> None:
         first, *rest = weights(*SQUARE)
 
         def outer(w: Any) -> Any:
@@ -163,13 +163,13 @@ class TestHowItIsFrozen:
 class TestComposition:
     def test_second_derivatives(self) -> None:
         first, second, *_ = weights(4, 4)
-        # Compiled, as each operation by itself takes longer.
+        # Compiled, because single operations take longer.
         plain, lean = (
             jax.jit(jax.hessian(lambda w, fn=fn: fn([w, second], data(3, 4))))(first) for fn in (gelu, fj.lean(gelu))
         )
         assert np.allclose(plain, lean, rtol=1e-4, atol=1e-5)
 
-    def test_under_vmap_it_keeps_as_little(self) -> None:
+    def test_under_vmap_it_saves_as_little(self) -> None:
         tree = fj.freeze(weights(*SQUARE), "[1:3]")
 
         def mapped(fn: Any) -> Any:
@@ -228,7 +228,7 @@ class TestErrors:
         with pytest.raises(UnsupportedError) as raised:
             fj.lean(gelu, memory_budget=0.5)
         assert str(raised.value).splitlines() == [
-            "lean(fn, memory_budget=0.5) would have to choose which layers to compute twice, and here nothing but what "
-            "is cheap is computed twice.",
-            "Leave it out, or choose the layers: layer = jax.checkpoint(layer), which lean leaves as they are.",
+            "lean(fn, memory_budget=0.5) would have to choose layers to compute twice, but lean computes only cheap "
+            "steps twice.",
+            "Leave it out, or choose the layers yourself: layer = jax.checkpoint(layer), which lean leaves as it is.",
         ]

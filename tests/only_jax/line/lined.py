@@ -1,4 +1,4 @@
-"""Small models that a line goes through, and what is asked of every line."""
+"""Small models with a frost line, and the checks that every line must pass."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def bits(tree: Any) -> list[bytes]:
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
 
 
-def check_same(fn: Callable[..., Any], tree: Any, *inputs: Any) -> fj.Line:
-    """The line of a function gives its output, to the bit, for the example and for a batch of another size."""
+def check_same(fn: Callable[..., Any], tree: Any, *inputs: Any) -> fj.FrostLine:
+    """Checks that the output through the line is bitwise the function's, for the example and for another batch."""
     line = fj.frostline(fn, tree, *inputs)
     for batch in (inputs, jax.tree.map(lambda leaf: leaf[1:], inputs)):
         boundary = line.below(*batch)
@@ -44,8 +44,8 @@ def check_same(fn: Callable[..., Any], tree: Any, *inputs: Any) -> fj.Line:
     return line
 
 
-def check_gradient(fn: Callable[..., Any], line: fj.Line, tree: Any, *inputs: Any) -> None:
-    """The gradient above a line is that of the function, to the bit."""
+def check_gradient(fn: Callable[..., Any], line: fj.FrostLine, tree: Any, *inputs: Any) -> None:
+    """Checks that the gradient above a line is bitwise the function's."""
     live = fj.grad(lambda tree, *batch: _scalar(fn(tree, *batch)))(tree, *inputs)
     cut = fj.grad(lambda tree, *boundary: _scalar(line.above(tree, *boundary)))(tree, *line.below(*inputs))
     assert bits(cut) == bits(live)

@@ -1,4 +1,4 @@
-"""What has no frost line, and what a line does not take: the whole text of each error."""
+"""Models without a frost line, and values that a line does not take: the whole text of each error."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from only_jax.line.lined import SEQUENCES, X, net, weights
 PLAIN = weights("a", "b", "c")
 TREE = fj.freeze(PLAIN, "a")
 CALL = "frostline(fn, tree, *example)"
-BATCH = "Give it a batch, samples first, as fn takes it after the tree: frostline(fn, tree, x)."
-FREE = "Keep the number of samples free: write x.shape[0] in place of a number."
-STORED = "Let it use stored statistics, as in evaluation, or move what mixes above: tree = thaw(tree, ...)."
+BATCH = "Pass a batch, samples first, as fn takes it after the tree: frostline(fn, tree, x)."
+FREE = "Keep the number of samples free: write x.shape[0] instead of a number."
+STORED = "Use stored statistics, as in evaluation, or move the part that mixes above: tree = thaw(tree, ...)."
 NO_KEY = 'Put the key into the tree, a new one for each step: fn({"net": net, "key": key}, x).'
 
 
@@ -62,26 +62,26 @@ REFUSED: list[tuple[str, Callable[[], object], list[str]]] = [
         "a sample is computed by its place",
         lambda: fj.frostline(placed, TREE, X),
         [
-            f"{CALL} computes something else for a sample in another place of a batch: 1 value.",
+            f"{CALL} computes a sample by its place in the batch, in 1 value.",
             "  tanh",
-            "Give each sample its number as an input, or move above the line what counts samples.",
+            "Give each sample its number as an input, or move the part that counts samples above the line.",
         ],
     ),
     (
         "a sample is computed by how many there are",
         lambda: fj.frostline(numbered, TREE, X),
         [
-            f"{CALL} computes something else for a sample in a batch of another size: 1 value.",
+            f"{CALL} computes a sample by the size of the batch, in 1 value.",
             "  tanh",
-            "Take the number of samples, x.shape[0], out of what is computed below the line.",
+            "Take the number of samples, x.shape[0], out of the part below the line.",
         ],
     ),
     (
         "it is drawn inside of jit",
         lambda: jax.jit(lambda x: fj.frostline(net, TREE, x))(X),
         [
-            f"{CALL} is called while it is traced itself, and a line needs the numbers of the tree and of the example.",
-            f"Draw it outside of jit, once: line = {CALL}; then jit what uses it.",
+            f"{CALL} is called inside a trace, but needs the values of the tree and of the example.",
+            f"Draw the line outside of jit, once: line = {CALL}; then jit the functions that use it.",
         ],
     ),
     (
@@ -93,61 +93,61 @@ REFUSED: list[tuple[str, Callable[[], object], list[str]]] = [
         ],
     ),
     (
-        "what trains is met first",
+        "the input meets a trainable parameter first",
         lambda: fj.frostline(net, fj.freeze(PLAIN, "b", "c"), X),
         [
-            f"{CALL} has nothing below its line: an input meets 1 parameter that trains first.",
+            f"{CALL} has nothing below its line: the input first meets 1 trainable parameter.",
             "  a",
             'Freeze what comes first: tree = freeze(tree, "a").',
         ],
     ),
     (
-        "what is used frozen here trains elsewhere, and so moves here",
+        "a parameter is frozen in this use and trains in another one, so it moves here",
         lambda: fj.frostline(
             lambda p, x: x @ p["low"]["w"] @ p["top"], {"low": fj.Frozen({"w": PLAIN["a"]}), "top": PLAIN["a"]}, X
         ),
         [
-            f"{CALL} has nothing below its line: an input meets 1 parameter that trains first.",
+            f"{CALL} has nothing below its line: the input first meets 1 trainable parameter.",
             "  top",
             'Freeze what comes first: tree = freeze(tree, "top").',
         ],
     ),
     (
-        "what is behind a cast trains",
+        "a trainable parameter right behind a cast",
         lambda: fj.frostline(
             lambda p, x: (x * 2).astype(jnp.float16) @ (p["a"] + p["b"]) @ p["c"], fj.freeze(PLAIN, "c"), X
         ),
         [
-            f"{CALL} has nothing below its line: an input meets 2 parameters that train first.",
+            f"{CALL} has nothing below its line: the input first meets 2 trainable parameters.",
             "  a",
             "  b",
             'Freeze what comes first: tree = freeze(tree, "a").',
         ],
     ),
     (
-        "what trains is not used",
+        "no trainable parameter is used",
         lambda: fj.frostline(lambda p, x: x @ p["a"], TREE, X),
         [
-            f"{CALL} returns nothing that depends on what trains, 2 parameters.",
+            f"{CALL} returns nothing that depends on its 2 trainable parameters.",
             "  b",
             "  c",
-            'Train what it uses: tree = thaw(tree, "head").',
+            'Train a part that it uses: tree = thaw(tree, "head").',
         ],
     ),
     (
         "no example",
         lambda: fj.frostline(net, TREE),
-        [f"{CALL} is given 0 arrays as an example, and a line is drawn behind one at least.", BATCH],
+        [f"{CALL} has 0 arrays in its example, but needs at least 1.", BATCH],
     ),
     (
         "arrays of different numbers of samples",
         lambda: fj.frostline(net, TREE, {"x": X, "mask": jnp.ones((1, 4)), "scale": jnp.ones(())}),
         [
-            f"{CALL} must have the same number of samples first in every array, and has 1, 3, none of them.",
+            f"{CALL} has arrays with 1, 3, no samples in its example, but all need the same number, at least 1, first.",
             "  inputs[0]['mask']: shape (1, 4)",
             "  inputs[0]['scale']: shape ()",
             "  inputs[0]['x']: shape (3, 4)",
-            "Close over what is no batch: frostline(lambda tree, x: fn(tree, x, mask), tree, x).",
+            "Close over an array that has no samples: frostline(lambda tree, x: fn(tree, x, mask), tree, x).",
         ],
     ),
     (
@@ -164,7 +164,7 @@ REFUSED: list[tuple[str, Callable[[], object], list[str]]] = [
         "a number of samples that is written down",
         lambda: fj.frostline(lambda p, x: net(p, x.reshape(3, 4)), TREE, X),
         [
-            f"{CALL} can be traced with 3 samples, and is another function for 2.",
+            f"{CALL} can be traced with 3 samples, but is another function for 2.",
             "  TypeError: cannot reshape array of shape (2, 4) (size 8) into shape (3, 4) (size 12)",
             FREE,
         ],
@@ -172,31 +172,31 @@ REFUSED: list[tuple[str, Callable[[], object], list[str]]] = [
     (
         "something else for another number of samples",
         lambda: fj.frostline(lambda p, x: net(p, x if len(x) < 3 else jnp.sin(x)), TREE, X),
-        [f"{CALL} can be traced with 2 samples, and is another function for 3.", FREE],
+        [f"{CALL} can be traced with 2 samples, but is another function for 3.", FREE],
     ),
     (
         "dropout below",
         lambda: fj.frostline(dropped, fj.freeze(PLAIN, "a", "b"), X),
         [
-            f"{CALL} is not the same in each call below its line: 1 step there may differ.",
+            f"{CALL} may change from call to call below its line, in 1 step.",
             "  random_bits",
-            "Switch it off there, as in evaluation, or thaw what comes after it.",
+            "Switch it off there, as in evaluation, or thaw the part after it.",
         ],
     ),
     (
-        "something outside of the trace below",
+        "a callback below",
         lambda: fj.frostline(counted, fj.freeze(PLAIN, "a", "b"), X),
         [
-            f"{CALL} is not the same in each call below its line: 1 step there may differ.",
+            f"{CALL} may change from call to call below its line, in 1 step.",
             "  io_callback",
-            "Switch it off there, as in evaluation, or thaw what comes after it.",
+            "Switch it off there, as in evaluation, or thaw the part after it.",
         ],
     ),
     (
         "keys among the inputs",
         lambda: fj.frostline(keyed, TREE, X, jax.random.split(jax.random.key(0), 3)),
         [
-            f"{CALL} takes a key as an input, for 1 random step: it would be the same in each epoch.",
+            f"{CALL} takes a random key as an input, for 1 random step, which would be the same in each epoch.",
             "  random_bits",
             NO_KEY,
         ],
@@ -204,17 +204,17 @@ REFUSED: list[tuple[str, Callable[[], object], list[str]]] = [
     (
         "statistics of the batch below",
         lambda: fj.frostline(normalised, fj.freeze(PLAIN, "a", "b"), X),
-        [f"{CALL} mixes samples below its line: 1 value of one changes with the others.", "  dot_general", STORED],
+        [f"{CALL} mixes samples below its line, in 1 value.", "  dot_general", STORED],
     ),
     (
         "steps first, and merged with samples",
         lambda: fj.frostline(lambda p, x: net(p, jnp.swapaxes(x, 0, 1).reshape(-1, 4)), TREE, SEQUENCES),
-        [f"{CALL} mixes samples below its line: 1 value of one changes with the others.", "  tanh", STORED],
+        [f"{CALL} mixes samples below its line, in 1 value.", "  tanh", STORED],
     ),
     (
         "a mean over the samples",
         lambda: fj.frostline(lambda p, x: (x @ p["a"]).mean(0) @ p["b"] @ p["c"], fj.freeze(PLAIN, "a", "b"), X),
-        [f"{CALL} mixes samples below its line: 1 value of one changes with the others.", "  dot_general", STORED],
+        [f"{CALL} mixes samples below its line, in 1 value.", "  dot_general", STORED],
     ),
 ]
 
@@ -238,7 +238,7 @@ def test_all_frozen_has_nothing_to_train() -> None:
 
 
 def test_samples_may_be_counted_where_it_makes_no_difference() -> None:
-    """The negative control: each sample looks at itself by its place, and what is no number below may use the size."""
+    """The negative control: a sample may find itself by its place, and the part above may use the size of a batch."""
 
     def own(params: Any, x: Array) -> Array:
         return jnp.tanh(x[jnp.arange(len(x)), -1] @ params["a"]) @ params["b"] / len(x)
@@ -253,7 +253,7 @@ GIVEN: list[tuple[str, Callable[[], object], list[str]]] = [
         "inputs of another shape",
         lambda: LINE.below(X[:, :3]),
         [
-            "line.below(*inputs) got float32 (3, 3), and the line was drawn for:",
+            "line.below(*inputs) got float32 (3, 3), but the line was drawn for:",
             "  inputs[0]: float32 (samples, 4)",
             "Draw a line for them: frostline(fn, tree, *inputs).",
         ],
@@ -262,7 +262,7 @@ GIVEN: list[tuple[str, Callable[[], object], list[str]]] = [
         "inputs of another dtype, and one too many",
         lambda: LINE.below(X, jnp.arange(3)),
         [
-            "line.below(*inputs) got float32 (3, 4), int32 (3,), and the line was drawn for:",
+            "line.below(*inputs) got float32 (3, 4), int32 (3,), but the line was drawn for:",
             "  inputs[0]: float32 (samples, 4)",
             "Draw a line for them: frostline(fn, tree, *inputs).",
         ],
@@ -271,17 +271,17 @@ GIVEN: list[tuple[str, Callable[[], object], list[str]]] = [
         "a boundary of another shape",
         lambda: LINE.above(TREE, VALUE[0]),
         [
-            "line.above(tree, *boundary) got float32 (4,), and what crosses the line is:",
+            "line.above(tree, *boundary) got float32 (4,), but the values at the line are:",
             "  tanh: float32 (samples, 4)",
-            "Hand it what line.below returns: line.above(tree, *line.below(*inputs)).",
+            "Pass what line.below returns: line.above(tree, *line.below(*inputs)).",
         ],
     ),
     (
         "another tree",
         lambda: LINE.above({"a": PLAIN["a"]}, VALUE),
         [
-            "line.above(tree, *boundary) got a tree of another structure than the one that the line was drawn for.",
-            "Hand it that tree, after any number of steps, or draw another line: frostline(fn, tree, *example).",
+            "line.above(tree, *boundary) got a tree of another structure than the tree of the line.",
+            "Pass that tree, after any number of steps, or draw another line: frostline(fn, tree, *example).",
         ],
     ),
     (
@@ -290,32 +290,32 @@ GIVEN: list[tuple[str, Callable[[], object], list[str]]] = [
             {**PLAIN, "scale": 3.0}, VALUE
         ),
         [
-            "line.above(tree, *boundary) got a tree with 1 other leaf than the one that the line was drawn for.",
+            "line.above(tree, *boundary) got a tree that differs from the tree of the line in 1 of 4 leaves.",
             "  scale: 3.0, not 2.0",
-            "Hand it that tree, after any number of steps, or draw another line: frostline(fn, tree, *example).",
+            "Pass that tree, after any number of steps, or draw another line: frostline(fn, tree, *example).",
         ],
     ),
     (
         "arrays of other shapes",
         lambda: LINE.above(weights("a", "b", "c", size=5), VALUE),
         [
-            "line.above(tree, *boundary) got a tree with 3 other leaves than the one that the line was drawn for.",
+            "line.above(tree, *boundary) got a tree that differs from the tree of the line in 3 of 3 leaves.",
             "  a: float32 (5, 5), not float32 (4, 4)",
             "  b: float32 (5, 5), not float32 (4, 4)",
             "  c: float32 (5, 5), not float32 (4, 4)",
-            "Hand it that tree, after any number of steps, or draw another line: frostline(fn, tree, *example).",
+            "Pass that tree, after any number of steps, or draw another line: frostline(fn, tree, *example).",
         ],
     ),
 ]
 TRAINED_BELOW = [
-    "line.above(tree, *boundary) is differentiated with respect to 1 parameter below the line, where it has no part.",
+    "line.above(tree, *boundary) is differentiated with respect to 1 parameter below the line.",
     "  a",
     "Freeze it again, or draw the line anew: line = frostline(fn, tree, *example).",
 ]
 
 
 @pytest.mark.parametrize(("act", "lines"), [case[1:] for case in GIVEN], ids=[case[0] for case in GIVEN])
-def test_it_does_not_fit(act: Callable[[], object], lines: list[str]) -> None:
+def test_values_that_do_not_fit_are_refused(act: Callable[[], object], lines: list[str]) -> None:
     with pytest.raises(LineError) as caught:
         act()
     assert str(caught.value).splitlines() == lines
@@ -336,13 +336,13 @@ def above(tree: Any, value: Array) -> Array:
     ],
     ids=["thawed", "thawed in jit", "jax.grad", "jit in jax.grad", "jvp"],
 )
-def test_a_gradient_for_what_is_below_is_refused_and_not_zero(act: Callable[[], object]) -> None:
+def test_a_gradient_for_a_parameter_below_is_refused_and_not_zero(act: Callable[[], object]) -> None:
     with pytest.raises(LineError) as caught:
         act()
     assert str(caught.value).splitlines() == TRAINED_BELOW
 
 
-def test_a_gradient_for_the_boundary_and_for_what_is_above_is_not_refused() -> None:
+def test_a_gradient_for_the_boundary_and_for_the_part_above_is_allowed() -> None:
     """The negative control."""
     assert jax.grad(lambda value: above(TREE, value))(VALUE).shape == (3, 4)
     assert jax.jit(fj.grad(above))(fj.freeze(TREE, "c"), VALUE)["c"] is None

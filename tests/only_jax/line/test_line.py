@@ -1,4 +1,4 @@
-"""The frost line: where it is, and that its two halves are the function."""
+"""The frost line: its place, and its two sides, which together are the function."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_prefix() -> None:
     check_gradient(net, line, PREFIX, X)
     assert line.boundary == (Boundary("tanh", (4,), "float32", 16),)
     assert line.flops == 2 * 4 * 4
-    assert repr(line) == "<Line at tanh: 16 bytes and 32 FLOPs a sample>"
+    assert repr(line) == "<FrostLine at tanh: 16 bytes and 32 FLOPs a sample>"
 
 
 def test_two_layers_and_what_skips_them() -> None:
@@ -80,7 +80,7 @@ def test_the_two_numbers_of_a_normalisation_are_computed_again() -> None:
     assert line.boundary == (Boundary("tanh", (4,), "float32", 16),)
 
 
-def test_what_does_not_depend_on_a_sample_is_not_stored() -> None:
+def test_values_that_do_not_depend_on_a_sample_are_not_stored() -> None:
     def rotary(params: Any, x: Array) -> Array:
         table = jnp.sin(jnp.arange(5.0)[:, None] @ params["frequencies"])
         return (jnp.tanh(x @ params["a"]) * table) @ params["b"]
@@ -109,13 +109,13 @@ def test_samples_that_are_not_first_and_samples_that_are_merged_with_steps() -> 
 
 
 def test_a_function_that_is_compiled_as_one_is_opened() -> None:
-    """To the last bits only: of what is compiled as one, XLA fuses something else than of its halves."""
+    """Equal up to the last bits: XLA fuses the whole function in other groups than its two sides."""
     line = fj.frostline(jax.jit(net), PREFIX, X)
     assert line.boundary == (Boundary("tanh", (4,), "float32", 16),)
     np.testing.assert_array_max_ulp(line.above(PREFIX, *line.below(X)), jax.jit(net)(PREFIX, X), maxulp=4)
 
 
-def test_halves_that_are_compiled_one_by_one() -> None:
+def test_sides_that_are_compiled_one_by_one() -> None:
     line = fj.frostline(net, PREFIX, X)
     (value,) = jax.jit(line.below)(X)
     np.testing.assert_array_max_ulp(jax.jit(line.above)(PREFIX, value), jax.jit(net)(PREFIX, X), maxulp=4)
@@ -148,7 +148,7 @@ def recurrent(params: Any, x: Array) -> Array:
 
 
 def test_a_loop_becomes_two_loops() -> None:
-    """What crosses is the output of the lower layer at each step; the loop above is compiled, to the last bits."""
+    """The output of the lower layer at each step crosses; the compiled loop above is equal up to the last bits."""
     tree = fj.freeze(weights("a", "b", "c"), "a")
     line = fj.frostline(recurrent, tree, SEQUENCES)
     assert line.boundary == (Boundary("scan", (5, 4), "float32", 80),)
@@ -156,7 +156,7 @@ def test_a_loop_becomes_two_loops() -> None:
     np.testing.assert_array_max_ulp(line.above(tree, *line.below(SEQUENCES)), recurrent(tree, SEQUENCES), maxulp=8)
 
 
-def test_a_loop_that_is_wholly_below_or_above_stays() -> None:
+def test_a_loop_that_is_completely_below_or_above_stays() -> None:
     tree = fj.freeze(weights("a", "b", "c"), "a", "b")
     line = check_same(recurrent, tree, SEQUENCES)
     check_gradient(recurrent, line, tree, SEQUENCES)
@@ -178,7 +178,7 @@ def test_a_loop_over_frozen_layers_is_below() -> None:
     assert check_same(layers, tree, X).flops == 2 * 2 * 4 * 4
 
 
-def test_a_checkpoint_is_opened_and_what_trains_stays_in_one() -> None:
+def test_a_checkpoint_is_opened_and_its_trainable_part_stays_one() -> None:
     block = jax.checkpoint(lambda params, x: jnp.sin(jnp.tanh(x @ params["a"]) @ params["b"]) @ params["c"])
     line = fj.frostline(block, PREFIX, X)
     assert line.boundary == (Boundary("tanh", (4,), "float32", 16),)
@@ -212,12 +212,12 @@ def test_rules_of_their_own_are_kept_above() -> None:
     line = check_same(ruled, tree, X)
     check_gradient(ruled, line, tree, X)
     gradient = fj.grad(lambda tree, value: line.above(tree, value).sum())(tree, *line.below(X))
-    # Without its rule, rounding has none; this is what partial evaluation as JAX has it would do.
+    # Without its rule rounding has no gradient, as after the partial evaluation of JAX.
     assert np.abs(gradient["b"]).min() > 0
 
 
 def test_partial_evaluation_of_jax_drops_the_rule() -> None:
-    """Why it is not used; if it ever keeps them, ours can go."""
+    """The reason for our own division: if JAX ever keeps the rules, ours can go."""
     traced = jax.make_jaxpr(lambda w, x: straight_through(x * w))(2.0, 2.0)
     assert "custom_jvp_call" in str(traced)
     fun = jax.extend.linear_util.wrap_init(
@@ -228,7 +228,7 @@ def test_partial_evaluation_of_jax_drops_the_rule() -> None:
     assert "custom_jvp_call" not in str(partial_eval.trace_to_jaxpr_nounits(fun, [unknown, known])[0])
 
 
-def test_choices_and_open_loops_stay_whole() -> None:
+def test_a_cond_and_a_while_are_not_opened() -> None:
     def choosing(params: Any, x: Array) -> Array:
         first = jnp.tanh(x @ params["a"])
         second = jax.lax.cond(params["c"][0, 0] > 0, lambda: first @ params["b"], lambda: first)
@@ -247,10 +247,10 @@ def test_frozen_uses_ties_and_modules_that_are_called() -> None:
     def three(params: Any, x: Array) -> Array:
         return (x @ params["low"]) @ params["mid"] @ params["top"]
 
-    whole = np.random.default_rng(0).integers(-2, 3, (2, 3)).astype(np.float32)
+    integers = np.random.default_rng(0).integers(-2, 3, (2, 3)).astype(np.float32)
     model = frozen_use(chain())
     tree = fj.freeze(model, "layers[0]")
-    line = check_same(called, tree, jnp.asarray(whole))
+    line = check_same(called, tree, jnp.asarray(integers))
     assert line.flops == 2 * 2 * 3 * 3
     shared = weights("a", "b")
     tied = fj.freeze({"low": shared["a"], "mid": shared["b"], "top": shared["a"]}, "low", "top")

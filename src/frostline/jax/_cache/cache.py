@@ -1,4 +1,4 @@
-"""What is below the line is computed once per sample, stored, and never again."""
+"""The features of each sample, computed once and stored."""
 
 from __future__ import annotations
 
@@ -14,42 +14,43 @@ import numpy as np
 
 from frostline._core.errors import CacheError
 from frostline.features import agreement, filling, precision
+from frostline.features.columns import SOURCE
 from frostline.features.manifest import Manifest
 from frostline.features.shards import Damage, Key
 from frostline.features.sizes import parsed
 from frostline.features.store import Store
 from frostline.features.structure import first
-from frostline.jax._arrays import described
-from frostline.jax._cache.codec import encoded, raw
-from frostline.jax._cache.samples import Packed, Samples, Source, Split
-from frostline.jax._cache.source import CachedSource
-from frostline.jax._line.line import Line
+from frostline.jax._arrays import bytes_of, described
+from frostline.jax._cache.codec import encoded
+from frostline.jax._cache.dataset import CachedDataset
+from frostline.jax._cache.samples import Dataset, Packed, Samples, Split
+from frostline.jax._line.line import FrostLine
 
 
 @final
 class FeatureCache:
-    """A folder of what crosses a line, for each sample of a dataset.
+    """A folder with the values that cross a line, for each sample of a dataset.
 
-    The folder belongs to one line: to the arrays, the steps and the dtypes of all that is below it. The cache of
-    another tree, or of one that was thawed below the line, is refused. The format is that of the PyTorch front end,
-    and ``frostline cache info|verify|clear DIR`` looks after it.
+    The folder belongs to one line: to the arrays, the steps and the dtypes of all that is below it. A cache of another
+    tree is refused, and so is one of a tree that was thawed below the line. The format is that of the PyTorch front
+    end, and ``frostline cache info|verify|clear DIR`` reads it.
 
     Args:
-        directory: where it is; made when it is filled.
-        line: what `frostline` found.
-        dtype: how floats are stored: "exact" (bit for bit, the default), "float32", "bfloat16", or "int8" (steps
-            between the least and the greatest number of a sample). They come back in the dtype of the boundary.
-        budget: the most that it may take, in bytes or as "20GB"; None: what the disk has.
+        directory: the folder; made when it is filled.
+        line: the line, as `frostline` returns it.
+        dtype: how floats are stored: "exact" (bitwise, the default), "float32", "bfloat16", or "int8" (steps between
+            the least and the greatest number of a sample). They come back in the dtype of the boundary.
+        budget: the most that it may take, in bytes or as "20GB"; None for all that the disk has.
         views: how many views of each sample are stored, of a dataset whose samples are random.
-        preprocessing: a name for what is done before the model; another name is another cache.
-        split: sample → (what goes into the model, the rest); by default the first part goes into the model. The rest,
-            such as a label, is stored as well.
-        key: index → what the sample is known by, a number or a text; by default the index.
+        preprocessing: a name for the processing before the model; another name is another cache.
+        split: sample → (inputs of the model, rest); by default the first part is the input. Several inputs are a
+            tuple. The rest, such as a label, is stored as well.
+        key: index → the key of the sample, a number or a text; by default the index.
 
     Raises:
-        CacheError: `line` is none; the folder is something else, or the cache of another line, dtype, preprocessing
-            or number of views.
-        LineError: below the line is a function of Python.
+        CacheError: `line` is not a line; the folder is something else, or the cache of another line, dtype,
+            preprocessing or number of views.
+        LineError: a Python function is called below the line.
 
     Example:
         >>> import tempfile
@@ -68,7 +69,7 @@ class FeatureCache:
     def __init__(
         self,
         directory: str | os.PathLike[str],
-        line: Line,
+        line: FrostLine,
         *,
         dtype: Any = precision.EXACT,
         budget: int | str | None = None,
@@ -77,8 +78,8 @@ class FeatureCache:
         split: Split = first,
         key: Callable[[int], Key] | None = None,
     ) -> None:
-        if not isinstance(line, Line):
-            problem, fix = f"is given {described(line)} for a line.", "Draw one: line = frostline(fn, tree, *example)."
+        if not isinstance(line, FrostLine):
+            problem, fix = f"got {described(line)} as a line.", "Draw a line: line = frostline(fn, tree, *example)."
             raise CacheError("FeatureCache(directory, line)", problem, (), fix)
         self.directory = Path(directory)
         self._line, self._split, self._key = line, split, key
@@ -95,7 +96,7 @@ class FeatureCache:
 
     def fill(
         self,
-        dataset: Source,
+        dataset: Dataset,
         *,
         batch_size: int = 64,
         rank: int = 0,
@@ -103,11 +104,11 @@ class FeatureCache:
         verify: bool = True,
         progress: bool = True,
     ) -> None:
-        """Computes and stores what is missing; shards that are damaged are computed again.
+        """Computes and stores the rows that are missing, and computes damaged shards again.
 
-        It may be killed at any instant, and called again: what was stored stays. Of several processes, each with its
-        own rank, every one computes its own part of the samples. What is below is compiled once; batches are all of
-        one size, the last one filled up with samples that are there already.
+        It may be killed at any instant, and called again: stored rows stay. Of several processes, each with its own
+        rank, every one computes its own part of the samples. The part below is compiled once, because all batches have
+        one size: the last one is filled up with its last sample.
 
         Args:
             dataset: with a length and samples by index, always the same ones unless there are several views: arrays
@@ -115,8 +116,8 @@ class FeatureCache:
             batch_size: how many samples go through the model at a time.
             rank: which of the processes that fill the cache this one is.
             ranks: how many there are.
-            verify: whether every byte that is there is read and compared with its digest before; if not, only headers
-                and sizes are looked at.
+            verify: whether all stored bytes are compared with their digests first; if not, only headers and sizes are
+                checked.
             progress: whether to show a bar, on a terminal.
 
         Raises:
@@ -130,24 +131,35 @@ class FeatureCache:
         wanted = replace(self._said, samples=len(keys), rest=samples.rest, structure=samples.structure)
         store = agreement.planned(self.directory, wanted)
         run = filling.Filling(store, keys, rank=rank, ranks=ranks, verify=verify, progress=progress)
-        self._check_samples(samples, keys, store)
+        probes = agreement.probes(len(keys))
+        found = samples.each(probes)
+        for packed in found.values():
+            self._line.checked(*packed.inputs)
+        sources = _sources(found)
+        agreement.check_random(sources, _sources(samples.each(probes)), wanted.views)
+        if wanted.views == 1:
+            agreement.check_sources(store, keys, sources)
         size = min(size, len(keys))
 
         def batches(indices: list[int]) -> Iterator[tuple[Sequence[int], filling.Columns]]:
             for some, packed in samples.batches(indices, size):
-                yield some, self._columns(packed, wanted, len(some), size)
+                crossing = self._line.computed(*jax.tree.map(lambda leaf: _filled_up(leaf, size), packed.inputs))
+                columns = {name: bytes_of(array) for name, array in packed.columns.items()}
+                for number, (value, batch) in enumerate(zip(wanted.values, crossing, strict=True)):
+                    columns |= encoded(value, number, np.asarray(batch)[: len(some)])
+                yield some, columns
 
         run.run(self._budget, batches)
 
-    def dataset(self, dataset: Source) -> CachedSource:
-        """The dataset with features in place of what goes into the model.
+    def dataset(self, dataset: Dataset) -> CachedDataset:
+        """Returns the dataset with features in place of the model's inputs.
 
         Args:
-            dataset: the one that the cache was filled with. Some samples of it are read, to see that it is.
+            dataset: the one that the cache was filled with. Some of its samples are read to check that.
 
         Raises:
             CacheError: not all of its samples are stored, or it is another dataset.
-            DamagedCacheError: what was stored is damaged.
+            DamagedCacheError: stored bytes have changed.
         """
         keys = filling.keys_of(dataset, self._key)
         store = agreement.complete(self.directory, self._said, keys)
@@ -155,38 +167,21 @@ class FeatureCache:
         if manifest.views == 1:
             samples = Samples(dataset, self._split, manifest.rest, manifest.structure)
             agreement.check_sources(store, keys, _sources(samples.each(agreement.probes(len(keys)))))
-        return CachedSource(store.reader(), [store.places(keys, view) for view in range(manifest.views)], manifest)
+        return CachedDataset(store.reader(), [store.places(keys, view) for view in range(manifest.views)], manifest)
 
     def verify(self) -> list[Damage]:
-        """The shards that are not what was written; `fill` computes them again. Every byte is read."""
+        """Reads every byte and returns the damaged shards, which `fill` computes again."""
         return Store.opened(self.directory).verify()
 
     def __repr__(self) -> str:
         return agreement.state_of(self.directory, self._said)
 
-    def _check_samples(self, samples: Samples, keys: list[Key], store: Store) -> None:
-        some = agreement.probes(len(keys))
-        sources = _sources(found := samples.each(some))
-        for packed in found.values():
-            self._line.checked(*packed.inputs)
-        agreement.check_random(sources, _sources(samples.each(some)), store.manifest.views)
-        if store.manifest.views == 1:
-            agreement.check_sources(store, keys, sources)
-
-    def _columns(self, packed: Packed, manifest: Manifest, rows: int, size: int) -> dict[str, memoryview]:
-        """The columns of some samples, computed."""
-        inputs = jax.tree.map(lambda leaf: _filled_up(leaf, size), packed.inputs)
-        crossing = self._line.computed(*inputs)
-        columns = {name: raw(array) for name, array in packed.columns.items()}
-        for number, (value, batch) in enumerate(zip(manifest.values, crossing, strict=True)):
-            columns |= encoded(value, number, np.asarray(batch)[:rows])
-        return columns
-
 
 def _sources(samples: dict[int, Packed]) -> dict[int, bytes]:
-    return {index: packed.source for index, packed in samples.items()}
+    """The digest of each sample."""
+    return {index: packed.columns[SOURCE.name].tobytes() for index, packed in samples.items()}
 
 
 def _filled_up(rows: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
-    """Rows, so many of them: the last one as often as it takes."""
+    """Rows, followed by copies of the last one."""
     return rows if len(rows) == size else np.concatenate([rows, np.repeat(rows[-1:], size - len(rows), axis=0)])

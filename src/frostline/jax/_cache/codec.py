@@ -1,4 +1,4 @@
-"""Arrays of a feature cache, as the bytes that are stored and back; numbers are those of the PyTorch front end."""
+"""Arrays of a feature cache as the bytes that are stored, and back; the bytes are those of the PyTorch front end."""
 
 from __future__ import annotations
 
@@ -9,16 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from frostline._core.errors import CacheError
-from frostline.features.columns import Column, Value
-from frostline.jax._arrays import flat_bytes
+from frostline.features.columns import Value
+from frostline.jax._arrays import bytes_of
 
 Array = np.ndarray[Any, Any]
 _STEPS, _LOWEST = 255, -128
-
-
-def raw(array: Array) -> memoryview:
-    """The bytes of an array; of a copy if it has gaps."""
-    return flat_bytes(np.asarray(array, order="C"))
 
 
 def of_bytes(room: bytearray, dtype: str, shape: tuple[int, ...]) -> Array:
@@ -32,30 +27,23 @@ def of_bytes(room: bytearray, dtype: str, shape: tuple[int, ...]) -> Array:
 
 
 def encoded(value: Value, number: int, batch: Array) -> dict[str, memoryview]:
-    """The columns of one value of a batch.
-
-    Args:
-        value: how it is stored.
-        number: which of the values it is.
-        batch: its rows.
+    """The columns of the value with this number, from its rows.
 
     Raises:
-        CacheError: it is to be stored in steps and is not finite.
+        CacheError: it is to be stored in steps, but is not finite.
     """
     if not value.is_scaled:
-        return {f"value.{number}": raw(batch.astype(jnp.dtype(value.stored)))}
+        return {f"value.{number}": bytes_of(batch.astype(jnp.dtype(value.stored)))}
     if not np.isfinite(batch).all():
         found = (f"nan: {int(np.isnan(batch).sum())}", f"inf: {int(np.isinf(batch).sum())}")
-        problem = (
-            f"stores {value.name!r} in {_STEPS + 1} steps between its least and its greatest number, but has none."
-        )
+        problem = f"stores {value.name!r} in {_STEPS + 1} steps between two finite numbers, but it is not finite."
         raise CacheError("dtype='int8'", problem, found, "Store it as it is, or as bfloat16: dtype='bfloat16'.")
     steps, step, least = _in_steps(batch.reshape(len(batch), -1))
-    return {f"value.{number}": raw(steps), f"step.{number}": raw(step), f"least.{number}": raw(least)}
+    return {f"value.{number}": bytes_of(steps), f"step.{number}": bytes_of(step), f"least.{number}": bytes_of(least)}
 
 
 def decoded(value: Value, number: int, rooms: Mapping[str, bytearray], rows: int) -> Array:
-    """The rows of one value, in the dtype as which it was computed."""
+    """The rows of one value, in the dtype in which it was computed."""
     dtype = jnp.dtype(value.dtype)
     batch = of_bytes(rooms[f"value.{number}"], value.stored, (rows, *value.shape))
     if not value.is_scaled:
@@ -67,13 +55,8 @@ def decoded(value: Value, number: int, rooms: Mapping[str, bytearray], rows: int
     return found
 
 
-def rest_of(column: Column, rooms: Mapping[str, bytearray], rows: int) -> Array:
-    """The rows of one leaf beside the values."""
-    return of_bytes(rooms[column.name], column.dtype, (rows, *column.shape))
-
-
 def _in_steps(rows: Array) -> tuple[Array, Array, Array]:
-    """Rows as whole numbers from -128 to 127, the size of a step, and the least number, of each row."""
+    """Rows as integers from -128 to 127, and for each row the size of a step and the least number."""
     if not rows.shape[1]:
         nothing = np.zeros(len(rows), np.float32)
         return rows.astype(np.int8), nothing, nothing

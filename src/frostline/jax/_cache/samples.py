@@ -14,17 +14,18 @@ from frostline._core.fingerprint import digest
 from frostline.features.columns import SOURCE, Column
 from frostline.features.precision import ITEMSIZES
 from frostline.features.structure import Structure, leaves_of, structure_of
-from frostline.jax._arrays import described
-from frostline.jax._cache.codec import Array, raw
+from frostline.jax._arrays import bytes_of, described
+from frostline.jax._cache.codec import Array
 
 Split = Callable[[Any], tuple[Any, Any]]
-"""Sample → what goes into the model (one thing, or a tuple of them), and the rest of it."""
+"""Sample → the inputs of the model (one, or a tuple of them), and the rest of the sample."""
 
+_INPUT, _REST = "An input of the model", "Part {} of the rest of a sample"
 _SPLIT = "FeatureCache(..., split=lambda sample: (inputs, rest))"
 
 
-class Source(Protocol):
-    """Samples by index: what a dataset of PyTorch or Grain is, or a list."""
+class Dataset(Protocol):
+    """Samples by index, such as a list or a dataset of PyTorch or Grain."""
 
     def __len__(self) -> int: ...
 
@@ -37,48 +38,43 @@ class Packed:
     """Some samples, one after another.
 
     Attributes:
-        inputs: what goes into the model.
-        columns: the rest of them, and the digests of what they were.
+        inputs: the inputs of the model.
+        columns: the rest of them, and the digests of all of them.
     """
 
     inputs: tuple[Any, ...]
     columns: dict[str, Array]
 
-    @property
-    def source(self) -> bytes:
-        """The digests."""
-        return self.columns[SOURCE.name].tobytes()
-
 
 @final
 @dataclass(frozen=True)
 class Samples:
-    """A dataset, and how rows are made of it.
+    """A dataset, and how rows are made of its samples.
 
     Attributes:
-        source: samples by index.
-        split: says what of a sample goes into the model.
-        rest: the columns of what does not.
-        structure: how that is nested.
+        dataset: samples by index.
+        split: divides a sample into the inputs of the model and the rest.
+        rest: the columns of the rest.
+        structure: how the rest is nested.
     """
 
-    source: Source
+    dataset: Dataset
     split: Split
     rest: tuple[Column, ...]
     structure: Structure
 
     @classmethod
-    def of(cls, source: Source, split: Split) -> Samples:
+    def of(cls, dataset: Dataset, split: Split) -> Samples:
         """The samples of a dataset, all of them like the first one.
 
         Raises:
             CacheError: it has something that no array can hold.
         """
-        others = _parts(split, source[0])[1]
+        _, others = split(dataset[0])
         structure = structure_of(others)
-        arrays = enumerate(map(_rest, range(1 << 30), leaves_of(others, structure)))
-        rest = tuple(Column(f"rest.{number}", str(array.dtype), array.shape) for number, array in arrays)
-        return cls(source, split, rest, structure)
+        arrays = [_array(leaf, _REST.format(number)) for number, leaf in enumerate(leaves_of(others, structure))]
+        rest = (Column(f"rest.{number}", str(each.dtype), each.shape) for number, each in enumerate(arrays))
+        return cls(dataset, split, tuple(rest), structure)
 
     def each(self, indices: Sequence[int]) -> dict[int, Packed]:
         """Some samples by index, each by itself.
@@ -89,7 +85,7 @@ class Samples:
         return {index: self._packed([index]) for index in indices}
 
     def batches(self, indices: Sequence[int], size: int) -> Iterator[tuple[Sequence[int], Packed]]:
-        """Samples in rows, some at a time, with their indices.
+        """Yields samples in rows, some at a time, with their indices.
 
         Raises:
             CacheError: a sample is not like the first one.
@@ -99,54 +95,42 @@ class Samples:
             yield some, self._packed(some)
 
     def _packed(self, indices: Sequence[int]) -> Packed:
-        made = [self._arrays(self.source[index]) for index in indices]
-        digests = [bytes.fromhex(digest(map(raw, (*jax.tree.leaves(inputs), *rest)))) for inputs, rest in made]
+        made = [self._arrays(self.dataset[index]) for index in indices]
+        digests = [bytes.fromhex(digest(map(bytes_of, (*jax.tree.leaves(inputs), *rest)))) for inputs, rest in made]
         columns = {column.name: np.stack([rest[n] for _, rest in made]) for n, column in enumerate(self.rest)}
         columns[SOURCE.name] = np.frombuffer(b"".join(digests), np.uint8)
-        return Packed(_stacked([inputs for inputs, _ in made]), columns)
+        kinds = [", ".join(map(_kind, jax.tree.leaves(inputs))) for inputs, _ in made]
+        if other := next((kind for kind in kinds if kind != kinds[0]), None):
+            problem = f"is {kinds[0]} in one sample and {other} in another."
+            fix = "Bring all samples to one size in the dataset: pad, resize or crop them."
+            raise CacheError(_INPUT, problem, (), fix)
+        stacked: tuple[Any, ...] = jax.tree.map(lambda *leaves: np.stack(leaves), *(inputs for inputs, _ in made))
+        return Packed(stacked, columns)
 
     def _arrays(self, sample: Any) -> tuple[tuple[Any, ...], list[Array]]:
-        inputs, rest = _parts(self.split, sample)
+        """The inputs of the model, and the rest."""
+        inputs, rest = self.split(sample)
         try:
             leaves = leaves_of(rest, self.structure)
         except ValueError as error:
             problem, fix = f"has another rest than the first one: {error}.", f"Leave out what differs: {_SPLIT}"
             raise CacheError("A sample of the dataset", problem, (), fix) from None
-        arrays = list(map(_rest, range(len(leaves)), leaves))
+        arrays = [_array(leaf, _REST.format(number)) for number, leaf in enumerate(leaves)]
         for number, (array, column) in enumerate(zip(arrays, self.rest, strict=True)):
             if (str(array.dtype), array.shape) != (column.dtype, column.shape):
                 problem = f"is {_kind(array)}, and in the first sample it was {column.dtype}{list(column.shape)}."
                 fix = f"Give it one size and dtype, or leave it out: {_SPLIT}"
-                raise CacheError(f"Part {number} of the rest of a sample", problem, (), fix)
-        return jax.tree.map(lambda leaf: _array(leaf, "What goes into the model"), inputs), arrays
+                raise CacheError(_REST.format(number), problem, (), fix)
+        given = inputs if isinstance(inputs, tuple) else (inputs,)
+        return jax.tree.map(lambda leaf: _array(leaf, _INPUT), given), arrays
 
 
-def _parts(split: Split, sample: Any) -> tuple[tuple[Any, ...], Any]:
-    inputs, rest = split(sample)
-    return inputs if isinstance(inputs, tuple) else (inputs,), rest
-
-
-def _rest(number: int, leaf: Any) -> Array:
-    return _array(leaf, f"Part {number} of the rest of a sample")
-
-
-def _array(leaf: Any, what: str) -> Array:
+def _array(leaf: Any, subject: str) -> Array:
     array = np.asarray(leaf)
     if str(array.dtype) not in ITEMSIZES:
-        problem = f"is {described(leaf)}, and a cache holds numbers and arrays."
-        raise CacheError(what, problem, (), f"Say what is what: {_SPLIT}")
+        problem = f"is {described(leaf)}, but a cache holds numbers and arrays."
+        raise CacheError(subject, problem, (), f"Divide a sample yourself: {_SPLIT}")
     return array
-
-
-def _stacked(samples: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
-    kinds = [[_kind(leaf) for leaf in jax.tree.leaves(sample)] for sample in samples]
-    other = next((kind for kind in kinds if kind != kinds[0]), None)
-    if other is not None:
-        problem = f"is {', '.join(kinds[0])} in one sample and {', '.join(other)} in another."
-        fix = "Bring all samples to one size in the dataset: pad, resize or crop them."
-        raise CacheError("What goes into the model", problem, (), fix)
-    stacked: tuple[Any, ...] = jax.tree.map(lambda *leaves: np.stack(leaves), *samples)
-    return stacked
 
 
 def _kind(array: Array) -> str:

@@ -18,7 +18,7 @@ from frostline.jax._arrays import ARRAYS, described, is_param
 from frostline.jax._freezing.gradient import seen
 from frostline.jax._freezing.marked import bare, marked
 from frostline.jax._freezing.survey import Survey, survey
-from frostline.jax._jaxpr.flow import FROM_LOSS, NOT_ZERO, Dependence, Gradient
+from frostline.jax._jaxpr.flow import FROM_LOSS, NOT_ZERO, DependenceFlow, GradientFlow
 
 _SHOWN = 5
 
@@ -162,7 +162,7 @@ class _Traced:
         """For each parameter, whether the loss depends on it."""
         count = len(self.params)
         inputs = [1 << number for number in range(count)] + [0] * len(self.shapes)
-        loss = Dependence().through(self.forward, inputs)[0]
+        loss = DependenceFlow().through(self.forward, inputs)[0]
         return [bool(loss >> number & 1) for number in range(count)]
 
     def reached(self) -> Iterable[bool]:
@@ -175,7 +175,7 @@ class _Traced:
         value = jax.ShapeDtypeStruct((), self.forward.out_avals[0].dtype)
         backward = jax.make_jaxpr(pulled_back)(value, self.params, self.shapes)
         inputs = [FROM_LOSS | NOT_ZERO] + [NOT_ZERO] * (len(self.params) + len(self.shapes))
-        return map(bool, Gradient().through(backward, inputs))
+        return map(bool, GradientFlow().through(backward, inputs))
 
 
 def _traced(

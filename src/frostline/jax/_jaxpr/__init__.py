@@ -1,1 +1,1 @@
-"""Readings of a jaxpr: dependence, operations, saved values and its division in two."""
+"""Readings of a jaxpr: dependence, operations, saved values, and its division in two."""

@@ -1,46 +1,44 @@
-"""What becomes of values on their way through a traced function, without computing any of them."""
+"""Questions about every value of a traced function, answered without computing any."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from operator import or_
 from typing import Any, final
 
-import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+from frostline.jax._jaxpr.equations import called, carried, is_inexact
 
 # Each of their outputs comes from the operand at its place, and from no other.
 _SIDE_BY_SIDE = frozenset({"device_put", "optimization_barrier", "pbroadcast", "psum", "psum_invariant", "pvary"})
 
-# Under these names a primitive keeps the function that it calls with its own operands.
-_CALLED = ("jaxpr", "call_jaxpr", "fun_jaxpr")
-
 
 class Flow(ABC):
-    """One question about every value of a traced function; the answer for each is a set of bits.
+    """One question about every value of a traced function. The answer for each value is a set of bits.
 
-    Loops are followed until nothing is added. What calls another function is followed into it: ``jit``, ``remat``,
-    ``shard_map``, custom rules. Any other primitive that is not known mixes all of its operands.
+    Loops are followed until no bit is added, and calls (``jit``, ``remat``, ``shard_map``, custom rules) into the
+    function that they call. A primitive that is not known mixes all of its operands.
     """
 
     def through(self, closed: ClosedJaxpr, bits: Sequence[int]) -> list[int]:
-        """The bits of the outputs, for those of the inputs."""
+        """The bits of the outputs, from those of the inputs."""
         return self._inside(closed.jaxpr, [*map(self.constant, closed.consts), *bits])
 
     @abstractmethod
     def constant(self, value: Any) -> int:
-        """The bits of a value that is known."""
+        """The bits of a constant."""
 
     @abstractmethod
     def primitive(self, equation: Any, bits: Sequence[int]) -> int:
-        """The bits of what a primitive makes of its operands."""
+        """The bits of the results of a primitive, from those of its operands."""
 
     @abstractmethod
     def decided(self, bits: int) -> int:
-        """The bits that all get whose computation is chosen by a value with these."""
+        """The bits that a choice with these bits adds to the values that it chooses between."""
 
     def _inside(self, jaxpr: Jaxpr, bits: Sequence[int]) -> list[int]:
         known = dict(zip([*jaxpr.constvars, *jaxpr.invars], bits, strict=True))
@@ -50,70 +48,78 @@ class Flow(ABC):
 
         for equation in jaxpr.eqns:
             operands = [read(atom) for atom in equation.invars]
-            known.update(zip(equation.outvars, self._results(equation, operands), strict=True))
+            known.update(zip(equation.outvars, self.results(equation, operands), strict=True))
             for atom in equation.invars:
                 if not isinstance(atom, Literal) and _is_reference(atom):
-                    known[atom] |= _joined(operands)
+                    known[atom] |= union(operands)
         return [read(atom) for atom in jaxpr.outvars]
 
-    def _results(self, equation: Any, bits: list[int]) -> list[int]:
+    def results(self, equation: Any, bits: list[int]) -> list[int]:
+        """The bits of the results of an equation, from those of its operands."""
         name, params = equation.primitive.name, equation.params
         if any(map(_is_reference, equation.invars)):
-            return [_joined(bits)] * len(equation.outvars)
+            return [union(bits)] * len(equation.outvars)
         if name in _SIDE_BY_SIDE:
             return bits
         if name == "scan":
-            return self._scan(params, bits)
+            return self._scan(equation, bits)
         if name == "while":
             return self._while(params, bits)
         if name == "cond":
             return self._cond(params, bits)
-        if (called := _called(equation)) is not None:
-            return self.through(called, bits)
+        if (call := called(equation)) is not None and len(call[1].jaxpr.outvars) == len(equation.outvars):
+            return self.through(call[1], bits)
         return [self.primitive(equation, bits)] * len(equation.outvars)
 
-    def _scan(self, params: dict[str, Any], bits: list[int]) -> list[int]:
-        first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
-        constants, carried, rows = bits[:first], bits[first:last], bits[last:]
-        if params["length"] == 0:
-            return [*carried, *[0] * (len(params["jaxpr"].jaxpr.outvars) - len(carried))]
+    def _scan(self, equation: Any, bits: list[int]) -> list[int]:
+        first, last = carried(equation)
+        carry = bits[first:last]
+        if equation.params["length"] == 0:
+            return [*carry, *[0] * (len(equation.outvars) - len(carry))]
         while True:
-            results = self.through(params["jaxpr"], [*constants, *carried, *rows])
-            grown = _each_joined(carried, results[: len(carried)])
-            if grown == carried:
+            results = self.through(equation.params["jaxpr"], [*bits[:first], *carry, *bits[last:]])
+            grown = _unions(carry, results[: len(carry)])
+            if grown == carry:
                 return results
-            carried = grown
+            carry = grown
 
     def _while(self, params: dict[str, Any], bits: list[int]) -> list[int]:
         first, last = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
-        of_condition, of_body, carried = bits[:first], bits[first:last], bits[last:]
+        of_condition, of_body, carry = bits[:first], bits[first:last], bits[last:]
         while True:
-            (goes_on,) = self.through(params["cond_jaxpr"], [*of_condition, *carried])
-            results = self.through(params["body_jaxpr"], [*of_body, *carried])
-            grown = [each | self.decided(goes_on) for each in _each_joined(carried, results)]
-            if grown == carried:
-                return carried
-            carried = grown
+            (goes_on,) = self.through(params["cond_jaxpr"], [*of_condition, *carry])
+            results = self.through(params["body_jaxpr"], [*of_body, *carry])
+            grown = [each | self.decided(goes_on) for each in _unions(carry, results)]
+            if grown == carry:
+                return carry
+            carry = grown
 
     def _cond(self, params: dict[str, Any], bits: list[int]) -> list[int]:
         results = (self.through(branch, bits[1:]) for branch in params["branches"])
-        return [each | self.decided(bits[0]) for each in reduce(_each_joined, results)]
+        return [each | self.decided(bits[0]) for each in reduce(_unions, results)]
 
 
 @final
-class Dependence(Flow):
-    """What depends on which input: an input is one bit."""
+class DependenceFlow(Flow):
+    """The inputs that each value depends on; an input is one bit.
+
+    Args:
+        result: the bits of the results of a primitive, from those of all its operands; by default the same.
+    """
+
+    def __init__(self, result: Callable[[Any, int], int] = lambda equation, bits: bits) -> None:
+        self._result = result
 
     def constant(self, value: Any) -> int:
         """It depends on nothing."""
         return 0
 
     def primitive(self, equation: Any, bits: Sequence[int]) -> int:
-        """All that its operands depend on."""
-        return _joined(bits)
+        """The bits of all operands, and those that the primitive adds."""
+        return self._result(equation, union(bits))
 
     def decided(self, bits: int) -> int:
-        """All that the choice depends on."""
+        """The bits of the choice."""
         return bits
 
 
@@ -135,23 +141,23 @@ _LINEAR = _SUMS | _CONVERTED | _MOVED | _NAMED | _LAID_OUT | _JOINED | _CUT | _P
 
 
 @final
-class Gradient(Flow):
-    """What of a backward pass can be a gradient; 0 is a zero for certain.
+class GradientFlow(Flow):
+    """The values of a backward pass that can be gradients; 0 is certain to be zero.
 
-    A gradient is made from that of the loss, or by a rule that makes one from nothing. Multiplying by zero does not
-    count as a stop by itself: who writes ``0.0 * x`` gets a gradient, and a NaN where x is infinite.
+    A gradient comes from that of the loss, or from a rule that makes one from nothing. Multiplying by zero does
+    not stop it: ``0.0 * x`` has a gradient, and a NaN where x is infinite.
     """
 
     def constant(self, value: Any) -> int:
-        """Numbers and arrays of the host are looked at; what is on a device is not fetched."""
+        """Reads numbers and arrays of the host; an array on a device is not fetched."""
         return 0 if isinstance(value, _AT_HAND) and not np.any(value) else NOT_ZERO
 
     def primitive(self, equation: Any, bits: Sequence[int]) -> int:
-        """Zero, where what it is linear in is zero."""
-        return _joined(bits) & FROM_LOSS | (0 if _is_zero(equation, bits) else NOT_ZERO)
+        """Zero where the operand in which it is linear is zero."""
+        return union(bits) & FROM_LOSS | (0 if _is_zero(equation, bits) else NOT_ZERO)
 
     def decided(self, bits: int) -> int:
-        """Nothing: one of two zeros is zero."""
+        """No bits: a choice between zeros is zero."""
         return 0
 
 
@@ -161,31 +167,20 @@ def _is_zero(equation: Any, bits: Sequence[int]) -> bool:
         return not all(bits)
     if name in _QUOTIENTS:
         return not bits[_QUOTIENTS[name]]
-    # Positions and conditions have no part in it.
-    numbers = [each for atom, each in zip(equation.invars, bits, strict=True) if _is_inexact(atom)]
+    # Positions and conditions do not matter.
+    numbers = [each for atom, each in zip(equation.invars, bits, strict=True) if is_inexact(atom.aval)]
     return name in _LINEAR and not any(numbers or bits)
 
 
-def _called(equation: Any) -> ClosedJaxpr | None:
-    found = next((equation.params[key] for key in _CALLED if key in equation.params), None)
-    closed = ClosedJaxpr(found, ()) if isinstance(found, Jaxpr) else found
-    if closed is None or len(closed.jaxpr.invars) != len(equation.invars):
-        return None
-    return closed if len(closed.jaxpr.outvars) == len(equation.outvars) else None
-
-
 def _is_reference(atom: Any) -> bool:
-    # An array that is written in place: it holds what was written, beside what it held.
+    # An array that is written in place holds new values beside old ones.
     return hasattr(atom.aval, "inner_aval")
 
 
-def _is_inexact(atom: Any) -> bool:
-    return bool(jnp.issubdtype(atom.aval.dtype, jnp.inexact))
-
-
-def _joined(bits: Sequence[int]) -> int:
+def union(bits: Iterable[int]) -> int:
+    """The bits of several values together."""
     return reduce(or_, bits, 0)
 
 
-def _each_joined(some: Sequence[int], others: Sequence[int]) -> list[int]:
+def _unions(some: Sequence[int], others: Sequence[int]) -> list[int]:
     return [one | other for one, other in zip(some, others, strict=True)]

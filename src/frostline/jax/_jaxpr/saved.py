@@ -1,24 +1,24 @@
-"""What a traced function keeps for its backward pass."""
+"""The arrays that a traced function saves for its backward pass."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 
-from frostline.jax._jaxpr.flow import Dependence
+from frostline.jax._jaxpr.equations import is_inexact
+from frostline.jax._jaxpr.flow import DependenceFlow
 
 
-class Saved(NamedTuple):
-    """The arrays that are kept, each once; zeros and the like, which are made of nothing, are not.
+class SavedArrays(NamedTuple):
+    """The arrays that are saved, each once, without those that depend on no array, such as zeros.
 
     Attributes:
-        inputs: the numbers of inputs that are kept.
-        outputs: the numbers of outputs that are kept and are no inputs.
-        others: the types of all else.
+        inputs: the numbers of the inputs that are saved.
+        outputs: the numbers of the outputs that are saved and are not inputs.
+        others: the types of the rest.
     """
 
     inputs: frozenset[int]
@@ -26,12 +26,8 @@ class Saved(NamedTuple):
     others: tuple[Any, ...]
 
 
-def saved(closed: ClosedJaxpr, moves: Sequence[bool]) -> Saved:
-    """What is kept for gradients with respect to some of the inputs.
-
-    Args:
-        closed: the function.
-        moves: of each input, whether a gradient is asked for.
+def saved(closed: ClosedJaxpr, moves: Sequence[bool]) -> SavedArrays:
+    """The arrays that are saved for the gradients of the inputs that move.
 
     Example:
         >>> x, w = jnp.ones((4, 3)), jnp.ones((3, 2))
@@ -40,61 +36,62 @@ def saved(closed: ClosedJaxpr, moves: Sequence[bool]) -> Saved:
         ([1], [0], (ShapedArray(float32[4,2]),))
     """
     count = len(closed.out_avals)
-    kept = forward(closed, moves)
-    jaxpr = kept.jaxpr
-    made = zip(jaxpr.outvars[count:], are_made_of_something(kept)[count:], strict=True)
+    passed = forward(closed, moves)
+    jaxpr = passed.jaxpr
+    made = zip(jaxpr.outvars[count:], depends_on_arrays(passed)[count:], strict=True)
     atoms = dict.fromkeys(atom for atom, is_made in made if is_made)
     inputs = {atom: number for number, atom in enumerate(jaxpr.invars)}
     outputs = {atom: number for number, atom in enumerate(jaxpr.outvars[:count]) if not isinstance(atom, Literal)}
-    held = set(jaxpr.constvars)
-    return Saved(
+    constants = set(jaxpr.constvars)
+    return SavedArrays(
         frozenset(inputs[atom] for atom in atoms if atom in inputs),
         frozenset(outputs[atom] for atom in atoms if atom in outputs and atom not in inputs),
-        tuple(atom.aval for atom in atoms if atom not in inputs and atom not in outputs and atom not in held),
+        tuple(atom.aval for atom in atoms if atom not in inputs and atom not in outputs and atom not in constants),
     )
 
 
 def forward(closed: ClosedJaxpr, moves: Sequence[bool]) -> ClosedJaxpr:
-    """The forward pass as it is when gradients are asked for: outputs, and then what is kept for them."""
-    function = jaxpr_as_fun(closed)
+    """The forward pass when gradients are asked for: the outputs, followed by the saved arrays."""
 
-    def kept(*inputs: Any) -> Any:
-        def of_moving(*moving: Any) -> list[Any]:
-            given = iter(moving)
-            return function(*(next(given) if moved else each for moved, each in zip(moves, inputs, strict=True)))
+    def outputs_and_saved(*inputs: Any) -> Any:
+        return jax.vjp(*of_moving(jaxpr_as_fun(closed), inputs, moves))
 
-        return jax.vjp(of_moving, *(each for moved, each in zip(moves, inputs, strict=True) if moved))
-
-    return jax.make_jaxpr(kept)(*closed.in_avals)
-
-
-def are_made_of_something(closed: ClosedJaxpr) -> list[bool]:
-    """Of each output, whether it depends on an array. What does not is made where it is read, and is never kept."""
-    jaxpr = closed.jaxpr
-    named = jaxpr.debug_info.with_unknown_names()
-    whole = jaxpr.replace(constvars=[], invars=[*jaxpr.constvars, *jaxpr.invars], debug_info=named)
-    return [bool(bits) for bits in Dependence().through(ClosedJaxpr(whole, ()), [1] * len(whole.invars))]
+    return jax.make_jaxpr(outputs_and_saved)(*closed.in_avals)
 
 
 def backward(closed: ClosedJaxpr, moves: Sequence[bool]) -> ClosedJaxpr:
-    """Forward and backward pass: the gradients for gradients of the outputs, and nothing that they do not need."""
+    """Forward and backward pass: from gradients of the outputs, the gradients of the inputs, and nothing else."""
     function = jaxpr_as_fun(closed)
 
+    def inexact(*inputs: Any) -> list[Any]:
+        return [each for each in function(*inputs) if is_inexact(each)]
+
     def pulled(inputs: Any, gradients: Any) -> Any:
-        def of_moving(*moving: Any) -> list[Any]:
-            given = iter(moving)
-            found = function(*(next(given) if moved else each for moved, each in zip(moves, inputs, strict=True)))
-            return [each for each in found if _is_inexact(each)]
+        return jax.vjp(*of_moving(inexact, inputs, moves))[1](gradients)
 
-        moving = (each for moved, each in zip(moves, inputs, strict=True) if moved)
-        return jax.vjp(of_moving, *moving)[1](gradients)
+    return jax.make_jaxpr(pulled)(closed.in_avals, list(filter(is_inexact, closed.out_avals)))
 
-    shapes = [aval for aval in closed.out_avals if _is_inexact(aval)]
-    return jax.make_jaxpr(pulled)(closed.in_avals, shapes)
+
+def of_moving(function: Callable[..., Any], inputs: Sequence[Any], moves: Sequence[bool]) -> list[Any]:
+    """A function of those inputs alone whose gradient is asked for, followed by these inputs."""
+
+    def moved(*moving: Any) -> Any:
+        given = iter(moving)
+        return function(*(next(given) if moved else each for moved, each in zip(moves, inputs, strict=True)))
+
+    return [moved, *(each for moved, each in zip(moves, inputs, strict=True) if moved)]
+
+
+def depends_on_arrays(closed: ClosedJaxpr) -> list[bool]:
+    """For each output, whether it depends on an array. One that does not is made where it is read, and never saved."""
+    jaxpr = closed.jaxpr
+    named = jaxpr.debug_info.with_unknown_names()
+    opened = jaxpr.replace(constvars=[], invars=[*jaxpr.constvars, *jaxpr.invars], debug_info=named)
+    return [bool(bits) for bits in DependenceFlow().through(ClosedJaxpr(opened, ()), [1] * len(opened.invars))]
 
 
 def aliases(jaxpr: Jaxpr) -> dict[Any, Any]:
-    """The variables that are other ones under another name: behind a stop, and handed through by a call."""
+    """The variables that are other variables under a second name: behind a stop, or passed through a call."""
     found: dict[Any, Any] = {}
     for equation in jaxpr.eqns:
         if equation.primitive.name == "stop_gradient":
@@ -115,7 +112,3 @@ def aliases(jaxpr: Jaxpr) -> dict[Any, Any]:
 def nbytes(aval: Any) -> int:
     """The bytes of an array of this type."""
     return int(aval.size) * int(aval.dtype.itemsize)
-
-
-def _is_inexact(value: Any) -> bool:
-    return bool(jnp.issubdtype(value.dtype, jnp.inexact))

@@ -1,170 +1,180 @@
-"""A traced function in two: what has to be computed in each step, and all that is known without it."""
+"""The division of a traced function: calls that hold work of every step beside known work become two calls."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
-from frostline.jax._jaxpr.flow import Flow
-from frostline.jax._jaxpr.partial_random import restless
-from frostline.jax._jaxpr.purity import is_cheap
-
-MOVES = 1  # depends on a trainable parameter
-VARIES = 2  # depends on an input, so that it is another one for each sample
-RANDOM = 4  # depends on something that is another one in each call
-ABOVE = MOVES | RANDOM  # has to be computed in each step
+from frostline.jax._jaxpr.dependence import ABOVE, dependence, is_mixed, result_bits
+from frostline.jax._jaxpr.equations import carried, function_of, part, variables
 
 
 @final
 @dataclass(frozen=True)
-class Value:
-    """A value on its way through a function that is traced once more.
+class TracedValue:
+    """A value of a function that is traced once more, with what it depends on: `MOVES`, `VARIES`, `RANDOM`."""
 
-    Attributes:
-        is_: the value.
-        bits: what it depends on: `MOVES`, `VARIES`, `RANDOM`.
-    """
-
-    is_: Any
+    value: Any
     bits: int
 
 
-def taken_apart(closed: ClosedJaxpr, bits: Sequence[int]) -> ClosedJaxpr:
-    """The same function, in which no call holds work that is known beside work that moves.
+def divided(closed: ClosedJaxpr, bits: Sequence[int]) -> ClosedJaxpr:
+    """The same function, in which no call holds work of every step beside work that is known without it.
 
-    What calls a function of JAX (``jit``, ``checkpoint``, ``scan``) is opened where there is something to gain. What
-    has a rule of its own (``custom_jvp``, ``custom_vjp``) or decides while it runs (``cond``, ``while``) stays whole.
-    ``trace_to_jaxpr_nounits`` would drop the rules of ``custom_jvp``, as it serves linear functions only.
-
-    Args:
-        closed: the function.
-        bits: what each of its inputs depends on.
+    Calls of ``jit``, ``checkpoint`` and ``scan`` are opened where they hold both. A function with a rule of its own
+    (``custom_jvp``, ``custom_vjp``), a ``cond`` and a ``while`` stay whole. JAX's own ``trace_to_jaxpr_nounits`` drops
+    the rules of ``custom_jvp``, because it serves linear functions only.
     """
 
     def again(*inputs: Any) -> list[Any]:
-        values = [Value(each, bit) for each, bit in zip(inputs, bits, strict=True)]
-        return [value.is_ for value in walked(closed, values)]
+        return [each.value for each in _outputs(closed, list(map(TracedValue, inputs, bits)))]
 
     return jax.make_jaxpr(again)(*closed.in_avals)
 
 
-def walked(closed: ClosedJaxpr, inputs: Sequence[Value]) -> list[Value]:
-    """The outputs of a function, one equation after another."""
-    # They call this function for what is inside of a call.
-    from frostline.jax._jaxpr.split_calls import OPENED
-
+def _outputs(closed: ClosedJaxpr, inputs: Sequence[TracedValue]) -> list[TracedValue]:
+    """Runs a function, one equation after another."""
     jaxpr = closed.jaxpr
-    known = dict(zip(jaxpr.constvars, (Value(const, 0) for const in closed.consts), strict=True))
+    known = dict(zip(jaxpr.constvars, (TracedValue(const, 0) for const in closed.consts), strict=True))
     known |= zip(jaxpr.invars, inputs, strict=True)
+
+    def read(atom: Any) -> TracedValue:
+        return TracedValue(atom.val, 0) if isinstance(atom, Literal) else known[atom]
+
     for equation in jaxpr.eqns:
-        operands = [Value(atom.val, 0) if isinstance(atom, Literal) else known[atom] for atom in equation.invars]
-        opened = OPENED.get(equation.primitive.name)
-        if opened is not None and _is_worth_it(equation, operands):
+        operands = list(map(read, equation.invars))
+        bits = [each.bits for each in operands]
+        opened = _OPENED.get(equation.primitive.name)
+        if opened is not None and is_mixed(equation, bits):
             results = opened(equation, operands)
         else:
-            results = _whole(jaxpr, equation, operands)
+            # With its names and settings.
+            given = dict.fromkeys(variables(equation.invars))
+            alone = function_of(jaxpr, [equation], given, equation.outvars)
+            found = jaxpr_as_fun(alone)(*(known[atom].value for atom in given))
+            results = [TracedValue(each, result_bits(equation, bits)) for each in found]
         known |= zip(equation.outvars, results, strict=True)
-    return [Value(atom.val, 0) if isinstance(atom, Literal) else known[atom] for atom in jaxpr.outvars]
-
-
-def _whole(jaxpr: Jaxpr, equation: Any, operands: list[Value]) -> list[Value]:
-    """One equation as it is, with its names and settings."""
-    given = {
-        atom: value.is_ for atom, value in zip(equation.invars, operands, strict=True) if not isinstance(atom, Literal)
-    }
-    alone = _with(jaxpr, list(given), list(equation.outvars), [equation])
-    bits = _with_own(equation, joined(value.bits for value in operands))
-    return [Value(each, bits) for each in jaxpr_as_fun(ClosedJaxpr(alone, ()))(*given.values())]
-
-
-def _is_worth_it(equation: Any, operands: list[Value]) -> bool:
-    bits = [value.bits for value in operands]
-    if not _with_own(equation, joined(bits)) & ABOVE:
-        return False
-    found = _Work()
-    found.results(equation, bits)
-    return found.is_there
+    return list(map(read, jaxpr.outvars))
 
 
 @final
-class _Work(Flow):
-    """Whether a call holds work that varies and is known."""
+@dataclass(frozen=True)
+class _TwoParts:
+    """A function in two parts.
 
-    def __init__(self) -> None:
-        self.is_there = False
-
-    def results(self, equation: Any, bits: list[int]) -> None:
-        """Looks into one call."""
-        self._results(equation, bits)
-
-    def constant(self, value: Any) -> int:
-        """It depends on nothing."""
-        return 0
-
-    def primitive(self, equation: Any, bits: Sequence[int]) -> int:
-        """All that its operands depend on."""
-        result = _with_own(equation, joined(bits))
-        if result == VARIES and not is_cheap(equation):
-            self.is_there = True
-        return result
-
-    def decided(self, bits: int) -> int:
-        """All that the choice depends on."""
-        return bits
-
-
-def _with_own(equation: Any, bits: int) -> int:
-    """The bits of what an equation computes, for those of all its operands."""
-    return bits | RANDOM if any(restless(equation)) else bits
-
-
-def joined(bits: Iterable[int]) -> int:
-    """All bits of several values."""
-    result = 0
-    for each in bits:
-        result |= each
-    return result
-
-
-def colours(closed: ClosedJaxpr, bits: Sequence[int]) -> dict[Any, int]:
-    """The bits of every variable; those of an equation that is whole are those of all its operands."""
-    jaxpr = closed.jaxpr
-    found = dict.fromkeys(jaxpr.constvars, 0) | dict(zip(jaxpr.invars, bits, strict=True))
-    for equation in jaxpr.eqns:
-        every = joined(found[atom] for atom in variables(equation.invars))
-        found |= dict.fromkeys(equation.outvars, _with_own(equation, every))
-    return found
-
-
-def variables(atoms: Iterable[Any]) -> Iterator[Any]:
-    """Those that are no literals."""
-    return (atom for atom in atoms if not isinstance(atom, Literal))
-
-
-def part(closed: ClosedJaxpr, inputs: Sequence[Any], outputs: Sequence[Any]) -> ClosedJaxpr:
-    """What of a function computes some of its values from others; what is given is not computed.
-
-    Args:
-        closed: the function.
-        inputs: variables that are given.
-        outputs: what is wanted.
+    Attributes:
+        known: from the known inputs, the known outputs and the crossing values.
+        moving: from the crossing values and the inputs that it takes, the outputs of every step.
+        takes: for each input, whether `moving` takes it.
+        bits: the bits of each output.
     """
-    jaxpr, given = closed.jaxpr, set(inputs)
-    wanted = set(variables(outputs))
-    equations = []
-    for equation in reversed(jaxpr.eqns):
-        if any(atom in wanted and atom not in given for atom in equation.outvars):
-            equations.append(equation)
-            wanted |= set(variables(equation.invars))
-    consts = [(v, const) for v, const in zip(jaxpr.constvars, closed.consts, strict=True) if v in wanted - given]
-    cut = _with(jaxpr, list(inputs), list(outputs), equations[::-1])
-    return ClosedJaxpr(cut.replace(constvars=[v for v, _ in consts]), [const for _, const in consts])
+
+    known: ClosedJaxpr
+    moving: ClosedJaxpr
+    takes: list[bool]
+    bits: list[int]
+
+    def merged(self, known: Sequence[Any], moving: Sequence[Any]) -> list[TracedValue]:
+        """The outputs of the function, from those of the parts."""
+        parts = iter(known), iter(moving)
+        return [TracedValue(next(parts[bool(bit & ABOVE)]), bit) for bit in self.bits]
 
 
-def _with(jaxpr: Jaxpr, inputs: list[Any], outputs: list[Any], equations: list[Any]) -> Jaxpr:
-    effects = frozenset(effect for equation in equations for effect in equation.effects)
-    return jaxpr.replace(constvars=[], invars=inputs, outvars=outputs, eqns=equations, effects=effects)
+def _two_parts(closed: ClosedJaxpr, bits: Sequence[int], carry: slice = slice(0, 0)) -> _TwoParts:
+    """Divides a function. The carry of a loop has the same bits before and after a turn."""
+    opened = divided(closed, bits)
+    depends, jaxpr = dependence(opened, bits), opened.jaxpr
+    inputs, outputs = jaxpr.invars, jaxpr.outvars
+    carries = inputs[carry]
+    least = [depends[atom] for atom in carries] + [0] * (len(outputs) - len(carries))
+    of_outputs = [bit | _bits(depends, atom) for bit, atom in zip(least, outputs, strict=True)]
+    moving_outputs = [atom for atom, bit in zip(outputs, of_outputs, strict=True) if bit & ABOVE]
+    known_outputs = [atom for atom, bit in zip(outputs, of_outputs, strict=True) if not bit & ABOVE]
+    moving = (each for each in jaxpr.eqns if any(depends[atom] & ABOVE for atom in each.outvars))
+    atoms = [*(atom for equation in moving for atom in variables(equation.invars)), *variables(moving_outputs)]
+    read = dict.fromkeys(atom for atom in atoms if not depends[atom] & ABOVE and atom not in jaxpr.constvars)
+    takes = [bool(depends[atom] & ABOVE) or (atom in read and atom not in carries) for atom in inputs]
+    taken = [atom for atom, is_taken in zip(inputs, takes, strict=True) if is_taken]
+    crossing = [atom for atom in read if atom not in taken]
+    known_inputs = [atom for atom in inputs if not depends[atom] & ABOVE]
+    return _TwoParts(
+        part(opened, known_inputs, [*known_outputs, *crossing]),
+        part(opened, [*crossing, *taken], moving_outputs),
+        takes,
+        of_outputs,
+    )
+
+
+def _bits(depends: dict[Any, int], atom: Any) -> int:
+    return 0 if isinstance(atom, Literal) else depends[atom]
+
+
+def _checkpoint(equation: Any, operands: list[TracedValue]) -> list[TracedValue]:
+    params = equation.params
+    two = _two_parts(ClosedJaxpr(params["jaxpr"], ()), [each.bits for each in operands])
+    found = jaxpr_as_fun(two.known)(*_known(operands))
+    known, crossing = _cut(found, len(two.bits) - len(two.moving.out_avals))
+    again = jax.checkpoint(jaxpr_as_fun(two.moving), prevent_cse=params["prevent_cse"], policy=params["policy"])
+    return two.merged(known, again(*crossing, *_taken(operands, two.takes)))
+
+
+def _scan(equation: Any, operands: list[TracedValue]) -> list[TracedValue]:
+    params, body = equation.params, equation.params["jaxpr"]
+    first, last = carried(equation)
+    carry = slice(first, last)
+    bits = _with_final_carry(body, [each.bits for each in operands], carry)
+    two = _two_parts(body, bits, carry)
+    settings = {"length": params["length"], "reverse": params["reverse"], "unroll": params["unroll"]}
+    values = [TracedValue(each.value, bit) for each, bit in zip(operands, bits, strict=True)]
+    constants, starts, rows = values[:first], values[carry], values[last:]
+    takes = two.takes[:first], two.takes[carry], two.takes[last:]
+
+    def known_turn(carry: list[Any], row: list[Any]) -> tuple[list[Any], list[Any]]:
+        return _cut(jaxpr_as_fun(two.known)(*_known(constants), *carry, *row), len(carry))
+
+    def moving_turn(carry: list[Any], row: tuple[list[Any], list[Any]]) -> tuple[list[Any], list[Any]]:
+        crossing, own = row
+        return _cut(jaxpr_as_fun(two.moving)(*crossing, *_taken(constants, takes[0]), *carry, *own), len(carry))
+
+    known, stacked = jax.lax.scan(known_turn, _known(starts), _known(rows), **settings)
+    known_rows, crossing = _cut(stacked, sum(not bit & ABOVE for bit in two.bits[last - first :]))
+    moving_rows = crossing, _taken(rows, takes[2])
+    moved, moved_rows = jax.lax.scan(moving_turn, _taken(starts, takes[1]), moving_rows, **settings)
+    return two.merged([*known, *known_rows], [*moved, *moved_rows])
+
+
+def _with_final_carry(body: ClosedJaxpr, bits: list[int], carry: slice) -> list[int]:
+    """The bits of a loop's operands, once those of its carry grow no more."""
+    while True:
+        opened = divided(body, bits)
+        depends = dependence(opened, bits)
+        grown = [bit | _bits(depends, atom) for bit, atom in zip(bits[carry], opened.jaxpr.outvars, strict=False)]
+        if grown == bits[carry]:
+            return bits
+        bits = [*bits[: carry.start], *grown, *bits[carry.stop :]]
+
+
+def _known(values: Sequence[TracedValue]) -> list[Any]:
+    return [each.value for each in values if not each.bits & ABOVE]
+
+
+def _taken(values: Sequence[TracedValue], takes: Sequence[bool]) -> list[Any]:
+    return [each.value for each, is_taken in zip(values, takes, strict=True) if is_taken]
+
+
+def _cut(values: Sequence[Any], at: int) -> tuple[list[Any], list[Any]]:
+    return list(values[:at]), list(values[at:])
+
+
+# By the name of the primitive.
+_OPENED: dict[str, Callable[[Any, list[TracedValue]], list[TracedValue]]] = {
+    **dict.fromkeys(
+        ("jit", "pjit", "closed_call"), lambda equation, values: _outputs(equation.params["jaxpr"], values)
+    ),
+    **dict.fromkeys(("checkpoint", "remat2"), _checkpoint),
+    "scan": _scan,
+}

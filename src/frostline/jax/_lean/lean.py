@@ -1,4 +1,4 @@
-"""A loss of which less is kept for backward, where parts of the model are frozen."""
+"""A loss that saves fewer bytes for backward where parts of the model are frozen."""
 
 from __future__ import annotations
 
@@ -16,45 +16,46 @@ from frostline._core.errors import NothingFrozenError, UnsupportedError
 from frostline.jax._arrays import is_param
 from frostline.jax._freezing.gradient import seen
 from frostline.jax._freezing.survey import survey
-from frostline.jax._jaxpr.model import Leaves
+from frostline.jax._jaxpr.leaves import Leaves
+from frostline.jax._jaxpr.saved import of_moving
 from frostline.jax._jaxpr.weights import FLOWS, MOVES, weight
 from frostline.jax._lean.rewriting import Rewriting
 from frostline.jax._uses.window import stopped
 
-_IS_PRICED: ContextVar[bool] = ContextVar("_IS_PRICED", default=False)
+_ALLOWS_ALL_TRAINED: ContextVar[bool] = ContextVar("_ALLOWS_ALL_TRAINED", default=False)
 
 
 @contextmanager
-def priced() -> Iterator[None]:
-    """Where it is asked what it would cost to train everything, there is nothing wrong with having nothing frozen."""
-    token = _IS_PRICED.set(True)
+def all_trained_allowed() -> Iterator[None]:
+    """Allows lean functions with nothing frozen, to price the training of everything."""
+    token = _ALLOWS_ALL_TRAINED.set(True)
     try:
         yield
     finally:
-        _IS_PRICED.reset(token)
+        _ALLOWS_ALL_TRAINED.reset(token)
 
 
 def lean(fn: Callable[..., Any], *, memory_budget: int | float | None = None) -> Callable[..., Any]:
-    """The same function, of which fewer bytes are kept for the backward pass where the model is frozen.
+    """The same function, which saves fewer bytes for the backward pass where the model is frozen.
 
-    When a gradient is asked for, the function is read. What lies between two products, reads no trainable parameter,
-    and keeps more bytes than it is made of (an activation, a normalisation) is computed again during backward, from
-    what it is made of. Products and convolutions are never computed twice. Frozen is what no gradient is asked for, in
-    whichever way that was said. Where nothing is to be gained the function stays as it is, and so does its program.
+    The function is read when a gradient is asked for. Steps between two products that read no trainable parameter and
+    save more bytes than they are made of (an activation, a normalisation) are computed again during backward. Products
+    and convolutions are never computed twice. A parameter counts as frozen if no gradient is asked for it, however
+    that was said. Where nothing is gained the function stays as it is, and so does its program.
 
-    It computes the same with the same operations. XLA compiles them in other groups, so the last bit may be another
-    one, as between any two programs.
+    The operations are the same. XLA compiles them in other groups, so the last bit may differ, as between any two
+    programs.
 
     Args:
         fn: ``fn(tree, *args, **kwargs)``; the tree has the parameters.
-        memory_budget: as in PyTorch; JAX has no twin of it.
+        memory_budget: the argument of the PyTorch function, which JAX does not have.
 
     Returns:
         A function of the same arguments, for `value_and_grad` or for ``jax.grad``.
 
     Raises:
         UnsupportedError: `memory_budget` is given.
-        NothingFrozenError: when differentiated: a gradient is asked for with respect to every parameter of the tree.
+        NothingFrozenError: when differentiated: a gradient is asked for every parameter of the tree.
 
     Example:
         >>> params = freeze([jnp.eye(8) * n for n in (1, 2, 3)], "[1:]")
@@ -68,77 +69,55 @@ def lean(fn: Callable[..., Any], *, memory_budget: int | float | None = None) ->
     if memory_budget is not None:
         raise UnsupportedError(
             f"lean(fn, memory_budget={memory_budget!r})",
-            "would have to choose which layers to compute twice, and here nothing but what is cheap is computed twice.",
-            "Leave it out, or choose the layers: layer = jax.checkpoint(layer), which lean leaves as they are.",
+            "would have to choose layers to compute twice, but lean computes only cheap steps twice.",
+            "Leave it out, or choose the layers yourself: layer = jax.checkpoint(layer), which lean leaves as it is.",
         )
 
     @wraps(fn)
     def leaned(tree: Any, /, *args: Any, **kwargs: Any) -> Any:
         tree = _with_stops(seen(tree))
-        leaves, structure = jax.tree.flatten((tree, args, kwargs))
-        # All else is what it is: a function may read it while it is traced.
-        dynamic = [number for number, leaf in enumerate(leaves) if is_param(leaf)]
-
+        given = Leaves.of((tree, args, kwargs), is_param)
         returned: Any = None
 
         def of_arrays(*arrays: Any) -> list[Any]:
             nonlocal returned
-            filled = dict(enumerate(leaves)) | dict(zip(dynamic, arrays, strict=True))
-            tree, args, kwargs = jax.tree.unflatten(structure, filled.values())
+            tree, args, kwargs = given.filled(arrays)
             returned = Leaves.of(fn(tree, *args, **kwargs))
             return returned.values
 
-        arrays = [leaves[number] for number in dynamic]
-        closed = jax.make_jaxpr(of_arrays)(*arrays)
+        closed = jax.make_jaxpr(of_arrays)(*given.values)
         params = sum(map(is_param, jax.tree.leaves(tree)))
-        return returned.filled(_differentiable(closed, params)(*arrays, *closed.consts))
+        return returned.filled(_differentiable(closed, params)(*given.values, *closed.consts))
 
     return leaned
 
 
 def _with_stops(tree: Any) -> Any:
-    """The tree, with gradients stopped at what is inside of frozen uses."""
+    """The tree, with gradients stopped inside frozen uses."""
     read = survey(tree)
-    still = {slot.leaf for slot in read.layout.slots if slot.pinned}
-    return jax.tree.unflatten(
-        read.structure, [stopped(leaf) if number in still else leaf for number, leaf in enumerate(read.leaves)]
-    )
+    pinned = {slot.leaf for slot in read.layout.slots if slot.pinned}
+    leaves = [stopped(leaf) if number in pinned else leaf for number, leaf in enumerate(read.leaves)]
+    return jax.tree.unflatten(read.structure, leaves)
 
 
 def _differentiable(closed: ClosedJaxpr, params: int) -> Callable[..., list[Any]]:
-    """A traced function with a rule of its own, which knows where a gradient is asked for.
-
-    Args:
-        closed: the function.
-        params: how many of its inputs are parameters; they come first.
-    """
+    """A traced function whose first inputs are parameters, with a rule that knows where a gradient is asked for."""
     jaxpr = closed.jaxpr
     # A constant may be part of an outer function, and be differentiated there.
-    whole = ClosedJaxpr(jaxpr.replace(constvars=[], invars=[*jaxpr.invars, *jaxpr.constvars]), ())
-    function = jax.custom_jvp(jaxpr_as_fun(whole))
+    opened = ClosedJaxpr(jaxpr.replace(constvars=[], invars=[*jaxpr.invars, *jaxpr.constvars]), ())
+    function = jax.custom_jvp(jaxpr_as_fun(opened))
+    data = len(jaxpr.invars) - params
+    kinds = [*map(weight, range(params)), *[FLOWS] * data, *[0] * len(jaxpr.constvars)]
 
     def rule(values: Sequence[Any], tangents: Sequence[Any]) -> Any:
         moves = [type(tangent) is not SymbolicZero for tangent in tangents]
         is_all_trained = params > 0 and all(moves[:params])
-        if is_all_trained and not _IS_PRICED.get():
+        if is_all_trained and not _ALLOWS_ALL_TRAINED.get():
             raise NothingFrozenError("lean(fn)", params, 'tree = freeze(tree, "encoder")')
-        bits = [_bits_of(number, params, len(jaxpr.invars)) | MOVES * moved for number, moved in enumerate(moves)]
-        chosen = whole if is_all_trained else Rewriting().of(whole, bits, [True] * len(bits))
-
-        def of_moving(*moving: Any) -> list[Any]:
-            given = iter(moving)
-            inputs = (next(given) if moved else each for moved, each in zip(moves, values, strict=True))
-            return jaxpr_as_fun(chosen)(*inputs)
-
-        primals = [each for moved, each in zip(moves, values, strict=True) if moved]
-        return jax.jvp(of_moving, primals, [each for moved, each in zip(moves, tangents, strict=True) if moved])
+        bits = [kind | MOVES * moved for kind, moved in zip(kinds, moves, strict=True)]
+        chosen = opened if is_all_trained else Rewriting().of(opened, bits, [True] * len(bits))
+        of_trained, *primals = of_moving(jaxpr_as_fun(chosen), values, moves)
+        return jax.jvp(of_trained, primals, [each for moved, each in zip(moves, tangents, strict=True) if moved])
 
     function.defjvp(rule, symbolic_zeros=True)
     return function
-
-
-def _bits_of(number: int, params: int, inputs: int) -> int:
-    """What is known of an input by its place: parameters come first, then data, then constants."""
-    if number < params:
-        return weight(number)
-    return FLOWS if number < inputs else 0

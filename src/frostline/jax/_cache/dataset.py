@@ -1,4 +1,4 @@
-"""A dataset that reads features instead of computing them; nothing in it needs JAX to be running."""
+"""A dataset that reads features instead of computing them. It does not need JAX to run."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ import numpy as np
 from frostline.features.manifest import Manifest
 from frostline.features.reading import Place, Reader
 from frostline.features.structure import Structure, joined
-from frostline.jax._cache.codec import Array, decoded, rest_of
+from frostline.jax._cache.codec import Array, decoded, of_bytes
 
 
 @final
-class CachedSource:
-    """A dataset with what crosses the line in place of what goes into the model.
+class CachedDataset:
+    """A dataset with features in place of the model's inputs; made by `FeatureCache.dataset`.
 
-    Made by `FeatureCache.dataset`. A sample is ``(features, *rest)``, where features is a tuple of NumPy arrays; a
-    batch is the same with samples in the first dimension. It can be pickled, and handed to workers and to what makes
-    batches of a dataset.
+    A sample is ``(features, *rest)``, where features is a tuple of NumPy arrays; a batch is the same with samples in
+    the first dimension. It can be pickled and sent to workers, and a loader can make batches of it.
 
     With several views of each sample, one is drawn for each read; after ``set_epoch(e)`` it is view ``e % views`` for
-    all. Workers that run keep the epoch that they began with.
+    all. Running workers keep the epoch with which they began.
     """
 
     def __init__(self, reader: Reader, views: Sequence[Sequence[Place]], manifest: Manifest) -> None:
-        # Small, as it is sent to workers.
+        # Arrays are small when they are sent to workers.
         self._shards = [array("q", (shard for shard, _ in places)) for places in views]
         self._rows = [array("q", (row for _, row in places)) for places in views]
         self._reader, self._manifest = reader, manifest
@@ -35,11 +34,7 @@ class CachedSource:
         self._random = np.random.default_rng()
 
     def set_epoch(self, epoch: int) -> None:
-        """Reads view ``epoch % views`` of each sample from now on.
-
-        Args:
-            epoch: which one begins, from 0.
-        """
+        """Reads view ``epoch % views`` of each sample from now on; epochs count from 0."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -50,25 +45,22 @@ class CachedSource:
         return sample
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
-        """The samples with these indices, read together: what a DataLoader of PyTorch calls.
+        """The samples with these indices, read together; a PyTorch DataLoader calls this.
 
         Raises:
             IndexError: there is no such sample.
-            DamagedCacheError: a row is not what was stored.
+            DamagedCacheError: a row differs from the stored one.
         """
         values, rest = self._read(indices)
-        structure = self._manifest.structure
-        return [
-            _sample(tuple(value[row] for value in values), [leaf[row] for leaf in rest], structure)
-            for row in range(len(indices))
-        ]
+        rows = ((tuple(each[row] for each in values), [each[row] for each in rest]) for row in range(len(indices)))
+        return [_sample(features, others, self._manifest.structure) for features, others in rows]
 
     def batch(self, indices: Sequence[int]) -> Any:
         """The samples with these indices as one batch: ``(features, *rest)``.
 
         Raises:
             IndexError: there is no such sample.
-            DamagedCacheError: a row is not what was stored.
+            DamagedCacheError: a row differs from the stored one.
         """
         return _sample(*self._read(indices), _of_arrays(self._manifest.structure))
 
@@ -77,18 +69,16 @@ class CachedSource:
         for index in indices:
             if not -samples <= index < samples:
                 raise IndexError(f"index {index} of {samples} samples")
-        places = [
-            (self._shards[view][i], self._rows[view][i]) for i, view in zip(indices, self._views(rows), strict=True)
-        ]
+        if manifest.views == 1:
+            views = [0] * rows
+        elif self._epoch >= 0:
+            views = [self._epoch % manifest.views] * rows
+        else:
+            views = self._random.integers(manifest.views, size=rows).tolist()
+        places = [(self._shards[view][i], self._rows[view][i]) for i, view in zip(indices, views, strict=True)]
         rooms = self._reader.rows(places, manifest.given)
         values = tuple(decoded(value, number, rooms, rows) for number, value in enumerate(manifest.values))
-        return values, [rest_of(column, rooms, rows) for column in manifest.rest]
-
-    def _views(self, rows: int) -> list[int]:
-        views = self._manifest.views
-        if views == 1:
-            return [0] * rows
-        return [self._epoch % views] * rows if self._epoch >= 0 else self._random.integers(views, size=rows).tolist()
+        return values, [of_bytes(rooms[each.name], each.dtype, (rows, *each.shape)) for each in manifest.rest]
 
 
 def _sample(features: tuple[Array, ...], rest: list[Array], structure: Structure) -> Any:
@@ -97,7 +87,7 @@ def _sample(features: tuple[Array, ...], rest: list[Array], structure: Structure
 
 
 def _of_arrays(structure: Structure) -> Structure:
-    """The structure of a batch: of numbers there is an array."""
+    """The structure of a batch, in which every number is an array."""
     match structure:
         case ["dict", keys, *parts]:
             return ["dict", keys, *map(_of_arrays, parts)]
