@@ -110,7 +110,7 @@ def test_nothing_of_the_norm_is_saved() -> None:
     model, x = frozen(Block()), torch.randn(PICTURE, requires_grad=True)
     saved = {}
     for way in ("plain", "folded"):
-        with saving(model) as watched:
+        with saving(model, folded_weights) as watched:
             y = model(x)
         saved[way] = watched.nbytes
         del y

@@ -124,9 +124,9 @@ def rules_by_kind(
     return found, missing
 
 
-def _only_for(edge: int, unread: Form = SHAPE) -> Read:
-    """Read for the gradient of one edge alone."""
-    return lambda _node, wants, _call: WHOLE if wants(edge) else unread
+def _read_for(*edges: int, unread: Form = UNREAD) -> Read:
+    """Read for the gradients of these edges alone."""
+    return lambda _node, wants, _call: WHOLE if any(map(wants, edges)) else unread
 
 
 def _always(form: Form) -> Read:
@@ -140,7 +140,9 @@ def _mask(choose: Choose) -> Read:
 
 def _norm_input(node: Any, wants: Wants, _: ModuleCall | None) -> Form:
     """With fixed statistics the input of a batch norm is read for the gradient of the weight alone."""
-    return WHOLE if node._saved_training or wants(1) else SHAPE
+    if node._saved_training:
+        return WHOLE if wants(0) or wants(1) else UNREAD
+    return WHOLE if wants(1) else SHAPE
 
 
 def _prelu_input(_node: Any, wants: Wants, _call: ModuleCall | None) -> Form:
@@ -204,12 +206,18 @@ def _hardtanh(node: Any, tensor: Tensor) -> Codec | None:
     return _fitting(RangeMask(node._saved_min_val, node._saved_max_val, nan_inside=not on_cpu), tensor.dtype)
 
 
+def _rounded(node: Any, _: Wants, __: ModuleCall | None) -> Form:
+    """The gradient of a rounded quotient is zero."""
+    return WHOLE if node._saved_rounding_mode is None else UNREAD
+
+
+_POSITIONS = ("Gather", "Take", "MaskedSelect", "Cummax", "Cummin", "NllLoss", "NllLoss2D", "FftR2C")
 _POOLS = ("MaxPool{}DWithIndicesBackward0", "AdaptiveMaxPool{}DBackward0", "FractionalMaxPool{}DBackward0")
 _AVERAGES = tuple(f"{kind}Pool{rank}DBackward0" for kind in ("Avg", "AdaptiveAvg") for rank in (2, 3))
 _PADS = tuple(f"{kind}Pad{rank}DBackward0" for kind in ("Reflection", "Replication") for rank in (1, 2, 3))
 
 RULES = (
-    SavedTensorRule(("ConvolutionBackward0",), {"input": _only_for(1), "weight": _only_for(0, UNREAD)}),
+    SavedTensorRule(("ConvolutionBackward0",), {"input": _read_for(1, unread=SHAPE), "weight": _read_for(0)}),
     SavedTensorRule(
         ("NativeBatchNormBackward0", "CudnnBatchNormBackward0", "MiopenBatchNormBackward0"),
         {"input": _norm_input},
@@ -252,6 +260,29 @@ RULES = (
     ),
     SavedTensorRule((*_AVERAGES, *_PADS), {"self": _always(SHAPE)}),
     SavedTensorRule(("MulBackward0",), {"other": _noise}),
+    # From here on `lean` leaves the tensors alone: they are small, or not part of a frozen network.
+    SavedTensorRule(
+        ("NativeLayerNormBackward0", "NativeGroupNormBackward0"),
+        {
+            "input": _read_for(0, 1),
+            "result1": _read_for(0, 1),
+            "result2": _read_for(0, 1),
+            "weight": _read_for(0),
+        },
+    ),
+    SavedTensorRule(("NativeBatchNormLegitBackward0", "BatchNormWithUpdateBackward0"), {"input": _read_for(0, 1)}),
+    SavedTensorRule(
+        tuple(f"{name}Backward0" for name in _POSITIONS),
+        {"self": _always(UNREAD)},
+    ),
+    SavedTensorRule(("IndexAddBackward0", "IndexCopyBackward0", "PutBackward0"), {"source": _always(UNREAD)}),
+    SavedTensorRule(("ComplexBackward0",), {"real": _always(UNREAD), "imag": _always(UNREAD)}),
+    SavedTensorRule(("DivBackward2",), {"self": _rounded, "other": _rounded}, reads=("rounding_mode",)),
+    SavedTensorRule(("BinaryCrossEntropyBackward0", "BinaryCrossEntropyWithLogitsBackward0"), {"target": _read_for(0)}),
+    SavedTensorRule(("AddcdivBackward0",), {"tensor2": _read_for(1, 2)}),
+    SavedTensorRule(("LerpBackward1",), {"weight": _read_for(0, 1)}),
+    SavedTensorRule(("EmbeddingBagBackward0",), {"per_sample_weights": _read_for(0)}),
+    SavedTensorRule(("SoftmaxBackwardDataBackward0", "NativeDropoutBackwardBackward0"), {"grad_output": _read_for(1)}),
 )
 
 KNOWN, MISSING = rules_by_kind(RULES, torch._C._functions, torch._C._autograd.SavedTensor)
