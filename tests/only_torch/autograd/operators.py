@@ -61,7 +61,7 @@ def _trials() -> Iterator[tuple[Any, str, bool]]:
     warnings.simplefilter("ignore")
     for operator in op_db:
         if operator.name not in ADDRESSES and operator.supports_autograd and torch.float32 in operator.dtypes:
-            for sample in islice(operator.sample_inputs("cpu", torch.float32, requires_grad=True), SAMPLES):
+            for sample in islice(operator.sample_inputs_func(operator, "cpu", torch.float32, True), SAMPLES):
                 leaves = tree_leaves((sample.input, sample.args, sample.kwargs))
                 inputs = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
                 call = lambda s=sample, o=operator: o.op(s.input, *s.args, **s.kwargs)  # noqa: E731
