@@ -45,9 +45,11 @@ def test_a_saved_tensor_that_is_lost_is_seen(monkeypatch: pytest.MonkeyPatch) ->
     model, example = ZOO["bert"](small=True)
     shown = measured(model, example)
     assert predicted(model, example) == shown
-    held = _saved.Saved.held.fget
+    held = _saved.SavedTensors.held.fget
     assert held is not None
-    monkeypatch.setattr(_saved.Saved, "held", property(lambda self: [each for each in held(self) if each[0] % 7]))
+    monkeypatch.setattr(
+        _saved.SavedTensors, "held", property(lambda self: [each for each in held(self) if each[0] % 7])
+    )
     assert predicted(model, example).saved_bytes < shown.saved_bytes
 
 

@@ -18,7 +18,7 @@ from frostline.torch._autograd import saved as _saved
 from frostline.torch._holding.forward import patches
 from frostline.torch._lean import slim as _slim
 from frostline.torch._lean.checkpointed import CheckpointedForward
-from frostline.torch._lean.folding import shadows
+from frostline.torch._lean.folding import folded_weights
 from only_torch.autograd.counted import frozen_part
 from only_torch.lean.slimmed import derivatives, slimmed
 
@@ -71,7 +71,7 @@ def test_a_step_keeps_what_is_said(name: str, part: str, way: str, small: int) -
     has_norms = name != "vit"
     is_less = has_norms and (small == 0 or way == "folded")
     assert (before.now.saved_bytes < plain.now.saved_bytes) == is_less
-    assert bool(list(shadows(model))) == (has_norms and way == "folded")
+    assert bool(list(folded_weights(model))) == (has_norms and way == "folded")
     for count in ("forward_flops", "input_gradient_flops", "weight_gradient_flops"):
         assert getattr(before.now, count) == getattr(plain.now, count)
     assert (before.all_trained, before.limit) == (plain.all_trained, plain.limit)
@@ -116,8 +116,8 @@ def test_what_is_counted_by_hooks_alone_is_not_what_is_kept(monkeypatch: pytest.
     model = leaned()
     shown = kept(model, (X,))
     assert ft.cost(model, X).now.saved_bytes == pytest.approx(shown, rel=0.02)
-    monkeypatch.setattr("frostline.torch._lean.nodes.Kept", ())
-    monkeypatch.setattr("frostline.torch._lean.nodes.isinstance", lambda *_: False, raising=False)
+    monkeypatch.setattr("frostline.torch._lean.slim.SavedTensor", ())
+    monkeypatch.setattr("frostline.torch._lean.slim.isinstance", lambda *_: False, raising=False)
     assert ft.cost(model, X).now.saved_bytes > 1.5 * shown
 
 
@@ -126,7 +126,7 @@ def test_folded_weights_that_count_are_seen(monkeypatch: pytest.MonkeyPatch) -> 
     model, example = frozen("resnet18", "suffix")
     ft.lean(model, exact=False)
     found = ft.cost(model, *example).now.saved_bytes
-    monkeypatch.setattr(_saved, "shadows", lambda model: [])
+    monkeypatch.setattr("frostline.torch._cost.step.folded_weights", lambda model: [])
     assert ft.cost(model, *example).now.saved_bytes > 1.02 * found
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import frostline.torch as ft
+from frostline.torch._autograd.codecs import Codec
 from frostline.torch._lean import slim as _slim
 from frostline.torch._lean import slimming as _slimming
-from frostline.torch._lean.codecs import Codec
-from frostline.torch._lean.nodes import names, slots
+from frostline.torch._lean.slim import names, slots
 from only_torch.bits import bits
 
 PICTURE = torch.linspace(-2, 2, 384).sin().reshape(2, 3, 8, 8)

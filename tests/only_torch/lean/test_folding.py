@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 import frostline.torch as ft
 from frostline.torch._autograd.saved import saving
 from frostline.torch._holding.forward import Patch
-from frostline.torch._lean.folding import attach, shadows
+from frostline.torch._lean.folding import attach, folded_weights
 from only_torch.bits import bits, contents, gradients
 
 
@@ -51,7 +51,7 @@ def folds(model: nn.Module, x: Tensor) -> int:
     """How many pairs a call of the model folds."""
     attach(model)
     model(x)
-    return len(list(shadows(model))) // 2
+    return len(list(folded_weights(model))) // 2
 
 
 def error(tensor: Tensor, exact: Tensor) -> float:
@@ -76,7 +76,7 @@ def test_as_close_to_the_truth_as_the_unfolded_model(made: Callable, pairs: int)
     attach(model)
     folded = model(x)
     folded_slope = torch.autograd.grad(folded.square().sum(), x)[0]
-    assert len(list(shadows(model))) == 2 * pairs
+    assert len(list(folded_weights(model))) == 2 * pairs
     assert error(folded, truth) < max(4 * error(stock, truth), 1e-6)
     # A ReLU whose input is zero up to rounding may open or close; the stock model has the same.
     assert error(folded_slope, slope) < max(4 * error(stock_slope, slope), 1e-5)
@@ -110,7 +110,7 @@ def test_nothing_of_the_norm_is_saved() -> None:
     model, x = frozen(Block()), torch.randn(PICTURE, requires_grad=True)
     saved = {}
     for way in ("plain", "folded"):
-        with saving(model) as watched:
+        with saving(model, folded_weights) as watched:
             y = model(x)
         saved[way] = watched.nbytes
         del y
@@ -327,7 +327,7 @@ def test_a_write_folds_anew(write: Callable[[nn.Module], object]) -> None:
     y = block(x)
     assert error(y, expected(x.double())) < 1e-6
     assert bits(y) != before or block.conv.weight.is_contiguous(memory_format=torch.channels_last)
-    assert len(list(shadows(block))) == 2
+    assert len(list(folded_weights(block))) == 2
 
 
 def test_state_parameters_thaw_and_undo_show_the_originals() -> None:
@@ -407,7 +407,7 @@ def test_an_error_in_a_call_leaves_nothing_open() -> None:
         block(torch.randn(2, 5, 6, 6))
     assert bits(block.conv(x)) == bits(copy.deepcopy(block).conv(x))
     block(x)
-    assert len(list(shadows(block))) == 2
+    assert len(list(folded_weights(block))) == 2
 
 
 def test_copies_and_pickles_fold_their_own() -> None:
@@ -415,7 +415,7 @@ def test_copies_and_pickles_fold_their_own() -> None:
     attach(block)
     expected = bits(block(x))
     for other in (copy.deepcopy(block), pickle.loads(pickle.dumps(block))):
-        assert list(shadows(other)) == []
+        assert list(folded_weights(other)) == []
         assert bits(other(x)) == expected
         with torch.no_grad():
             other.conv.weight.zero_()
@@ -440,7 +440,7 @@ def test_frozen_uses_are_folded_and_live() -> None:
     for _ in range(2):
         exact = copy.deepcopy(nn.Sequential(model[0], layer)).double()
         assert error(model(x), exact(x.double())) < 1e-6
-        assert len(list(shadows(model))) == 2
+        assert len(list(folded_weights(model))) == 2
         with torch.no_grad():
             layer.conv.weight.mul_(2)
     assert not isinstance(layer.conv.__dict__.get("forward"), Patch)
@@ -472,7 +472,7 @@ def test_through_lean_with_slimming_and_a_budget(monkeypatch: pytest.MonkeyPatch
         model(x).square().sum().backward()
         stock, folded = (error(one.conv1.weight.grad, exact.conv1.weight.grad) for one in (plain, model))
         assert folded < max(4 * stock, 1e-5)
-    assert len(list(shadows(model))) == 2 * 19
+    assert len(list(folded_weights(model))) == 2 * 19
     handle.undo()
     assert {name: set(vars(module)) for name, module in model.named_modules()} == attributes
     model.zero_grad()

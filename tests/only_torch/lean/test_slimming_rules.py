@@ -11,18 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from frostline.torch._lean import codecs as _codecs
+from frostline.torch._autograd import codecs as _codecs
+from frostline.torch._autograd import reads as _reads
+from frostline.torch._autograd.reads import RULES, rules_by_kind
 from frostline.torch._lean import slim as _slim
 from frostline.torch._lean import slimming as _slimming
-from frostline.torch._lean.rules import RULES, table
 from only_torch.lean.slimmed import Through, agree
 
 
 @pytest.fixture(autouse=True)
 def _garbage(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was dropped is not a number; memory that nobody has written to may by chance hold what was dropped."""
-    unpack = _codecs.Dropped.unpack
-    monkeypatch.setattr(_codecs.Dropped, "unpack", lambda self, kept: unpack(self, kept).fill_(float("nan")))
+    unpack = _codecs.ShapeOnly.unpack
+    monkeypatch.setattr(_codecs.ShapeOnly, "unpack", lambda self, kept: unpack(self, kept).fill_(float("nan")))
 
 
 SPECIAL = (float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1e-45, -1e-45, 6.0, -1.0, 1.0, 3.0, -3.0, 0.5, -0.5)
@@ -213,11 +214,23 @@ def test_bounds_with_nothing_between_them_are_left_alone() -> None:
 
 # Wrong on purpose: each is seen by the comparison that the tests above rely on.
 MUTANTS = [
-    ("a mask of NaN", "NonZero", lambda self, x: (x > 0, x.dtype), F.relu, torch.tensor([float("nan"), 1.0, -1.0])),
-    ("a mask with zero", "NonZero", lambda self, x: (x >= 0, x.dtype), F.relu, torch.tensor([0.0, 1.0, -1.0])),
-    ("a slope at zero", "Above", lambda self, x: (x >= 0, x.dtype), F.leaky_relu, torch.tensor([0.0, 1.0, -1.0])),
-    ("a clip at its bound", "Clipped", lambda self, x: (x <= self.high, x.dtype), F.relu6, torch.tensor([6.0, 1.0])),
-    ("an index", "Index", lambda self, x: x * 0, lambda x: F.max_pool1d(x, 2), torch.arange(8.0).reshape(1, 1, 8)),
+    ("a mask of NaN", "NonZeroMask", lambda self, x: (x > 0, x.dtype), F.relu, torch.tensor([float("nan"), 1.0, -1.0])),
+    ("a mask with zero", "NonZeroMask", lambda self, x: (x >= 0, x.dtype), F.relu, torch.tensor([0.0, 1.0, -1.0])),
+    (
+        "a slope at zero",
+        "PositiveMask",
+        lambda self, x: (x >= 0, x.dtype),
+        F.leaky_relu,
+        torch.tensor([0.0, 1.0, -1.0]),
+    ),
+    (
+        "a clip at its bound",
+        "ClippedMask",
+        lambda self, x: (x <= self.high, x.dtype),
+        F.relu6,
+        torch.tensor([6.0, 1.0]),
+    ),
+    ("an index", "SmallIndex", lambda self, x: x * 0, lambda x: F.max_pool1d(x, 2), torch.arange(8.0).reshape(1, 1, 8)),
 ]
 
 
@@ -233,7 +246,8 @@ def test_a_wrong_codec_is_seen(
 
 @pytest.mark.parametrize("layer", [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(3).requires_grad_(False)], ids=str)
 def test_a_rule_that_holds_too_often_is_seen(layer: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    careless = {kind: dataclasses.replace(rule, applies=lambda node, call: True) for kind, rule in _slim.KNOWN.items()}
+    always = {"input": lambda node, wants, call: _reads.SHAPE}
+    careless = {kind: dataclasses.replace(rule, tensors=always) for kind, rule in _slim.KNOWN.items()}
     monkeypatch.setattr(_slim, "KNOWN", careless)
     with pytest.raises(AssertionError):
         agree(layer, picture(2, 3, 9, 9))
@@ -241,13 +255,13 @@ def test_a_rule_that_holds_too_often_is_seen(layer: nn.Module, monkeypatch: pyte
 
 def test_every_rule_is_tested_here() -> None:
     tested = {name.split(".")[0] for name, *_ in (*FUNCTIONS, *SHAPED)}
-    elsewhere = {"ConvolutionBackward0", "NativeBatchNormBackward0", "MulBackward0"}
+    elsewhere = {"ConvolutionBackward0", "NativeBatchNormBackward0", "MulBackward0", "AbsBackward0"}
     on_a_gpu = {"CudnnBatchNormBackward0", "MiopenBatchNormBackward0"}  # their gradient calls the one that is tested
     assert {name for rule in RULES for name in rule.nodes} == tested | elsewhere | on_a_gpu
 
 
 def test_this_release_lacks_no_name() -> None:
-    assert _slim.MISSING == []
+    assert _reads.MISSING == []
 
 
 def test_a_rule_that_goes_by_a_missing_name_is_left_out() -> None:
@@ -258,7 +272,7 @@ def test_a_rule_that_goes_by_a_missing_name_is_left_out() -> None:
         ReluBackward0 = Renamed
         ConvolutionBackward0 = torch._C._functions.ConvolutionBackward0
 
-    known, missing = table([RULES[0], RULES[2], RULES[3]], Nodes, torch._C._autograd.SavedTensor)
+    known, missing = rules_by_kind([RULES[0], RULES[2], RULES[3]], Nodes, torch._C._autograd.SavedTensor)
     assert known == {Nodes.ConvolutionBackward0: RULES[0]}
     assert missing == ["ReluBackward0._raw_saved_result", "ReluBackward0._saved_result", "LeakyReluBackward0"]
 
@@ -267,7 +281,10 @@ def test_without_a_way_to_see_a_hook_nothing_is_done() -> None:
     class SavedTensor:
         register_hooks = None
 
-    assert table(RULES, torch._C._functions, SavedTensor) == ({}, ["SavedTensor.data", "SavedTensor.unpack_hook"])
+    assert rules_by_kind(RULES, torch._C._functions, SavedTensor) == (
+        {},
+        ["SavedTensor.data", "SavedTensor.unpack_hook"],
+    )
 
 
 def test_missing_names_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,23 +1,23 @@
-"""What autograd keeps for backward, in bytes."""
+"""The tensors that autograd saves for backward, and their bytes."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, final
 
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from frostline.torch._lean.folding import shadows
 from frostline.torch._tensors import distinct_bytes, storage_identity, storages
 
 
 @final
-class Kept:
-    """A tensor in the graph, or a smaller form of it; lives exactly as long as the graph holds it.
+class SavedTensor:
+    """A tensor in the graph, or a smaller form of it. It lives exactly as long as the graph holds it.
 
     Attributes:
         packed: the tensor, or its smaller form.
@@ -30,13 +30,8 @@ class Kept:
         self._unpack: Callable[[Any], torch.Tensor] | None = None
 
     @property
-    def is_itself(self) -> bool:
-        """Whether the tensor is kept, and not a smaller form of it."""
-        return self._unpack is None
-
-    @property
     def hook(self) -> Callable[[Any], torch.Tensor] | None:
-        """What makes the tensor of its smaller form; None if it is kept itself."""
+        """The function from the smaller form to the tensor; None if the tensor itself is kept."""
         return self._unpack
 
     @property
@@ -45,7 +40,7 @@ class Kept:
         return [leaf for leaf in tree_leaves(self.packed) if isinstance(leaf, torch.Tensor)]
 
     def replace(self, pack: Callable[[torch.Tensor], Any], unpack: Callable[[Any], torch.Tensor]) -> None:
-        """Keeps a smaller form from now on, as ``register_hooks`` would if nobody watched."""
+        """Keeps a smaller form from now on, as ``register_hooks`` of a plain node would."""
         self.packed, self._unpack = pack(self.unpack()), unpack
 
     def unpack(self) -> torch.Tensor:
@@ -54,59 +49,62 @@ class Kept:
 
 
 def packed(data: Any) -> Any:
-    """What is kept in a node, whether it is watched or not."""
-    return data.packed if isinstance(data, Kept) else data
+    """The data in a slot of a node, watched or not."""
+    return data.packed if isinstance(data, SavedTensor) else data
 
 
 @final
-class Saved:
-    """The tensors that the graph holds for backward, of all that was packed while this was watching.
+class SavedTensors:
+    """The tensors that the graph holds for backward, of those that were packed while this was watching.
 
-    What the graph has let go (after backward, or with an output that nobody holds) is not among them.
+    A tensor that the graph has released (after backward, or with an output that nobody holds) is not among them.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        # Held, so that no other storage can take over the identity of one of them.
+    def __init__(self, model: nn.Module, also: Callable[[nn.Module], Iterable[torch.Tensor]]) -> None:
+        # Held, so that no other storage can take over one of these identities.
         held = [*model.parameters(), *model.buffers()]
-        self._model = model
+        self._also = partial(also, model)
         self._own = [storage for tensor in held for storage in storages(tensor)]
-        self._kept: list[tuple[int, weakref.ref[Kept]]] = []
+        self._kept: list[tuple[int, weakref.ref[SavedTensor]]] = []
 
     @property
     def own(self) -> frozenset[int]:
         """The identities of storages that do not count."""
-        folded = [storage for tensor in shadows(self._model) for storage in storages(tensor)]
-        return frozenset(map(storage_identity, (*self._own, *folded)))
+        further = [storage for tensor in self._also() for storage in storages(tensor)]
+        return frozenset(map(storage_identity, (*self._own, *further)))
 
     @property
     def held(self) -> list[tuple[int, torch.Tensor]]:
-        """What is held now, own storages included: the sequence number of the node that saved it, and the tensor."""
+        """All tensors held now, own storages included, each with the sequence number of the node that saved it."""
         living = ((number, reference()) for number, reference in self._kept)
         return [(number, tensor) for number, kept in living if kept is not None for tensor in kept.tensors]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the distinct storages held now, without what the model holds by itself."""
+        """Bytes of the distinct storages held now, except those that the model holds itself."""
         return distinct_bytes((tensor for _, tensor in self.held), self.own)
 
-    def pack(self, tensor: torch.Tensor) -> Kept:
-        """What the graph keeps in place of a tensor."""
-        # What a node has made leads back to it, and would keep it alive for ever.
-        kept = Kept(tensor if tensor.grad_fn is None else tensor.detach())
+    def pack(self, tensor: torch.Tensor) -> SavedTensor:
+        """Returns the object that the graph keeps in place of a tensor."""
+        # A result of a node leads back to the node, and would keep it alive for ever.
+        kept = SavedTensor(tensor if tensor.grad_fn is None else tensor.detach())
         # A node is made just before it saves.
         self._kept.append((torch.autograd._get_sequence_nr() - 1, weakref.ref(kept)))
         return kept
 
 
 @contextmanager
-def saving(model: nn.Module) -> Iterator[Saved]:
-    """Watches what autograd saves for backward.
+def saving(
+    model: nn.Module, also: Callable[[nn.Module], Iterable[torch.Tensor]] = lambda _: ()
+) -> Iterator[SavedTensors]:
+    """Watches the tensors that autograd saves for backward.
 
-    Works for real, fake and meta tensors. Two things no hook sees: attributes that a Python ``autograd.Function``
-    keeps on its context, and tensors of a node that has packing hooks of its own.
+    Works for real, fake and meta tensors. No hook sees attributes that a Python ``autograd.Function`` keeps on its
+    context, nor tensors of a node that has packing hooks of its own.
 
     Args:
-        model: the storages of its parameters, buffers and folded weights do not count, by identity.
+        model: the storages of its parameters and buffers do not count, by identity.
+        also: from the model to further tensors that it holds between steps, such as folded weights.
 
     Example:
         >>> from frostline.torch._autograd.saved import saving
@@ -119,6 +117,6 @@ def saving(model: nn.Module) -> Iterator[Saved]:
         >>> saved.nbytes
         0
     """
-    saved = Saved(model)
-    with torch.autograd.graph.saved_tensors_hooks(saved.pack, Kept.unpack):
+    saved = SavedTensors(model, also)
+    with torch.autograd.graph.saved_tensors_hooks(saved.pack, SavedTensor.unpack):
         yield saved

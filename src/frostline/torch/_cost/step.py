@@ -17,10 +17,10 @@ from frostline.torch._autograd.fake_copy import Shades
 from frostline.torch._autograd.saved import saving
 from frostline.torch._cost.alive import Alive
 from frostline.torch._cost.kernels import FLOWING, TOSSED, Kernels
-from frostline.torch._cost.limit import NOWHERE, Node, graph, least_saved
+from frostline.torch._cost.limit import NOWHERE, GraphNode, graph, least_saved
 from frostline.torch._cost.places import Places
 from frostline.torch._holding.forward import patches
-from frostline.torch._lean.folding import shadows
+from frostline.torch._lean.folding import folded_weights
 from frostline.torch._tensors import distinct_bytes, storage_identity, storages
 
 ASKED = 1 << 62
@@ -118,11 +118,11 @@ def step(
     names = {id(tensor): name for name, tensor in reversed(list(model.named_parameters(remove_duplicate=False)))}
     inputs = [leaf for leaf in tree_leaves(example) if isinstance(leaf, torch.Tensor)]
     _settle(model, example, shades, places)
-    alive = Alive([*model.parameters(), *model.buffers(), *shadows(model), *inputs])
+    alive = Alive([*model.parameters(), *model.buffers(), *folded_weights(model), *inputs])
     alive.mark(FLOWING, inputs)
     kernels = Kernels(places, alive, (p for p in model.parameters() if p.requires_grad))
     with shades.fallen(), kernels, places, torch.enable_grad():
-        with saving(model) as saved:
+        with saving(model, folded_weights) as saved:
             output = model(*example[0], **example[1])
             total = _total(output if loss is None else loss(output))
         order = tuple(kernels.used)
@@ -132,7 +132,7 @@ def step(
         least = least_saved(nodes, saved.held, saved.own | tossed)
         bytes_of = _bytes_by_node(saved.held, saved.own)
         strangers = list(_strangers(nodes))
-        nodes = {number: Node(None, node.reaches) for number, node in nodes.items()}
+        nodes = {number: GraphNode(None, node.reaches) for number, node in nodes.items()}
         kernels.is_backward = True
         with _spared(strangers):
             total.backward()
@@ -166,7 +166,7 @@ def _total(value: Any) -> torch.Tensor:
     return total
 
 
-def _strangers(nodes: Mapping[int, Node]) -> Iterator[torch.Tensor]:
+def _strangers(nodes: Mapping[int, GraphNode]) -> Iterator[torch.Tensor]:
     """Leaves with data: they belong to what is beside the model, as the critic that a loss asks."""
     for node in nodes.values():
         for edge, _ in node.function.next_functions:
@@ -204,7 +204,7 @@ def _by_unit(numbers: Mapping[int, int], places: Places) -> dict[str, int]:
     return dict(found)
 
 
-def _gradients(kernels: Kernels, nodes: Mapping[int, Node], places: Places) -> Iterator[Gradient]:
+def _gradients(kernels: Kernels, nodes: Mapping[int, GraphNode], places: Places) -> Iterator[Gradient]:
     for number, shares in kernels.shares.items():
         shared = [share.edge for share in shares]
         for share in shares:
@@ -223,7 +223,7 @@ def _gradients(kernels: Kernels, nodes: Mapping[int, Node], places: Places) -> I
 
 def _gradient(
     kernels: Kernels,
-    node: Node | None,
+    node: GraphNode | None,
     number: int,
     places: Places,
     share: tuple[int | None, int, int],

@@ -105,7 +105,7 @@ def _is_folded(folded: Folded, args: tuple[Any, ...]) -> bool:
     )
 
 
-def shadows(model: nn.Module) -> Iterator[torch.Tensor]:
+def folded_weights(model: nn.Module) -> Iterator[torch.Tensor]:
     """The folded weights that a model holds now; they are kept from step to step, as parameters are."""
     for module in model.modules():
         forward = module.__dict__.get("forward")

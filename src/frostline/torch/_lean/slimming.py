@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
-from frostline.torch._lean.nodes import storage_of
-from frostline.torch._lean.rules import Call
-from frostline.torch._lean.slim import MISSING, slim
+from frostline.torch._autograd.reads import MISSING, ModuleCall
+from frostline.torch._lean.slim import slim, storage_of
 from frostline.torch._tensors import tensors
 
 
@@ -102,7 +101,7 @@ class Site:
         if tops:
             self.made_graph = True
             storages = frozenset(map(storage_of, results))
-            self.is_useful |= slim(Call(module, tops, _nodes(tensors((*args, *kwargs.values()))), storages))
+            self.is_useful |= slim(ModuleCall(module, tops, _nodes(tensors((*args, *kwargs.values()))), storages))
 
     def put(self, module: nn.Module) -> None:
         """Hooks on, in place. Idempotent."""

@@ -1,4 +1,4 @@
-"""Smaller forms of what autograd saves, from which the same gradient follows."""
+"""Codecs: smaller forms of saved tensors that give the same gradient."""
 
 from __future__ import annotations
 
@@ -16,97 +16,96 @@ class Codec(ABC):
 
     @abstractmethod
     def pack(self, tensor: Tensor) -> Any:
-        """What is kept in place of the tensor."""
+        """Returns the smaller form of the tensor."""
 
     @abstractmethod
     def unpack(self, kept: Any) -> Tensor:
-        """A tensor of the same shape, strides and type that gives the same gradient."""
+        """Returns a tensor of the same shape, strides and dtype that gives the same gradient."""
 
 
 @final
 @dataclass(frozen=True)
-class Dropped(Codec):
-    """Nothing is kept: backward asks for the form of the tensor, and for none of its values.
+class ShapeOnly(Codec):
+    """The shape alone: backward reads the shape and strides of the tensor, and none of its values.
 
-    It is given uninitialised memory with the same strides. One expanded element would be less, but
-    kernels choose their way by the strides: another way is slower on a CPU, and may round differently.
+    Backward gets uninitialised memory with the same strides. One expanded element would take less, but kernels
+    are chosen by the strides: another kernel is slower on a CPU, and may round differently.
     """
 
     def pack(self, tensor: Tensor) -> Any:
-        """The form of the tensor."""
+        """Returns the shape, strides, dtype and device."""
         return tensor.size(), tensor.stride(), tensor.dtype, tensor.device
 
     def unpack(self, kept: Any) -> Tensor:
-        """Memory of this form."""
+        """Returns memory of this shape."""
         size, stride, dtype, device = kept
         return torch.empty_strided(size, stride, dtype=dtype, device=device)
 
 
 @final
 @dataclass(frozen=True)
-class NonZero(Codec):
-    """Where a tensor is zero, a byte an element; read as 0 and 1 / `divisor`.
+class NonZeroMask(Codec):
+    """Whether an element is zero, in a byte; unpacked as 0 and 1 / `divisor`.
 
-    Enough for the result of a ReLU, which is never negative, and for the noise of a dropout. NaN is not
-    zero, and a ReLU lets its gradient through.
+    This is enough for the result of a ReLU, which is never negative, and for the noise of a dropout. NaN is not zero,
+    and a ReLU passes its gradient.
     """
 
     divisor: float = 1.0
 
     def pack(self, tensor: Tensor) -> Any:
-        """Converted, which is several times as fast as compared with 0."""
+        """Converts to bool, which is several times as fast as a comparison with 0."""
         return tensor.bool(), tensor.dtype
 
     def unpack(self, kept: Any) -> Tensor:
-        """The same positions, as 0 and 1 / `divisor`."""
+        """Returns 0 and 1 / `divisor`."""
         ones = _ones(*kept)
         return ones if self.divisor == 1.0 else ones.div_(self.divisor)
 
 
 @final
 @dataclass(frozen=True)
-class Above(Codec):
-    """Where a tensor is above zero, a byte an element; read as 1 and 0.
+class PositiveMask(Codec):
+    """Whether an element is above zero, in a byte; unpacked as 1 and 0.
 
-    NaN is not above. Enough for a slope that is one of two.
+    NaN is not above zero. This is enough for a function with two slopes.
     """
 
     def pack(self, tensor: Tensor) -> Any:
-        """Compared with 0."""
+        """Compares with 0."""
         return tensor.gt(0), tensor.dtype
 
     def unpack(self, kept: Any) -> Tensor:
-        """The same positions, as 0 and 1."""
+        """Returns 0 and 1."""
         return _ones(*kept)
 
 
 @final
 @dataclass(frozen=True)
-class Sign(Codec):
-    """Whether an element is above zero, zero, or neither, which NaN is too; a byte an element.
+class SignCode(Codec):
+    """Whether an element is above zero, zero, or neither, as NaN is; in a byte.
 
-    Enough for a slope that is one of two, where the second derivative draws the line at another side of
-    zero than the first.
+    This is enough for a function with two slopes whose first and second derivatives treat zero differently.
     """
 
     def pack(self, tensor: Tensor) -> Any:
-        """2, 1 and 0."""
+        """Returns 2, 1 and 0."""
         return tensor.gt(0).view(torch.uint8).add_(tensor.ge(0).view(torch.uint8)), tensor.dtype
 
     def unpack(self, kept: Any) -> Tensor:
-        """1, 0 and -1."""
+        """Returns 1, 0 and -1."""
         code, dtype = kept
         return code.to(dtype).sub_(1)
 
 
 @final
 @dataclass(frozen=True)
-class Between(Codec):
-    """Where a tensor is between two bounds, a byte an element; read as a value inside and one outside.
+class RangeMask(Codec):
+    """Whether an element is between two bounds, in a byte; unpacked as a value inside and one outside.
 
     Attributes:
-        low: the lower bound; None is none.
-        high: the upper bound; None is none.
+        low: the lower bound, or None.
+        high: the upper bound, or None.
         closed: whether the bounds themselves are inside.
         nan_inside: whether NaN counts as inside.
     """
@@ -117,7 +116,7 @@ class Between(Codec):
     nan_inside: bool = False
 
     def pack(self, tensor: Tensor) -> Any:
-        """Compared with the bounds, on the side that puts NaN where it belongs."""
+        """Compares with the bounds such that NaN ends on the right side."""
         if self.nan_inside:
             above, below = (torch.lt, torch.gt) if self.closed else (torch.le, torch.ge)
         else:
@@ -130,16 +129,16 @@ class Between(Codec):
         return sides[0].logical_and_(sides[-1]), tensor.dtype
 
     def unpack(self, kept: Any) -> Tensor:
-        """The same positions, as a value inside and one outside."""
+        """Returns a value inside and one outside."""
         inside, outside = self._values()
         return _ones(*kept).mul_(inside - outside).add_(outside)
 
     def suits(self, dtype: torch.dtype) -> bool:
-        """Whether a type can tell the two values from the bounds."""
+        """Whether the dtype separates the two values from the bounds."""
         outside, inside = self.unpack((torch.tensor([False, True]), dtype)).tolist()
         low = -inf if self.low is None else self.low
         high = inf if self.high is None else self.high
-        # Kernels differ in whether they round a bound to a small type before they compare.
+        # Kernels differ in whether they round a bound to a small dtype before they compare.
         exact = dtype.itemsize >= 4 or all(torch.tensor(b, dtype=dtype).item() == b for b in (low, high))
         return exact and low < inside < high and not low <= outside <= high and not isinf(outside)
 
@@ -153,11 +152,11 @@ class Between(Codec):
 
 @final
 @dataclass(frozen=True)
-class Clipped(Codec):
-    """As :class:`Between` for open bounds of which the lower one is not negative: what a ReLU6 needs.
+class ClippedMask(Codec):
+    """A faster :class:`RangeMask` for open bounds with a lower bound that is not negative, as of a ReLU6.
 
-    The kernel of the gradient passes what is inside, which cannot be zero then; this is three times as
-    fast as two comparisons.
+    The gradient kernel passes elements inside the bounds, which cannot be zero. This is three times as fast as two
+    comparisons.
 
     Attributes:
         low: the lower bound.
@@ -168,31 +167,31 @@ class Clipped(Codec):
     high: float
 
     def pack(self, tensor: Tensor) -> Any:
-        """What is left between the bounds."""
+        """Keeps the elements inside the bounds."""
         return torch.ops.aten.hardtanh_backward(tensor, tensor, self.low, self.high).bool(), tensor.dtype
 
     def unpack(self, kept: Any) -> Tensor:
-        """The same positions, as a value inside and one outside."""
-        return Between(self.low, self.high).unpack(kept)
+        """Returns a value inside and one outside."""
+        return RangeMask(self.low, self.high).unpack(kept)
 
 
 @final
 @dataclass(frozen=True)
-class Index(Codec):
-    """Indices in as many bytes as the largest possible one needs.
+class SmallIndex(Codec):
+    """Indices in the smallest integer dtype that can hold them.
 
     Attributes:
-        dtype: the type that holds it.
+        dtype: that dtype.
     """
 
     dtype: torch.dtype
 
     def pack(self, tensor: Tensor) -> Any:
-        """In the small type."""
+        """Converts to the small dtype."""
         return tensor.to(self.dtype)
 
     def unpack(self, kept: Any) -> Tensor:
-        """In the type that PyTorch has for indices."""
+        """Converts to PyTorch's dtype of indices."""
         return kept.long()
 
 
