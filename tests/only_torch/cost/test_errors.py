@@ -64,7 +64,7 @@ TEXTS: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
             "a and b must have same reduction dim, but got [3, 8] X [9, 2].",
             "  weight is float32[2, 9]",
             "  bias is float32[2]",
-            "Give it what the model is called with in training: cost(model, *batch), where model(*batch) runs.",
+            "Pass the arguments of a training call: cost(model, *batch), where model(*batch) runs.",
         ],
     ),
     "an argument that the model does not take": (
@@ -73,35 +73,35 @@ TEXTS: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         [
             "cost(model, float32[3, 4], mask=bool[3]) stops in the model (ReLU), called with (float32[3, 4]): "
             "TypeError: ReLU.forward() got an unexpected keyword argument 'mask'",
-            "Give it what the model is called with in training: cost(model, *batch), where model(*batch) runs.",
+            "Pass the arguments of a training call: cost(model, *batch), where model(*batch) runs.",
         ],
     ),
     "nothing that needs a gradient": (
         lambda: ft.cost(frozen(), torch.ones(3, 4)),
         CostError,
         [
-            "cost(model, float32[3, 4]) finds nothing to take a gradient of: all 4 parameters are frozen.",
+            "cost(model, float32[3, 4]) has nothing to differentiate: all 4 parameters are frozen.",
             "  0.weight",
             "  0.bias",
             "  1.weight",
             "  1.bias",
-            'Thaw what is to be trained, ft.thaw(model, "head"), or give an example that requires a gradient.',
+            'Thaw a part, ft.thaw(model, "head"), or pass an example that requires a gradient.',
         ],
     ),
     "no output that can be differentiated": (
         lambda: ft.cost(Counting(), torch.ones(3)),
         CostError,
         [
-            "cost(model, float32[3]) finds no floating output that depends on what is trainable.",
-            "Say what is differentiated: cost(model, x, loss=lambda output: output.score).",
+            "cost(model, float32[3]) finds no floating output that depends on a trainable parameter.",
+            "Pass the loss: cost(model, x, loss=lambda output: output.score).",
         ],
     ),
     "a model that looks at numbers": (
         lambda: ft.cost(Looking(), torch.ones(3, 4)),
         UnsupportedError,
         [
-            "cost(model, float32[3, 4]) cannot be told: 'gate' (Gate) looks at numbers while it runs "
-            "(aten._local_scalar_dense.default), and here are shapes only.",
+            "cost(model, float32[3, 4]) cannot be computed: 'gate' (Gate) reads values "
+            "(aten._local_scalar_dense.default), but a fake run has only shapes.",
             "Ask for the cost of the parts that do not: cost(model.encoder, x), and so on.",
         ],
     ),
@@ -109,16 +109,17 @@ TEXTS: dict[str, tuple[Callable[[], Any], type[Exception], list[str]]] = {
         lambda: ft.cost(nn.ReLU(), torch.ones(3, 4)),
         CostError,
         [
-            "cost(model, float32[3, 4]) finds nothing to take a gradient of: the model has no parameters.",
-            "Ask for the cost of the model that it is a part of, or give an example that requires a gradient.",
+            "cost(model, float32[3, 4]) has nothing to differentiate: the model has no parameters.",
+            "Ask for the cost of the whole model, or pass an example that requires a gradient.",
         ],
     ),
     "a part that TorchScript has compiled": (
         lambda: ft.cost(nn.Sequential(scripted(), nn.Linear(2, 2)), torch.ones(3, 4)),
         UnsupportedError,
         [
-            "cost(model) cannot be told: Linear was compiled by TorchScript, and its parameters cannot be exchanged.",
-            "Ask for the cost of the module that it was made of.",
+            "cost(model) cannot be computed: Linear was compiled by TorchScript, and its parameters cannot be "
+            "exchanged.",
+            "Ask for the cost of the module from which it was compiled.",
         ],
     ),
     "an attribute that cannot be copied": (
@@ -152,9 +153,9 @@ def test_a_kernel_that_needs_data_is_named() -> None:
         with pytest.raises(UnsupportedError) as caught:
             ft.cost(Own(4, 2), torch.ones(3, 4))
     assert str(caught.value).splitlines() == [
-        "cost(model, float32[3, 4]) cannot be told: the model (Own) calls what PyTorch cannot run without data "
+        "cost(model, float32[3, 4]) cannot be computed: the model (Own) calls an operator that needs data "
         "(frostline_tests.opaque.default).",
-        "Give your own kernel a form without data, torch.library.register_fake, or ask for the cost of the rest.",
+        "Register a fake kernel with torch.library.register_fake, or ask for the cost of the other parts.",
     ]
 
 
@@ -167,15 +168,15 @@ def test_what_is_no_model_is_refused() -> None:
     ("optimizer", "name", "reason"),
     [
         ("adam", "str", "TypeError: 'str' object is not callable"),
-        (len, "len", "TypeError: it makes a value of type int, which is no optimizer"),
+        (len, "len", "TypeError: it returns a value of type int, which is not an optimizer"),
     ],
 )
 def test_what_is_no_optimizer_is_refused(optimizer: Any, name: str, reason: str) -> None:
     with pytest.raises(CostError) as caught:
         ft.cost(nn.Linear(4, 2), torch.ones(3, 4), optimizer=optimizer)
     assert str(caught.value).splitlines() == [
-        f"cost(model, ..., optimizer={name}) cannot be told: the optimizer does not take float32[2, 4]: {reason}.",
-        "Give an optimizer of this model's parameters, or a class: optimizer=torch.optim.AdamW.",
+        f"cost(model, ..., optimizer={name}) cannot be computed: the optimizer does not take float32[2, 4]: {reason}.",
+        "Pass an optimizer of this model's parameters, or a class: optimizer=torch.optim.AdamW.",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Shadows: copies of a model's structure on tensors that have a shape, a type and a device, and no data."""
+"""Fake copies: the structure of a model on tensors with a shape, a dtype and a device, and without data."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from frostline.torch._wrappers import is_compiled
 
 
 @final
-class Shades:
-    """Makes tensors without data. One tensor has one shade, so that ties stay ties.
+class FakeTensors:
+    """Makes tensors without data.
 
-    What is on the meta device is on no device that computes; it counts as being where the example is.
+    A tensor on the meta device counts as being on the device of the example.
 
     Args:
-        values: an example and a model's tensors; the first that is on a device says where those on none are.
+        values: an example and the tensors of a model; the first one that is on a real device decides.
     """
 
     def __init__(self, *values: Any) -> None:
@@ -38,8 +38,8 @@ class Shades:
         self.device = next((device for device in devices if device.type != "meta"), torch.device("cpu"))
 
     @contextmanager
-    def fallen(self) -> Iterator[None]:
-        """Within this context what is made has no data. PyTorch's log of errors in it is silent: they are raised."""
+    def without_data(self) -> Iterator[None]:
+        """Makes new tensors without data in this context. PyTorch's log of errors is silent; they are raised."""
         log = logging.getLogger("torch._subclasses.fake_tensor")
         was_disabled, log.disabled = log.disabled, True
         try:
@@ -49,7 +49,7 @@ class Shades:
             log.disabled = was_disabled
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The shade of a tensor, with its flag; of integers, a copy."""
+        """The fake form of a tensor, with its flag; for integers a copy."""
         if is_exact(tensor):
             return tensor.detach().clone()
         made = self._blank(tensor.detach())
@@ -66,18 +66,18 @@ class Shades:
             return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=device)
 
     def all_of(self, values: Any) -> Any:
-        """The same structure with a shade in place of each tensor."""
+        """The same structure with a fake tensor in place of each tensor."""
         return tree_map_only(torch.Tensor, self.of, values)
 
 
-def shadow(model: nn.Module, shades: Shades, *, with_uses: bool = True) -> nn.Module:
-    """A copy of a model's structure, with shades in place of all tensors. Nothing in the model is touched by it.
+def fake_copy(model: nn.Module, tensors: FakeTensors, *, with_uses: bool = True) -> nn.Module:
+    """Copies the structure of a model, with fake tensors in place of all tensors; the model is not touched.
 
     A frozen use becomes a plain copy of its layer that needs no gradient.
 
     Args:
         model: the model.
-        shades: makes the tensors.
+        tensors: the maker of the fake tensors.
         with_uses: whether frozen uses are frozen; otherwise they train as their layers do.
 
     Raises:
@@ -88,7 +88,7 @@ def shadow(model: nn.Module, shades: Shades, *, with_uses: bool = True) -> nn.Mo
     memo: dict[int, Any] = {}
     for item in found:
         if isinstance(item, torch.Tensor):
-            memo[id(item)] = shades.of(item)
+            memo[id(item)] = tensors.of(item)
         else:
             memo.update(copied_hooks(item))
     for item in reversed(found):  # what is inside comes first
@@ -101,7 +101,7 @@ def shadow(model: nn.Module, shades: Shades, *, with_uses: bool = True) -> nn.Mo
 
 @final
 class _Interpreted(nn.Module):
-    """Stands for a compiled module: the module in it, under the same path, run as it is written."""
+    """Replaces a compiled module: runs the module in it, under the same path, as it is written."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -123,8 +123,8 @@ def _refuse_scripts(found: list[Any]) -> None:
             name = getattr(item, "original_name", type(item).__name__)
             raise UnsupportedError(
                 "cost(model)",
-                f"cannot be told: {name} was compiled by TorchScript, and its parameters cannot be exchanged.",
-                "Ask for the cost of the module that it was made of.",
+                f"cannot be computed: {name} was compiled by TorchScript, and its parameters cannot be exchanged.",
+                "Ask for the cost of the module from which it was compiled.",
             )
 
 

@@ -1,7 +1,7 @@
-"""Integers are computed: what a model looks at while it runs (masks, lengths, positions) follows from them.
+"""Integers keep their values in a fake run, because models look at them: masks, lengths, positions.
 
-Floating numbers have no data in a shadow, integers and truths of the example have theirs. A model whose way depends on
-them, as on whether a mask hides anything, then goes the way that it goes in training.
+In a fake copy floating tensors have no data, but integers and bools of the example have theirs. So a model whose control
+flow depends on them, for example on whether a mask hides anything, runs as it does in training.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._pytree import tree_map_only
 
 _MOST = 1 << 24
-"""Larger ones have no data either, for the sake of memory."""
+"""Larger tensors have no data either, to save memory."""
 
 
 def is_exact(value: torch.Tensor) -> bool:
-    """Whether a tensor has numbers in it that a shadow computes with."""
+    """Whether a tensor has values with which a fake copy computes."""
     return not isinstance(value, FakeTensor) and may_be_exact(value)
 
 
 def may_be_exact(value: torch.Tensor) -> bool:
-    """Whether a tensor of this kind can have."""
+    """Whether a tensor of this kind can have values."""
     is_number = value.is_floating_point() or value.is_complex()
     return not is_number and value.device.type != "meta" and value.numel() <= _MOST
 
@@ -36,13 +36,13 @@ def may_be_exact(value: torch.Tensor) -> bool:
 def run(
     kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any], is_own: Callable[[torch.Tensor], bool] = lambda _: True
 ) -> Any:
-    """Runs a kernel on integers where it can, and without data elsewhere.
+    """Runs a kernel on integers if possible, and without data otherwise.
 
     Args:
         kernel: an operator, as a dispatch mode sees it.
         args: its positional arguments.
         kwargs: its other ones.
-        is_own: whether a tensor belongs to the shadow or was made while it ran; no other is written to.
+        is_own: whether a tensor belongs to the fake copy or was made while it ran; no other tensor is written to.
     """
     if kernel in _MIXED and all(map(is_exact, tensors(args[1]))):
         return _MIXED[kernel](kernel, args)
@@ -66,7 +66,7 @@ def run(
 
 
 def _write(kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any], is_own: Callable[[torch.Tensor], bool]) -> Any:
-    """Writes into integers, once; in place of what is not ours, such as a counter beside the model, into a copy."""
+    """Writes into integers once. A tensor that is not ours, such as a counter beside the model, is copied first."""
     with unset_fake_temporarily():
         copies = {id(each): each.clone() for each in tensors((args, kwargs)) if not is_own(each)}
         args, kwargs = tree_map_only(torch.Tensor, lambda each: copies.get(id(each), each), (args, kwargs))
@@ -74,7 +74,7 @@ def _write(kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any], is_own: C
 
 
 def _index(kernel: Any, args: tuple[Any, ...]) -> Any:
-    """What a mask selects, by the positions where it is true: how many there are is the shape of the result."""
+    """Selects by a mask: the number of true positions gives the shape of the result."""
     places: list[torch.Tensor | None] = []
     with unset_fake_temporarily():
         for index in args[1]:
@@ -84,7 +84,7 @@ def _index(kernel: Any, args: tuple[Any, ...]) -> Any:
 
 
 def _pack(kernel: Any, args: tuple[Any, ...]) -> Any:
-    """A packed sequence: its lengths say how many rows it has, and nothing else of it is looked at."""
+    """Packs a sequence: its lengths give the number of rows."""
     data, lengths, batch_first = args
     with unset_fake_temporarily():
         rows, sizes = kernel(torch.empty(*data.shape[:2], 1), lengths, batch_first)
@@ -92,7 +92,7 @@ def _pack(kernel: Any, args: tuple[Any, ...]) -> Any:
 
 
 def _grouped(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
-    """A product by groups, which PyTorch runs in every floating type, and without data in bfloat16 only."""
+    """A grouped product, for which PyTorch has a fake kernel in bfloat16 only."""
     left, right = args[:2]
     shape = [left.shape[-2], right.shape[-1]]
     if left.dim() == right.dim():

@@ -1,4 +1,4 @@
-"""The bytes that a kernel keeps for its backward beside its outputs, where tensors without data do not show them."""
+"""The workspace that a kernel keeps for its backward, which tensors without data do not show."""
 
 from __future__ import annotations
 

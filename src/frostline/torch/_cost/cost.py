@@ -1,7 +1,8 @@
-"""What a training step of a model costs: now, with all of it trained, and at the limit."""
+"""The cost of a training step of a model: now, with everything trained, and at the limit."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any, final
 
@@ -18,15 +19,18 @@ from torch.optim import Optimizer
 from frostline._core.errors import BudgetError, CostError, UnsupportedError
 from frostline._core.errors.base import counted
 from frostline._core.reporting.cost import Cost
-from frostline.torch._autograd.fake_copy import Shades
-from frostline.torch._cost.bills import Ledger
-from frostline.torch._cost.lean import is_lean, is_left_alone, lean_shadow, plain_shadow
+from frostline.torch._autograd.fake_copy import FakeTensors, fake_copy
 from frostline.torch._cost.optimizer import Keeping, Maker
 from frostline.torch._cost.places import Places
 from frostline.torch._cost.step import NoGradientError, Step, step
-from frostline.torch._freezing.freezing import plan_of, thaw
+from frostline.torch._cost.units import cost_of
+from frostline.torch._freezing.freezing import plan_of
 from frostline.torch._freezing.survey import Survey, is_trained, survey
+from frostline.torch._holding.forward import patches, remove_all
+from frostline.torch._holding.mode import release
+from frostline.torch._lean import slimming as _slimming
 from frostline.torch._tensors import described
+from frostline.torch._wrappers import is_compiled
 
 _FAILURES = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AssertionError, AttributeError)
 
@@ -38,31 +42,33 @@ def cost(
     optimizer: Optimizer | Maker | None = None,
     **keywords: Any,
 ) -> Cost:
-    """What a training step of a model costs: as it is frozen now, with all of it trained, and at the limit.
+    """Computes the cost of a training step of a model: as it is frozen now, with everything trained, and at the limit.
 
-    The step is run on tensors that have a shape and no data: nothing is allocated or computed, and nothing of the
-    model moves. So a model on the meta device, of any size, can be asked about; it counts as being where the example
-    is. Integers and truths of the example are computed, as a model may look at them: pass a real mask, real tokens.
+    The step runs on tensors that have a shape and no data. It allocates and computes nothing, and moves nothing in the
+    model. So the model may be on the meta device and of any size; it counts as being on the device of the example.
+    Integers and bools of the example keep their values, because a model may look at them: pass a real mask and real
+    tokens.
 
-    Operations are those of products of matrices, convolutions, attention and recurrence, in the kernels that run on
-    the device of the example. The peak is that of parameters, buffers, example, optimizer state and all tensors that
-    the step holds at its highest point, without what a kernel uses inside; at the limit it is less by what need not
-    be saved.
+    Operations are those of matrix products, convolutions, attention and recurrence, in the kernels that run on the
+    device of the example. The peak counts parameters, buffers, example, optimizer state and all tensors that the step
+    holds at its highest point, without the workspace inside a kernel. At the limit it is lower by the bytes that need
+    not be saved.
 
-    Of a model that :func:`lean` has made cheap, `now` is what it costs so, with weights folded and blocks chosen; all
-    trained and the limit are those of the same model without it, and a memory budget, which computes twice, may keep
-    less than the limit. What is compiled costs what it would if it were run as it is written, without lean.
+    For a model that :func:`lean` has changed, `now` is the cost with it, with weights folded and blocks chosen. The
+    other two are those of the same model without it. A memory budget, which computes blocks twice, may keep less than
+    the limit. A compiled model costs as much as if it were run as it is written, without lean.
 
     Args:
         model: the model, in the mode in which it will be trained.
-        *example: what it is called with. Tensors may be real, fake, or on the meta device.
-        loss: makes what is differentiated from what the model returns; by default all floating outputs, summed.
-        optimizer: an optimizer, or what makes one of parameters, for example its class.
-        **keywords: what the model is called with, by name.
+        *example: the arguments of a call. Tensors may be real, fake, or on the meta device.
+        loss: a function from the output of the model to the value to differentiate; by default the sum of all
+            floating outputs.
+        optimizer: an optimizer, or a function that makes one from parameters, for example its class.
+        **keywords: the keyword arguments of a call.
 
     Raises:
-        CostError: the model stops with an error on this example, or nothing in it needs a gradient.
-        UnsupportedError: the model looks at numbers while it runs, or has an attribute that cannot be copied.
+        CostError: the model raises an error on this example, or nothing in it needs a gradient.
+        UnsupportedError: the model reads values while it runs, or has an attribute that cannot be copied.
         BudgetError: the memory budget of a lean model cannot be met.
 
     Example:
@@ -76,17 +82,54 @@ def cost(
     """
     read = survey(model)
     call = _Call(read, example, keywords, loss)
-    ledger = Ledger(read, Keeping(optimizer))
-    plain = now = call.step(lambda shades: plain_shadow(read.root, shades))
-    if is_lean(read.root) and not is_left_alone(model):
-        now = call.step(lambda shades: lean_shadow(read.root, shades))
-    trained = call.step(lambda shades: _trained(read.root, shades)) if plan_of(read).frozen else plain
-    return ledger.cost(now, trained, plain)
+    plain = now = call.step(_plain_copy)
+    if _is_lean(read.root) and not _is_compiled_whole(model, read.root):
+        now = call.step(_lean_copy)
+    trained = call.step(_trained_copy) if plan_of(read).frozen else plain
+    return cost_of(read, Keeping(optimizer), now, trained, plain)
+
+
+def _plain_copy(root: nn.Module, tensors: FakeTensors, *, with_uses: bool = True) -> nn.Module:
+    """A fake copy of the model as it would be without lean."""
+    made = fake_copy(root, tensors, with_uses=with_uses)
+    _slimming.taken_from(made)
+    remove_all(patches(made))
+    return made
+
+
+def _lean_copy(root: nn.Module, tensors: FakeTensors) -> nn.Module:
+    """A fake copy that saves as little as the model does."""
+    made = fake_copy(root, tensors)
+    for slimmed in _slimming.taken_from(made):
+        _slimming.look(slimmed)
+    return made
+
+
+def _trained_copy(root: nn.Module, tensors: FakeTensors) -> nn.Module:
+    """A fake copy in which everything trains."""
+    made = _plain_copy(root, tensors, with_uses=False)
+    for module in made.modules():
+        release(module)
+    for parameter in made.parameters():
+        if is_trained(parameter):
+            parameter.requires_grad_(True)
+    return made
+
+
+def _is_lean(root: nn.Module) -> bool:
+    hooks = (hook for module in root.modules() for hook in module._forward_pre_hooks.values())
+    return any(isinstance(hook, _slimming.Slimming) for hook in hooks) or any(True for _ in patches(root))
+
+
+def _is_compiled_whole(model: nn.Module, root: nn.Module) -> bool:
+    """Whether a compiler has the whole model, so that lean has no effect."""
+    outer = itertools.takewhile(lambda module: module is not root, model.modules())
+    return any(is_compiled(module) or module._compiled_call_impl is not None for module in (*outer, root))
 
 
 @final
 class _Call:
-    """One call of a model, which is run on shadows of it."""
+    """A call of the model with the example, which can be run on fake copies."""
 
     def __init__(
         self, read: Survey, example: tuple[Any, ...], keywords: dict[str, Any], loss: Callable[[Any], Any] | None
@@ -94,13 +137,13 @@ class _Call:
         self._read, self._example, self._keywords, self._loss = read, example, keywords, loss
 
     @torch.inference_mode(False)
-    def step(self, shadow: Callable[[Shades], nn.Module]) -> Step:
-        """Runs a step, with a shadow of its own."""
-        shades = Shades(self._example, self._keywords, list(self._read.root.parameters()))
-        model = shadow(shades)
+    def step(self, copied: Callable[[nn.Module, FakeTensors], nn.Module]) -> Step:
+        """Runs a step on a fake copy of its own."""
+        tensors = FakeTensors(self._example, self._keywords, list(self._read.root.parameters()))
+        model = copied(self._read.root, tensors)
         places = Places(model)
         try:
-            return step(model, shades.all_of((self._example, self._keywords)), shades, places, self._loss)
+            return step(model, tensors.all_of((self._example, self._keywords)), tensors, places, self._loss)
         except (BudgetError, UnsupportedError):
             raise
         except NoGradientError:
@@ -130,21 +173,21 @@ class _Call:
             self._expression,
             f"stops in {self._unit(places)}, called with {described(places.given)}: {reason}",
             tuple(f"{name} is {shape}" for name, shape in shapes.items()),
-            "Give it what the model is called with in training: cost(model, *batch), where model(*batch) runs.",
+            "Pass the arguments of a training call: cost(model, *batch), where model(*batch) runs.",
         )
 
     def _looks_at_numbers(self, places: Places, error: Exception) -> UnsupportedError:
         return UnsupportedError(
             self._expression,
-            f"cannot be told: {self._unit(places)} looks at numbers while it runs ({error}), and here are shapes only.",
+            f"cannot be computed: {self._unit(places)} reads values ({error}), but a fake run has only shapes.",
             "Ask for the cost of the parts that do not: cost(model.encoder, x), and so on.",
         )
 
     def _needs_data(self, places: Places, error: Exception) -> UnsupportedError:
         return UnsupportedError(
             self._expression,
-            f"cannot be told: {self._unit(places)} calls what PyTorch cannot run without data ({error}).",
-            "Give your own kernel a form without data, torch.library.register_fake, or ask for the cost of the rest.",
+            f"cannot be computed: {self._unit(places)} calls an operator that needs data ({error}).",
+            "Register a fake kernel with torch.library.register_fake, or ask for the cost of the other parts.",
         )
 
     def _nothing_to_do(self) -> CostError:
@@ -152,29 +195,20 @@ class _Call:
         if len(frozen) < len(self._read.parameters):
             return CostError(
                 self._expression,
-                "finds no floating output that depends on what is trainable.",
+                "finds no floating output that depends on a trainable parameter.",
                 (),
-                "Say what is differentiated: cost(model, x, loss=lambda output: output.score).",
+                "Pass the loss: cost(model, x, loss=lambda output: output.score).",
             )
         if not frozen:
             return CostError(
                 self._expression,
-                "finds nothing to take a gradient of: the model has no parameters.",
+                "has nothing to differentiate: the model has no parameters.",
                 (),
-                "Ask for the cost of the model that it is a part of, or give an example that requires a gradient.",
+                "Ask for the cost of the whole model, or pass an example that requires a gradient.",
             )
         return CostError(
             self._expression,
-            f"finds nothing to take a gradient of: all {counted(len(frozen), 'parameter')} are frozen.",
+            f"has nothing to differentiate: all {counted(len(frozen), 'parameter')} are frozen.",
             tuple(path for path in self._read.parameters if path in frozen),
-            'Thaw what is to be trained, ft.thaw(model, "head"), or give an example that requires a gradient.',
+            'Thaw a part, ft.thaw(model, "head"), or pass an example that requires a gradient.',
         )
-
-
-def _trained(root: nn.Module, shades: Shades) -> nn.Module:
-    model = plain_shadow(root, shades, with_uses=False)
-    thaw(model)
-    for parameter in model.parameters():
-        if is_trained(parameter):
-            parameter.requires_grad_(True)
-    return model

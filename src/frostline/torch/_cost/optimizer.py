@@ -1,4 +1,4 @@
-"""The bytes that an optimizer will keep, found out by a step of it on tensors without data."""
+"""The bytes that an optimizer keeps, measured by a step of it on tensors without data."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Maker = Callable[[list[torch.Tensor]], Optimizer]
 
 @final
 class Keeping:
-    """What an optimizer keeps for a parameter, single-number counters aside.
+    """The bytes that an optimizer keeps for each parameter, without counters.
 
     Args:
-        optimizer: one, whose groups are followed; or what makes one of parameters, such as a class; or None.
+        optimizer: an optimizer, whose groups are followed; a function that makes one, such as a class; or None.
     """
 
     def __init__(self, optimizer: Optimizer | Maker | None) -> None:
@@ -34,10 +34,10 @@ class Keeping:
         self._known: dict[object, int] = {}
 
     def now(self, parameter: torch.Tensor, *, is_moved: bool) -> int:
-        """Bytes for a parameter of the model: those that are kept already, or those that the next step will make.
+        """Bytes for a parameter of the model: those that exist already, or those that the next step will make.
 
         Args:
-            parameter: the model's own.
+            parameter: a parameter of the model.
             is_moved: whether it gets a gradient.
         """
         if isinstance(self._optimizer, Optimizer):
@@ -64,7 +64,7 @@ class Keeping:
 
     def _measured(self, parameter: torch.Tensor, group: int) -> int:
         with FakeTensorMode():
-            # What is kept for a number without a dimension is no counter: it is told apart in a row of one.
+            # A state without dimensions would look like a counter, so a number becomes a row of one.
             tensor = torch.empty(parameter.shape or (1,), dtype=parameter.dtype, requires_grad=True)
             tensor.grad = torch.empty_like(tensor)
             try:
@@ -80,9 +80,9 @@ class Keeping:
         of = self._optimizer if isinstance(self._optimizer, type) else type(self._optimizer)
         return CostError(
             f"cost(model, ..., optimizer={getattr(self._optimizer, '__name__', of.__name__)})",
-            f"cannot be told: the optimizer does not take {described(tensor)}: {reason}.",
+            f"cannot be computed: the optimizer does not take {described(tensor)}: {reason}.",
             (),
-            "Give an optimizer of this model's parameters, or a class: optimizer=torch.optim.AdamW.",
+            "Pass an optimizer of this model's parameters, or a class: optimizer=torch.optim.AdamW.",
         )
 
     def _made(self, tensor: torch.Tensor, group: int) -> Optimizer:
@@ -90,18 +90,18 @@ class Keeping:
             assert self._optimizer is not None
             made = self._optimizer([tensor])
             if not isinstance(made, Optimizer):
-                raise TypeError(f"it makes a value of type {type(made).__name__}, which is no optimizer")
+                raise TypeError(f"it returns a value of type {type(made).__name__}, which is not an optimizer")
             return made
         made = copy.copy(self._optimizer)
         made.state = defaultdict(dict)
         made.param_groups = [{**self._groups[group], "params": [tensor]}]
-        # Its hooks are the caller's, and look after the caller's tensors.
+        # Its hooks belong to the caller, and expect the caller's tensors.
         hooks: dict[str, Any] = {name: OrderedDict() for name in vars(made) if name.endswith("_hooks")}
         vars(made).update(hooks)
         return made
 
 
 def _step(optimizer: Optimizer) -> None:
-    # LBFGS asks for the loss, again and again; what it keeps depends on how far it has come.
+    # LBFGS evaluates the loss repeatedly; its state depends on its progress.
     if not isinstance(optimizer, LBFGS):
         type(optimizer).step(optimizer)

@@ -1,4 +1,4 @@
-"""Where in a model something happens: the unit that runs, and the unit that made a node of the graph."""
+"""The units of a running model: the one that runs now, and the one that made a node of the graph."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 @final
 class Places:
-    """Follows a model while it runs. Nodes are numbered as they are made, so a unit made those of its stretches.
+    """Follows a model while it runs. Nodes are numbered in order, so each unit made the nodes of certain intervals.
 
-    The hooks are global ones: a module with hooks of its own may take another way, as ``nn.TransformerEncoder`` does.
+    The hooks are global, because a module with hooks of its own may run differently, as ``nn.TransformerEncoder`` does.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -36,12 +36,12 @@ class Places:
 
     @property
     def current(self) -> str:
-        """The path of the unit that runs, or stopped with an error."""
+        """The path of the unit that runs, or that raised an error."""
         return self._paths[self._stack[-1][0]] if self._stack else ""
 
     @property
     def given(self) -> tuple[Any, ...]:
-        """What that unit was called with, by position."""
+        """The positional arguments of that unit."""
         return self._stack[-1][1] if self._stack else ()
 
     @property
@@ -60,7 +60,7 @@ class Places:
 
     def _leave(self, module: nn.Module, *_: Any) -> None:
         if any(id(module) == key for key, _ in self._stack):
-            # Those that an error left, which the model caught, are over too.
+            # Units left by an error that the model caught have ended, too.
             while self._stack.pop()[0] != id(module):
                 pass
             self._note()

@@ -1,11 +1,11 @@
-"""One step of a model on tensors without data: what it spends, keeps and needs."""
+"""One step of a model on tensors without data: its operations, the bytes it keeps, and the least it needs."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any, final
 
 import torch
@@ -13,18 +13,18 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_leaves
 
-from frostline.torch._autograd.fake_copy import Shades
+from frostline.torch._autograd.fake_copy import FakeTensors
 from frostline.torch._autograd.saved import saving
-from frostline.torch._cost.alive import Alive
-from frostline.torch._cost.kernels import FLOWING, TOSSED, Kernels
+from frostline.torch._cost.kernels import FROM_EXAMPLE, RANDOM, Kernels, LiveStorages
 from frostline.torch._cost.limit import NOWHERE, GraphNode, graph, least_saved
 from frostline.torch._cost.places import Places
 from frostline.torch._holding.forward import patches
 from frostline.torch._lean.folding import folded_weights
 from frostline.torch._tensors import distinct_bytes, storage_identity, storages
+from frostline.torch._tensors import tensors as tensors_in
 
 ASKED = 1 << 62
-"""The number of a gradient that is wanted of the example itself: beyond all parameters."""
+"""The number of a wanted gradient of the example itself, beyond those of all parameters."""
 
 
 @final
@@ -33,10 +33,10 @@ class Gradient:
     """One gradient that a step computes.
 
     Attributes:
-        unit: whose.
-        is_weights: whether it is one of parameters; else of what flows through the model.
-        flops: what is spent on it.
-        least: what it needs.
+        unit: the unit that computes it.
+        is_weights: whether it is the gradient of parameters, not of an input.
+        flops: its operations.
+        least: the operations that it needs at least.
         reach: the last parameter for which it is computed, by its place in `Step.order`.
         is_of_frozen: whether no weight gradient is wanted of the same kernel.
         meets_frozen: whether the kernel has weights, and all of them are frozen.
@@ -54,17 +54,17 @@ class Gradient:
 @final
 @dataclass(frozen=True)
 class Step:
-    """What one step does. By unit, where there is a path.
+    """The account of one step; dicts are by the path of the unit, unless they say otherwise.
 
     Attributes:
         forward: operations of the forward pass.
-        repeated: those of it that are done again during backward.
-        gradients: all that are computed.
+        repeated: operations of the forward pass that are repeated during backward.
+        gradients: the computed gradients.
         saved: bytes kept for backward.
-        least_saved: the least of them.
+        least_saved: the least bytes that backward needs.
         received: bytes of the gradient of each parameter that got one, by name.
         order: names of the trainable parameters, in the order of their first use.
-        peak: bytes at the highest point, of all that the step makes.
+        peak: bytes at the highest point, of all tensors that the step makes.
         given: bytes of parameters, buffers and example.
     """
 
@@ -79,62 +79,49 @@ class Step:
     given: int
 
 
-def floating(value: Any) -> Iterator[torch.Tensor]:
-    """The floating tensors in an output: in tuples, lists, mappings and dataclasses, at any depth."""
-    if isinstance(value, torch.Tensor):
-        if value.is_floating_point():
-            yield value
-    elif isinstance(value, Mapping):
-        yield from (each for item in value.values() for each in floating(item))
-    elif isinstance(value, list | tuple):
-        yield from (each for item in value for each in floating(item))
-    elif is_dataclass(value) and not isinstance(value, type):
-        yield from (each for field in fields(value) for each in floating(getattr(value, field.name)))
-
-
 class NoGradientError(Exception):
-    """No output of the model leads to anything that needs a gradient."""
+    """No output of the model leads to a tensor that needs a gradient."""
 
 
 def step(
     model: nn.Module,
     example: tuple[tuple[Any, ...], dict[str, Any]],
-    shades: Shades,
+    tensors: FakeTensors,
     places: Places,
     loss: Callable[[Any], Any] | None,
 ) -> Step:
     """Runs one step.
 
     Args:
-        model: a shadow.
-        example: arguments of a call of it, as shades.
-        shades: that made both.
-        places: of the shadow.
-        loss: of the output; None is the sum of all its floating tensors.
+        model: a fake copy.
+        example: arguments of a call of it, as fake tensors.
+        tensors: the maker of both.
+        places: those of the copy.
+        loss: a function of the output; by default the sum of all its floating tensors.
 
     Raises:
-        NoGradientError: there is nothing to take a gradient of.
+        NoGradientError: no output needs a gradient.
     """
     names = {id(tensor): name for name, tensor in reversed(list(model.named_parameters(remove_duplicate=False)))}
     inputs = [leaf for leaf in tree_leaves(example) if isinstance(leaf, torch.Tensor)]
-    _settle(model, example, shades, places)
-    alive = Alive([*model.parameters(), *model.buffers(), *folded_weights(model), *inputs])
-    alive.mark(FLOWING, inputs)
-    kernels = Kernels(places, alive, (p for p in model.parameters() if p.requires_grad))
-    with shades.fallen(), kernels, places, torch.enable_grad():
+    _run_first_call(model, example, tensors, places)
+    live = LiveStorages([*model.parameters(), *model.buffers(), *folded_weights(model), *inputs])
+    live.mark(FROM_EXAMPLE, inputs)
+    kernels = Kernels(places, live, (p for p in model.parameters() if p.requires_grad))
+    with tensors.without_data(), kernels, places, torch.enable_grad():
         with saving(model, folded_weights) as saved:
             output = model(*example[0], **example[1])
             total = _total(output if loss is None else loss(output))
         order = tuple(kernels.used)
         wanted = {key: number for number, key in enumerate(order)} | {id(x): ASKED for x in inputs if x.requires_grad}
         nodes = graph(total, wanted)
-        tossed = {storage_identity(s) for _, t in saved.held if alive.is_marked(TOSSED, t) for s in storages(t)}
-        least = least_saved(nodes, saved.held, saved.own | tossed)
+        random = {storage_identity(s) for _, t in saved.held if live.is_marked(RANDOM, t) for s in storages(t)}
+        least = least_saved(nodes, saved.held, saved.own | random)
         bytes_of = _bytes_by_node(saved.held, saved.own)
-        strangers = list(_strangers(nodes))
+        beside = list(_leaves_beside(nodes))
         nodes = {number: GraphNode(None, node.reaches) for number, node in nodes.items()}
         kernels.is_backward = True
-        with _spared(strangers):
+        with _gradients_restored(beside):
             total.backward()
     return Step(
         forward=kernels.forward,
@@ -144,20 +131,22 @@ def step(
         least_saved=_by_unit(least, places),
         received={names[id(p)]: distinct_bytes([p.grad]) for p in model.parameters() if p.grad is not None},
         order=tuple(names[key] for key in order),
-        peak=alive.peak,
-        given=alive.given_bytes,
+        peak=live.peak,
+        given=live.given_bytes,
     )
 
 
-def _settle(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], shades: Shades, places: Places) -> None:
-    """What a lean model does in its first call alone is no part of a step: it folds weights and chooses blocks."""
+def _run_first_call(
+    model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], tensors: FakeTensors, places: Places
+) -> None:
+    """Runs the first call of a lean model, in which it folds weights and chooses blocks; that is not part of a step."""
     if any(True for _ in patches(model)):
-        with shades.fallen(), Kernels(places, Alive(()), ()), places, torch.enable_grad():
+        with tensors.without_data(), Kernels(places, LiveStorages(()), ()), places, torch.enable_grad():
             model(*example[0], **example[1])
 
 
 def _total(value: Any) -> torch.Tensor:
-    parts = [tensor.sum() for tensor in floating(value) if tensor.requires_grad]
+    parts = [each.sum() for each in tensors_in(value) if each.is_floating_point() and each.requires_grad]
     if not parts:
         raise NoGradientError
     total = parts[0]
@@ -166,8 +155,8 @@ def _total(value: Any) -> torch.Tensor:
     return total
 
 
-def _strangers(nodes: Mapping[int, GraphNode]) -> Iterator[torch.Tensor]:
-    """Leaves with data: they belong to what is beside the model, as the critic that a loss asks."""
+def _leaves_beside(nodes: Mapping[int, GraphNode]) -> Iterator[torch.Tensor]:
+    """Leaves with data: they belong to modules beside the model, such as a critic in the loss."""
     for node in nodes.values():
         for edge, _ in node.function.next_functions:
             if hasattr(edge, "variable") and not isinstance(edge.variable, FakeTensor):
@@ -175,8 +164,8 @@ def _strangers(nodes: Mapping[int, GraphNode]) -> Iterator[torch.Tensor]:
 
 
 @contextmanager
-def _spared(leaves: list[torch.Tensor]) -> Iterator[None]:
-    """Within this context leaves have no gradient, and after it those that they had before."""
+def _gradients_restored(leaves: list[torch.Tensor]) -> Iterator[None]:
+    """Gives leaves their gradients back when the context ends."""
     gradients = [leaf.grad for leaf in leaves]
     for leaf in leaves:
         leaf.grad = None
@@ -212,7 +201,7 @@ def _gradients(kernels: Kernels, nodes: Mapping[int, GraphNode], places: Places)
             yield _gradient(kernels, nodes.get(number), number, places, one, shared)
     for number, flops in kernels.products.items():
         node, depends = nodes.get(number), kernels.depends.get(number)
-        # The two that are multiplied come last among the tensors.
+        # The two factors come last among the tensors.
         edges = [] if depends is None else [len(depends) - 2, len(depends) - 1]
         wanted = [edge for edge in edges if node is None or node.reaches[edge] is not None]
         parts: list[int | None] = [*wanted] or [None]
@@ -238,7 +227,7 @@ def _gradient(
         reach = NOWHERE if found is None else found
     reaches = () if node is None else node.reaches
     weights = {place: r for place, (r, d) in enumerate(zip(reaches, depends, strict=False)) if not d}
-    # A bias that trains needs no products, so these are still done for others.
+    # A trainable bias needs no products, so they are still computed for other parameters.
     is_of_frozen = not any(r is not None and r != NOWHERE for place, r in weights.items() if place in edges)
     return Gradient(
         unit=places.of(number),
