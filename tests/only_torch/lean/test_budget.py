@@ -13,12 +13,12 @@ from torch.utils.checkpoint import checkpoint
 import frostline.torch as ft
 from frostline import UnsupportedError
 from frostline.errors import BudgetError, BudgetValueError
-from frostline.torch._autograd.fake_run import Recorder, rehearse
 from frostline.torch._autograd.saved import saving
 from frostline.torch._holding.forward import Patch
 from frostline.torch._lean import slim as _slim
 from frostline.torch._lean import slimming as _slimming
-from frostline.torch._lean.budget import attach
+from frostline.torch._lean.blocks import BlockRecorder
+from frostline.torch._lean.budget import attach, lean_run
 from frostline.torch._lean.checkpointed import CheckpointedForward
 from only_torch.bits import bits, contents, gradients
 
@@ -145,7 +145,7 @@ def test_slimming_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     attach(model, 0.4)
     model(*args)
     assert checkpointed(model) == []  # without slimming there is no way: see the next
-    with Recorder() as recorder:
+    with BlockRecorder() as recorder:
         y = model(*args)
     assert recorder.nbytes - y.nbytes <= 0.4 * plain
     other, _ = resnet18(small=True)
@@ -456,7 +456,7 @@ def test_frozen_uses() -> None:
     assert not any(isinstance(vars(layer).get("forward"), Patch) for layer in layers)
 
 
-def test_the_rehearsal_leaves_nothing_behind() -> None:
+def test_a_fake_run_leaves_nothing_behind() -> None:
     class Caching(Layer):
         cached = None
 
@@ -477,7 +477,7 @@ def test_the_rehearsal_leaves_nothing_behind() -> None:
     model, x = nn.Sequential(nn.Linear(8, 8), Caching()), torch.randn(X)
     ft.freeze(model, "[1].inner")
     before, state = contents(model), bits(torch.get_rng_state())
-    recorder = rehearse(model, model.forward, (x,), {}, list(model.modules()))
+    recorder = lean_run(model, (x,), {}, list(model.modules()))
     assert recorder.nbytes > 0
     assert (contents(model), bits(torch.get_rng_state())) == (before, state)
     assert (model[1].cached, model[1].seen, model[1].calls) == (None, [], 0)
@@ -485,12 +485,12 @@ def test_the_rehearsal_leaves_nothing_behind() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ZOO.keys() - {"resnet50", "mobilenet_v3"}))
-def test_the_rehearsal_counts_what_is_saved(name: str) -> None:
+def test_a_fake_run_counts_what_is_saved(name: str) -> None:
     model, args = suffix(name)
-    assert rehearse(model, model.forward, args, {}, []).nbytes == saved(model, *args)
+    assert lean_run(model, args, {}).nbytes == saved(model, *args)
 
 
-def test_a_model_that_asks_for_values_cannot_be_rehearsed() -> None:
+def test_a_model_that_asks_for_values_cannot_run_without_data() -> None:
     class Asking(Layer):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) if x.sum() > 0 else super().forward(-x)
@@ -501,8 +501,8 @@ def test_a_model_that_asks_for_values_cannot_be_rehearsed() -> None:
     with pytest.raises(UnsupportedError) as caught:
         model(x)
     assert str(caught.value).splitlines() == [
-        "lean(model, memory_budget=...) cannot rehearse a call of Sequential, which asks a tensor without data for its "
-        "values: aten._local_scalar_dense.default.",
+        "lean(model, memory_budget=...) cannot run Sequential without data, because it reads the values of a tensor: "
+        "aten._local_scalar_dense.default.",
         "Leave memory_budget out, and checkpoint blocks by hand: checkpoint(block, x, use_reentrant=False).",
     ]
     assert checkpointed(model) == []

@@ -39,13 +39,26 @@ class FakeTensors:
 
     @contextmanager
     def without_data(self) -> Iterator[None]:
-        """Makes new tensors without data in this context. PyTorch's log of errors is silent; they are raised."""
+        """Makes new tensors without data in this context, and leaves nothing of them behind.
+
+        PyTorch's log of errors is silent; they are raised. Outer hooks on saved tensors are off, because a checkpoint
+        counts the tensors that pass its own. The cache of autocast is cleared, because it would mix real and fake
+        casts.
+        """
         log = logging.getLogger("torch._subclasses.fake_tensor")
         was_disabled, log.disabled = log.disabled, True
+        hooks = []
+        while (top := torch._C._autograd._top_saved_tensors_default_hooks(True)) is not None:
+            hooks.append(top)
+            torch._C._autograd._pop_saved_tensors_default_hooks()
+        torch.clear_autocast_cache()
         try:
             with self.mode:
                 yield
         finally:
+            torch.clear_autocast_cache()
+            for pack, unpack in reversed(hooks):
+                torch._C._autograd._push_saved_tensors_default_hooks(pack, unpack)
             log.disabled = was_disabled
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -70,7 +83,9 @@ class FakeTensors:
         return tree_map_only(torch.Tensor, self.of, values)
 
 
-def fake_copy(model: nn.Module, tensors: FakeTensors, *, with_uses: bool = True) -> nn.Module:
+def fake_copy(
+    model: nn.Module, tensors: FakeTensors, *, with_uses: bool = True, expression: str = "cost(model)"
+) -> nn.Module:
     """Copies the structure of a model, with fake tensors in place of all tensors; the model is not touched.
 
     A frozen use becomes a plain copy of its layer that needs no gradient.
@@ -79,12 +94,13 @@ def fake_copy(model: nn.Module, tensors: FakeTensors, *, with_uses: bool = True)
         model: the model.
         tensors: the maker of the fake tensors.
         with_uses: whether frozen uses are frozen; otherwise they train as their layers do.
+        expression: the call that an error names.
 
     Raises:
         UnsupportedError: an attribute cannot be copied.
     """
     found = list(reachable(model))
-    _refuse_scripts(found)
+    _refuse_scripts(found, expression)
     memo: dict[int, Any] = {}
     for item in found:
         if isinstance(item, torch.Tensor):
@@ -93,10 +109,12 @@ def fake_copy(model: nn.Module, tensors: FakeTensors, *, with_uses: bool = True)
             memo.update(copied_hooks(item))
     for item in reversed(found):  # what is inside comes first
         if isinstance(item, nn.Module) and is_compiled(item):
-            memo[id(item)] = _Interpreted(_copied(item.get_submodule("_orig_mod"), memo))
+            memo[id(item)] = _Interpreted(_copied(item.get_submodule("_orig_mod"), memo, expression))
         elif isinstance(item, Frozen):
-            memo[id(item)] = _use_of(item, memo, found) if with_uses else _copied(item._view.layer, memo)
-    return _copied(model, memo)
+            memo[id(item)] = (
+                _use_of(item, memo, found, expression) if with_uses else _copied(item._view.layer, memo, expression)
+            )
+    return _copied(model, memo, expression)
 
 
 @final
@@ -117,29 +135,31 @@ class _Interpreted(nn.Module):
             return getattr(super().__getattr__("_orig_mod"), name)
 
 
-def _refuse_scripts(found: list[Any]) -> None:
+def _refuse_scripts(found: list[Any], expression: str) -> None:
     for item in found:
         if isinstance(item, torch.jit.ScriptModule):
             name = getattr(item, "original_name", type(item).__name__)
             raise UnsupportedError(
-                "cost(model)",
+                expression,
                 f"cannot be computed: {name} was compiled by TorchScript, and its parameters cannot be exchanged.",
                 "Ask for the cost of the module from which it was compiled.",
             )
 
 
-def _use_of(use: Frozen, memo: dict[int, Any], found: list[Any]) -> nn.Module:
+def _use_of(use: Frozen, memo: dict[int, Any], found: list[Any], expression: str) -> nn.Module:
     constants = {id(item): alias(memo[id(item)]) for item in found if isinstance(item, torch.Tensor)}
-    made = _copied(use._view.layer, memo | constants)
+    made = _copied(use._view.layer, memo | constants, expression)
+    if "forward" in vars(use):  # replaced on the use itself, as a memory budget does
+        made.__dict__["forward"] = copy.deepcopy(vars(use)["forward"], {**memo, id(use): made})
     return made.train(use.training and use._view.mode == "follow")
 
 
-def _copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+def _copied(module: nn.Module, memo: dict[int, Any], expression: str) -> nn.Module:
     try:
         made: nn.Module = copy.deepcopy(module, memo)
     except (TypeError, RuntimeError) as error:
         raise UnsupportedError(
-            "cost(model)",
+            expression,
             f"cannot copy the structure of {type(module).__name__}: {error}.",
             "Move the attribute that cannot be copied out of the model while its cost is asked for.",
         ) from error

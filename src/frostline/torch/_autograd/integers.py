@@ -1,7 +1,7 @@
 """Integers keep their values in a fake run, because models look at them: masks, lengths, positions.
 
-In a fake copy floating tensors have no data, but integers and bools of the example have theirs. So a model whose control
-flow depends on them, for example on whether a mask hides anything, runs as it does in training.
+In a fake copy floating tensors have no data, but integers and bools of the example have theirs. So a model whose
+control flow depends on them, for example on whether a mask hides anything, runs as it does in training.
 """
 
 from __future__ import annotations

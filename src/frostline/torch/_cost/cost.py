@@ -19,16 +19,17 @@ from torch.optim import Optimizer
 from frostline._core.errors import BudgetError, CostError, UnsupportedError
 from frostline._core.errors.base import counted
 from frostline._core.reporting.cost import Cost
-from frostline.torch._autograd.fake_copy import FakeTensors, fake_copy
+from frostline.torch._autograd.fake_copy import FakeTensors
 from frostline.torch._cost.optimizer import Keeping, Maker
 from frostline.torch._cost.places import Places
 from frostline.torch._cost.step import NoGradientError, Step, step
 from frostline.torch._cost.units import cost_of
 from frostline.torch._freezing.freezing import plan_of
 from frostline.torch._freezing.survey import Survey, is_trained, survey
-from frostline.torch._holding.forward import patches, remove_all
+from frostline.torch._holding.forward import patches
 from frostline.torch._holding.mode import release
-from frostline.torch._lean import slimming as _slimming
+from frostline.torch._lean.copies import lean_copy, plain_copy
+from frostline.torch._lean.slimming import Slimming
 from frostline.torch._tensors import described
 from frostline.torch._wrappers import is_compiled
 
@@ -82,32 +83,16 @@ def cost(
     """
     read = survey(model)
     call = _Call(read, example, keywords, loss)
-    plain = now = call.step(_plain_copy)
+    plain = now = call.step(plain_copy)
     if _is_lean(read.root) and not _is_compiled_whole(model, read.root):
-        now = call.step(_lean_copy)
+        now = call.step(lean_copy)
     trained = call.step(_trained_copy) if plan_of(read).frozen else plain
     return cost_of(read, Keeping(optimizer), now, trained, plain)
 
 
-def _plain_copy(root: nn.Module, tensors: FakeTensors, *, with_uses: bool = True) -> nn.Module:
-    """A fake copy of the model as it would be without lean."""
-    made = fake_copy(root, tensors, with_uses=with_uses)
-    _slimming.taken_from(made)
-    remove_all(patches(made))
-    return made
-
-
-def _lean_copy(root: nn.Module, tensors: FakeTensors) -> nn.Module:
-    """A fake copy that saves as little as the model does."""
-    made = fake_copy(root, tensors)
-    for slimmed in _slimming.taken_from(made):
-        _slimming.look(slimmed)
-    return made
-
-
 def _trained_copy(root: nn.Module, tensors: FakeTensors) -> nn.Module:
     """A fake copy in which everything trains."""
-    made = _plain_copy(root, tensors, with_uses=False)
+    made = plain_copy(root, tensors, with_uses=False)
     for module in made.modules():
         release(module)
     for parameter in made.parameters():
@@ -118,7 +103,7 @@ def _trained_copy(root: nn.Module, tensors: FakeTensors) -> nn.Module:
 
 def _is_lean(root: nn.Module) -> bool:
     hooks = (hook for module in root.modules() for hook in module._forward_pre_hooks.values())
-    return any(isinstance(hook, _slimming.Slimming) for hook in hooks) or any(True for _ in patches(root))
+    return any(isinstance(hook, Slimming) for hook in hooks) or any(True for _ in patches(root))
 
 
 def _is_compiled_whole(model: nn.Module, root: nn.Module) -> bool:
