@@ -1,15 +1,12 @@
 """Who may import whom. The table is the architecture; the rest of this file reads the sources against it."""
 
-import ast
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-SOURCES = ROOT / "src" / "frostline"
+from sources import ROOT, SOURCES, imported, package_of
 
 # part of the package: (parts it may import, third parties it may import). "" is frostline/__init__.py.
 MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
@@ -41,19 +38,6 @@ def part_of(file: Path) -> str:
     return "" if first == "__init__" else first
 
 
-def imported(source: str, package: str) -> Iterator[str]:
-    """Dotted names that `source` imports, also inside functions; `package` is where it lives."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in {"importlib.import_module", "__import__"}:
-            yield from (str(word.value) for word in node.args[:1] if isinstance(word, ast.Constant))
-
-
 def offences(source: str, part: str, package: str) -> list[str]:
     """What `source`, a file of `part`, imports against the table."""
     own, third = MAY_IMPORT[part]
@@ -68,10 +52,6 @@ def offences(source: str, part: str, package: str) -> list[str]:
         elif top not in third and top not in sys.stdlib_module_names:
             found.append(name)
     return found
-
-
-def package_of(file: Path) -> str:
-    return ".".join(file.relative_to(SOURCES.parent).parts[:-1])
 
 
 @pytest.mark.parametrize("file", sorted(SOURCES.rglob("*.py")), ids=lambda file: str(file.relative_to(SOURCES)))

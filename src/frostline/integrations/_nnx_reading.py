@@ -16,8 +16,7 @@ from frostline._core.errors import LayerError, UnsupportedError
 from frostline.integrations._nnx_constant import plain_class, sharing
 from frostline.integrations._nnx_graph import is_parameter, modules, named, parameters
 from frostline.integrations._nnx_use import Frozen, hold
-from frostline.jax import _bytes
-from frostline.jax._arrays import described, nbytes
+from frostline.jax._arrays import bytes_of, described, nbytes, plain
 from frostline.jax._uses.slots import children
 
 # A static attribute, as NNX calls it: it goes where the module goes, and a function is traced once for each value.
@@ -137,4 +136,4 @@ def _stand_in(variable: Any) -> Any:
 def _value(variable: Any) -> Any:
     raw = variable.get_raw_value()
     # A view of its own: two variables with one array are two.
-    return _bytes.plain(raw).view() if is_parameter(variable) else np.asarray(_bytes.bytes_of(raw))
+    return plain(raw).view() if is_parameter(variable) else np.asarray(bytes_of(raw))

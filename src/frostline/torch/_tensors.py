@@ -1,13 +1,17 @@
-"""The tensors in what a module is given or gives back."""
+"""Tensors in nested values, their storages, their bytes and the names of their types: one of each."""
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
@@ -29,3 +33,80 @@ def tensors(value: Any) -> Iterator[Tensor]:
         yield from tensors(tuple(getattr(value, field.name) for field in dataclasses.fields(value)))
     elif type(value) in pytree.SUPPORTED_NODES:
         yield from tensors(tuple(pytree.tree_leaves(value)))
+
+
+def storages(tensor: Tensor) -> Iterator[torch.UntypedStorage]:
+    """The storages behind a tensor: one, but for sparse tensors and those that wrap others."""
+    if is_traceable_wrapper_subclass(tensor):
+        for name in tensor.__tensor_flatten__()[0]:
+            yield from storages(getattr(tensor, name))
+    elif tensor.layout is torch.strided:
+        yield tensor.untyped_storage()
+    elif tensor.layout is torch.sparse_coo:
+        yield from (tensor._indices().untyped_storage(), tensor._values().untyped_storage())
+    else:
+        parts = ("crow_indices", "col_indices", "ccol_indices", "row_indices", "values")
+        names = parts[:2] + parts[4:] if tensor.layout in {torch.sparse_csr, torch.sparse_bsr} else parts[2:]
+        yield from (getattr(tensor, name)().untyped_storage() for name in names)
+
+
+def storage_identity(storage: torch.UntypedStorage) -> int:
+    """Equal for two storages that are one, while both live; fake tensors have no address, but this."""
+    return storage._cdata
+
+
+def distinct_bytes(tensors: Iterable[Tensor], without: Iterable[int] = ()) -> int:
+    """The bytes of the distinct storages behind tensors, each counted whole and once.
+
+    Args:
+        tensors: a view counts as much as what it is a view of, because it keeps all of it.
+        without: identities of storages that do not count.
+    """
+    found = {storage_identity(storage): storage.nbytes() for tensor in tensors for storage in storages(tensor)}
+    return sum(found[key] for key in found.keys() - set(without))
+
+
+@contextmanager
+def bytes_of(tensor: Tensor) -> Iterator[memoryview]:
+    """The tensor's elements in order, as bytes; valid inside the context only.
+
+    A tensor on another device, or one with gaps, is copied for as long as the context lasts. A
+    tensor without data (on the meta device) has no bytes.
+    """
+    if tensor.is_meta:
+        yield memoryview(b"")
+        return
+    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    size = plain.numel() * plain.element_size()
+    if size == 0:
+        yield memoryview(b"")
+        return
+    yield memoryview((ctypes.c_ubyte * size).from_address(plain.data_ptr())).cast("B")
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name of a type without its module.
+
+    Example:
+        >>> from frostline.torch._tensors import dtype_name
+        >>> dtype_name(torch.float32)
+        'float32'
+    """
+    return str(dtype).removeprefix("torch.")
+
+
+def described(value: Any) -> str:
+    """A tensor as its type and shape, another value as itself.
+
+    Example:
+        >>> from frostline.torch._tensors import described
+        >>> described(torch.ones(2, 3)), described("mean")
+        ('float32[2, 3]', "'mean'")
+    """
+    if isinstance(value, Tensor):
+        return f"{dtype_name(value.dtype)}[{', '.join(map(str, value.shape))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key!r}: {described(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(described, value))})"
+    return repr(value)

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 
 import frostline.torch as ft
-from frostline.torch._autograd.saved import Kept, distinct_bytes, saving
+from frostline.torch._autograd.saved import Kept, saving
 from frostline.torch._autograd.workspace import lstm_workspace
+from frostline.torch._tensors import distinct_bytes
 
 
 def test_what_the_graph_has_let_go_is_not_held() -> None:

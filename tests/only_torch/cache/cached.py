@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from frostline._core.fingerprint import fingerprint
 from frostline.features.boundary import Boundary
-from frostline.torch._bytes import bytes_of
+from frostline.torch._tensors import bytes_of
 
 
 class DrawnLine:

@@ -10,7 +10,7 @@ import numpy as np
 
 from frostline._core.errors import CacheError
 from frostline.features.columns import Column, Value
-from frostline.jax._bytes import flat_bytes
+from frostline.jax._arrays import flat_bytes
 
 Array = np.ndarray[Any, Any]
 _STEPS, _LOWEST = 255, -128

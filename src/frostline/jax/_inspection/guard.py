@@ -12,8 +12,7 @@ import numpy as np
 
 from frostline._core.errors import MovedError, UnprovenError, UnsupportedError
 from frostline._core.movement import Mark, Movement, changed_elements, changed_stretch
-from frostline.jax._arrays import has_bytes
-from frostline.jax._bytes import bytes_of, flat_bytes, plain
+from frostline.jax._arrays import bytes_of, flat_bytes, has_bytes, plain
 from frostline.jax._freezing.division import divided
 from frostline.jax._freezing.survey import Survey, survey
 from frostline.jax._inspection.cause import likely_cause

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from frostline.jax._bytes import bytes_of, plain
+from frostline.jax._arrays import bytes_of, plain
 from frostline.jax._jaxpr.model import Model
 from frostline.jax._line import refusals
 from frostline.jax._line.identity import constants

@@ -10,7 +10,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
 from frostline._core.fingerprint import Bytes, digest, digest_of
-from frostline.jax._bytes import bytes_of
+from frostline.jax._arrays import bytes_of
 from frostline.jax._jaxpr.partial_inner import closed_in
 from frostline.jax._jaxpr.split import part, variables
 

@@ -12,7 +12,7 @@ import numpy as np
 from frostline._core.errors import DeltaError
 from frostline.checkpoint.delta import Source
 from frostline.checkpoint.stored import StoredTensor
-from frostline.jax._bytes import bytes_of
+from frostline.jax._arrays import bytes_of
 
 # Arrays that are made of a number of Python are weak.
 _NUMBERS = {"f": 0.0, "i": 0, "c": 0j}

@@ -25,8 +25,8 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from frostline._core.errors import UnsupportedError
 from frostline.torch._autograd.flops import forward_flops
-from frostline.torch._autograd.saved import storages
 from frostline.torch._autograd.workspace import with_workspace
+from frostline.torch._tensors import storages
 
 REFUSALS = (
     DataDependentOutputException,

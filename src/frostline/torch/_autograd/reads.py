@@ -9,7 +9,8 @@ from typing import Any, final
 
 import torch
 
-from frostline.torch._autograd.saved import Kept, identity, storages
+from frostline.torch._autograd.saved import Kept
+from frostline.torch._tensors import storage_identity, storages
 
 
 @final
@@ -45,7 +46,7 @@ def read_by(function: Any, reaches: Reaches, saved: Sequence[torch.Tensor]) -> I
     for tensor in saved:
         count = 1 if tensor.dtype is torch.bool else math.inf
         for storage in storages(tensor):
-            yield _need(storage, tensor, bits.get(identity(storage), count))
+            yield _need(storage, tensor, bits.get(storage_identity(storage), count))
 
 
 def _bits(function: Any, reaches: Reaches) -> dict[int, float]:
@@ -58,13 +59,13 @@ def _bits(function: Any, reaches: Reaches) -> dict[int, float]:
     except AttributeError:  # another release of PyTorch saves it under another name, or not at all
         return {}
     kept = {tensor: count for slot, count in slots.items() if isinstance(slot, Kept) for tensor in slot.tensors}
-    return {identity(storage): count for tensor, count in kept.items() for storage in storages(tensor)}
+    return {storage_identity(storage): count for tensor, count in kept.items() for storage in storages(tensor)}
 
 
 def _need(storage: torch.UntypedStorage, tensor: torch.Tensor, bits: float) -> Need:
     if bits >= 8 * tensor.element_size():
-        return Need(identity(storage), storage.nbytes(), is_whole=True)
-    return Need(identity(storage), math.ceil(tensor.numel() * bits / 8), is_whole=False)
+        return Need(storage_identity(storage), storage.nbytes(), is_whole=True)
+    return Need(storage_identity(storage), math.ceil(tensor.numel() * bits / 8), is_whole=False)
 
 
 def _wants(reaches: Reaches, edge: int) -> bool:

@@ -3,47 +3,16 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, final
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_leaves
 
 from frostline.torch._lean.folding import shadows
-
-
-def storages(tensor: torch.Tensor) -> Iterator[torch.UntypedStorage]:
-    """The storages behind a tensor: one, but for sparse tensors and those that wrap others."""
-    if is_traceable_wrapper_subclass(tensor):
-        for name in tensor.__tensor_flatten__()[0]:
-            yield from storages(getattr(tensor, name))
-    elif tensor.layout is torch.strided:
-        yield tensor.untyped_storage()
-    elif tensor.layout is torch.sparse_coo:
-        yield from (tensor._indices().untyped_storage(), tensor._values().untyped_storage())
-    else:
-        parts = ("crow_indices", "col_indices", "ccol_indices", "row_indices", "values")
-        names = parts[:2] + parts[4:] if tensor.layout in {torch.sparse_csr, torch.sparse_bsr} else parts[2:]
-        yield from (getattr(tensor, name)().untyped_storage() for name in names)
-
-
-def identity(storage: torch.UntypedStorage) -> int:
-    """Equal for two storages that are one, while both live; fake tensors have no address, but this."""
-    return storage._cdata
-
-
-def distinct_bytes(tensors: Iterable[torch.Tensor], without: Iterable[int] = ()) -> int:
-    """The bytes of the distinct storages behind tensors, each counted whole and once.
-
-    Args:
-        tensors: a view counts as much as what it is a view of, because it keeps all of it.
-        without: identities of storages that do not count.
-    """
-    found = {identity(storage): storage.nbytes() for tensor in tensors for storage in storages(tensor)}
-    return sum(found[key] for key in found.keys() - set(without))
+from frostline.torch._tensors import distinct_bytes, storage_identity, storages
 
 
 @final
@@ -107,7 +76,7 @@ class Saved:
     def own(self) -> frozenset[int]:
         """The identities of storages that do not count."""
         folded = [storage for tensor in shadows(self._model) for storage in storages(tensor)]
-        return frozenset(map(identity, (*self._own, *folded)))
+        return frozenset(map(storage_identity, (*self._own, *folded)))
 
     @property
     def held(self) -> list[tuple[int, torch.Tensor]]:

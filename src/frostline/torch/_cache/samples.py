@@ -17,6 +17,7 @@ from frostline.features.columns import SOURCE, Column
 from frostline.features.precision import ITEMSIZES
 from frostline.features.structure import Structure, leaves_of, structure_of
 from frostline.torch._cache.codec import raw
+from frostline.torch._tensors import dtype_name
 
 Split = Callable[[Any], tuple[Any, Any]]
 """Sample → what goes into the model (one thing, a tuple of them, or a dict of them by name), and the rest of it."""
@@ -66,7 +67,9 @@ class Packing:
         _, _, rest = _parts(split, sample)
         structure = structure_of(rest)
         tensors = [_tensor(leaf, _REST.format(n)) for n, leaf in enumerate(leaves_of(rest, structure))]
-        columns = (Column(f"rest.{n}", _dtype(tensor), tuple(tensor.shape)) for n, tensor in enumerate(tensors))
+        columns = (
+            Column(f"rest.{n}", dtype_name(tensor.dtype), tuple(tensor.shape)) for n, tensor in enumerate(tensors)
+        )
         return cls(split, tuple(columns), structure)
 
     def __call__(self, samples: Sequence[Any]) -> Packed | CacheError:
@@ -102,7 +105,7 @@ class Packing:
             raise CacheError("A sample of the dataset", problem, (), f"Leave out what differs: {_SPLIT}") from None
         tensors = [_tensor(leaf, _REST.format(number)) for number, leaf in enumerate(leaves)]
         for number, (tensor, column) in enumerate(zip(tensors, self.rest, strict=True)):
-            if (_dtype(tensor), tuple(tensor.shape)) != (column.dtype, column.shape):
+            if (dtype_name(tensor.dtype), tuple(tensor.shape)) != (column.dtype, column.shape):
                 problem = f"is {_kind(tensor)}, and in the first sample it was {column.dtype}{list(column.shape)}."
                 fix = f"Give it one size and dtype, or leave it out: {_SPLIT}"
                 raise CacheError(_REST.format(number), problem, (), fix)
@@ -173,7 +176,7 @@ def _tensor(leaf: Any, what: str) -> Tensor:
         tensor = torch.as_tensor(np.require(leaf, requirements=("C", "W")) if isinstance(leaf, np.ndarray) else leaf)
     except (TypeError, ValueError, RuntimeError):
         tensor = None
-    if tensor is None or _dtype(tensor) not in ITEMSIZES:
+    if tensor is None or dtype_name(tensor.dtype) not in ITEMSIZES:
         problem = f"is {_kind(leaf)}, and a cache holds numbers and arrays."
         raise CacheError(what, problem, (), f"Say what is what: {_SPLIT}")
     return tensor.detach().cpu()
@@ -189,8 +192,4 @@ def _stacked(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _kind(value: object) -> str:
-    return f"{_dtype(value)}{list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-
-
-def _dtype(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+    return f"{dtype_name(value.dtype)}{list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"

@@ -8,7 +8,7 @@ from typing import final
 
 import torch
 
-from frostline.torch._autograd.saved import storages
+from frostline.torch._tensors import storages
 
 
 @final

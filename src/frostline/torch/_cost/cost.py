@@ -24,9 +24,9 @@ from frostline.torch._cost.lean import is_lean, is_left_alone, lean_shadow, plai
 from frostline.torch._cost.optimizer import Keeping, Maker
 from frostline.torch._cost.places import Places
 from frostline.torch._cost.step import NoGradientError, Step, step
-from frostline.torch._cost_text import described
 from frostline.torch._freezing.freezing import plan_of, thaw
 from frostline.torch._freezing.survey import Survey, is_trained, survey
+from frostline.torch._tensors import described
 
 _FAILURES = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AssertionError, AttributeError)
 

@@ -14,13 +14,14 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_leaves
 
 from frostline.torch._autograd.fake_copy import Shades
-from frostline.torch._autograd.saved import distinct_bytes, identity, saving, storages
+from frostline.torch._autograd.saved import saving
 from frostline.torch._cost.alive import Alive
 from frostline.torch._cost.kernels import FLOWING, TOSSED, Kernels
 from frostline.torch._cost.limit import NOWHERE, Node, graph, least_saved
 from frostline.torch._cost.places import Places
 from frostline.torch._holding.patch import patches
 from frostline.torch._lean.folding import shadows
+from frostline.torch._tensors import distinct_bytes, storage_identity, storages
 
 ASKED = 1 << 62
 """The number of a gradient that is wanted of the example itself: beyond all parameters."""
@@ -127,7 +128,7 @@ def step(
         order = tuple(kernels.used)
         wanted = {key: number for number, key in enumerate(order)} | {id(x): ASKED for x in inputs if x.requires_grad}
         nodes = graph(total, wanted)
-        tossed = {identity(s) for _, t in saved.held if alive.is_marked(TOSSED, t) for s in storages(t)}
+        tossed = {storage_identity(s) for _, t in saved.held if alive.is_marked(TOSSED, t) for s in storages(t)}
         least = least_saved(nodes, saved.held, saved.own | tossed)
         bytes_of = _bytes_by_node(saved.held, saved.own)
         strangers = list(_strangers(nodes))
@@ -190,8 +191,8 @@ def _bytes_by_node(held: list[tuple[int, torch.Tensor]], own: frozenset[int]) ->
     seen, found = set(own), defaultdict[int, int](int)
     for number, tensor in held:
         for storage in storages(tensor):
-            if identity(storage) not in seen:
-                seen.add(identity(storage))
+            if storage_identity(storage) not in seen:
+                seen.add(storage_identity(storage))
                 found[number] += storage.nbytes()
     return found
 

@@ -11,6 +11,7 @@ from torch import nn
 from frostline._core.errors import UnsupportedError
 from frostline._core.inventory import Inventory, Module, Param
 from frostline.torch._holding.claims import OWN_BUFFERS, Site
+from frostline.torch._tensors import dtype_name
 from frostline.torch._uses.use import Frozen
 from frostline.torch._wrappers import unwrapped
 
@@ -107,7 +108,7 @@ def _param(names: list[str], modules: dict[str, nn.Module], pinned: frozenset[in
     return Param(
         path=names[0],
         shape=tuple(tensor.shape),
-        dtype=str(tensor.dtype).removeprefix("torch."),
+        dtype=dtype_name(tensor.dtype),
         itemsize=tensor.element_size(),
         owners=tuple(dict.fromkeys(c for name in names for c in _enclosing(name, modules))),
         aliases=tuple(names[1:]),

@@ -11,11 +11,11 @@ from torch import nn
 
 from frostline._core.errors import MovedError
 from frostline._core.movement import Mark, Movement, changed_elements, changed_stretch
-from frostline.torch._bytes import bytes_of
 from frostline.torch._freezing.division import Tensors, divided, tensors
 from frostline.torch._freezing.freezing import plan_of
 from frostline.torch._freezing.survey import Survey, survey
 from frostline.torch._inspection.cause import Owners, likely_cause
+from frostline.torch._tensors import bytes_of
 from frostline.torch._wrappers import unwrapped
 
 

@@ -19,6 +19,7 @@ from frostline.torch._line.inputs import Inputs
 from frostline.torch._line.proof import untouched
 from frostline.torch._line.tree import Tree
 from frostline.torch._line.values import Passage, passage_of
+from frostline.torch._tensors import dtype_name
 
 
 @final
@@ -119,7 +120,7 @@ class CutAt:
 
     def _crossing(self, place: int, value: torch.Tensor) -> Boundary:
         name = self.path if len(self._passages) == 1 else f"{self.path}:{place}"
-        dtype = str(value.dtype).removeprefix("torch.")
+        dtype = dtype_name(value.dtype)
         return Boundary(name, tuple(value.shape[1:]), dtype, value.nbytes // len(value))
 
     def _fakes(self, batch: int, device: torch.device) -> Any:

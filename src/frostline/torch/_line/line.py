@@ -10,7 +10,6 @@ from torch import nn
 
 from frostline._core.fingerprint import digest, fingerprint
 from frostline.features.boundary import Boundary
-from frostline.torch._bytes import bytes_of
 from frostline.torch._holding.patch import bare
 from frostline.torch._line import refusals
 from frostline.torch._line.above import Above
@@ -20,6 +19,7 @@ from frostline.torch._line.proof import Sides, called, prove
 from frostline.torch._line.traced import ABOVE, BELOW, Traced
 from frostline.torch._runtime.record import PLAIN, RuntimeRecord
 from frostline.torch._runtime.runtime import BOUND, Below
+from frostline.torch._tensors import bytes_of, dtype_name
 from frostline.torch._wrappers import refuse_wrapped, unwrapped
 
 
@@ -155,7 +155,7 @@ class Line:
 
     def _from_boundary(self, boundary: Sequence[torch.Tensor]) -> Any:
         wanted = [(each.shape, each.dtype) for each in self.boundary]
-        found = [(tuple(value.shape[1:]), str(value.dtype).removeprefix("torch.")) for value in boundary]
+        found = [(tuple(value.shape[1:]), dtype_name(value.dtype)) for value in boundary]
         if wanted != found or len({len(value) for value in boundary}) != 1:
             drawn = ", ".join(map(refusals.written, self.boundary))
             fix = "Hand it what line.below gives, samples first: line.above(*line.below(*inputs))."
@@ -171,4 +171,4 @@ class Line:
 def _entries(tensors: Mapping[str, torch.Tensor]) -> Any:
     for path, tensor in tensors.items():
         with bytes_of(tensor) as data:
-            yield path, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), data
+            yield path, dtype_name(tensor.dtype), tuple(tensor.shape), data

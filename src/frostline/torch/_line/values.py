@@ -13,6 +13,7 @@ from torch import fx
 from frostline.features.boundary import Boundary
 from frostline.features.cut import Value
 from frostline.torch._line.dependence import Colours, is_cheap
+from frostline.torch._tensors import dtype_name
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Pair:
             Boundary(
                 name=name if names.count(name) == 1 else f"{name}:{node.name}",
                 shape=self._shape(node),
-                dtype=str(node.meta["val"].dtype).removeprefix("torch."),
+                dtype=dtype_name(node.meta["val"].dtype),
                 bytes=self.bytes(node) or 0,
             )
             for name, node in zip(names, kept, strict=True)

@@ -18,10 +18,10 @@ from frostline.checkpoint import delta as checkpoint
 from frostline.checkpoint.delta import Source
 from frostline.checkpoint.delta_file import DeltaFile
 from frostline.checkpoint.stored import StoredTensor
-from frostline.torch._bytes import bytes_of
 from frostline.torch._freezing.division import Division, divided
 from frostline.torch._freezing.freezing import follow, plan_of
 from frostline.torch._freezing.survey import Survey, is_trained, survey
+from frostline.torch._tensors import bytes_of, dtype_name
 from frostline.torch._training import state_text as _state_text
 from frostline.torch._training.binding import Binding
 from frostline.torch._training.named_state import check_fits
@@ -199,7 +199,7 @@ def _fingerprint(expression: str, base: Mapping[str, torch.Tensor]) -> Fingerpri
     entries = []
     for path, tensor in base.items():
         with bytes_of(tensor) as data:
-            entries.append((path, digest_of(_dtype(tensor.dtype), tensor.shape, (data,))))
+            entries.append((path, digest_of(dtype_name(tensor.dtype), tensor.shape, (data,))))
     return Fingerprint(tuple(entries))
 
 
@@ -221,19 +221,15 @@ def _is_writable(tensor: torch.Tensor) -> bool:
 
 
 def _source(tensor: torch.Tensor) -> Source:
-    return Source(_dtype(tensor.dtype), tuple(tensor.shape), _nbytes(tensor), partial(bytes_of, tensor))
+    return Source(dtype_name(tensor.dtype), tuple(tensor.shape), _nbytes(tensor), partial(bytes_of, tensor))
 
 
 def _described(path: str, tensor: torch.Tensor) -> StoredTensor:
-    return StoredTensor(path, tuple(tensor.shape), _dtype(tensor.dtype), _nbytes(tensor))
+    return StoredTensor(path, tuple(tensor.shape), dtype_name(tensor.dtype), _nbytes(tensor))
 
 
 def _nbytes(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
-
-
-def _dtype(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _tensor(data: bytearray, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
