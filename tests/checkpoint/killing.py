@@ -8,6 +8,7 @@ from __future__ import annotations
 import builtins
 import io
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -129,9 +130,8 @@ def each_kill(folder: Path, write: Callable[[], object]) -> Iterator[str]:
 
 def restore(folder: Path, files: dict[Path, bytes] | None) -> None:
     """Makes these the files in a folder; None is no folder."""
-    for file in folder.iterdir() if folder.exists() else ():
-        file.unlink()
-    if files is None:
-        folder.rmdir()
+    shutil.rmtree(folder, ignore_errors=True)
+    if files is not None:
+        folder.mkdir()
     for file, content in (files or {}).items():
         file.write_bytes(content)
