@@ -11,8 +11,6 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.ways import WAYS, made
-
 
 def saved_bytes(model: nn.Module, forward: Callable[[], object]) -> int:
     """Bytes of the distinct storages that a forward pass saves, those of the model's own tensors left out."""
@@ -66,12 +64,3 @@ def peak_of(run: Callable[[], object]) -> int:
     with allocations() as ledger:
         run()
     return ledger.peak
-
-
-def freezing_bytes(name: str, way: str) -> Ledger:
-    """What freezing takes by itself."""
-    model, _ = made(name)
-    with allocations() as ledger:
-        kept = WAYS[way](model)
-    del kept
-    return ledger

@@ -1,15 +1,15 @@
-"""Fresh processes: what is measured in one of them owes nothing to what was measured before."""
+"""Fresh processes: what is measured in one of them does not depend on what was measured before."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
+from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
+from multiprocessing import get_context
 from typing import Any
 
-# Memory is given back to nobody and asked for in big pieces, so that no step pays for another one's pages.
-# One thread: each framework has its own word for it.
+# Memory is never given back and asked for in big pieces, so that no step pays for another one's pages.
+# One thread: each framework has its own variable for it.
 QUIET = {
     "JAX_PLATFORMS": "cpu",
     "MALLOC_ARENA_MAX": "1",
@@ -21,10 +21,23 @@ QUIET = {
 }
 
 
-def answer(module: str, *args: str) -> Any:
-    """What a module of the benchmarks writes as JSON when it is run."""
-    command = [sys.executable, "-m", module, *args]
-    done = subprocess.run(command, env={**os.environ, **QUIET}, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
-    return json.loads(done.stdout)
+def measured(module: str, *args: Any, function: str = "measure") -> Any:
+    """What a function of a module returns in a process of its own, which imports the module and nothing else."""
+    before = dict(os.environ)
+    os.environ.update(QUIET)
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_silence) as pool:
+            return pool.submit(_call, module, function, args).result()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _silence() -> None:
+    # PyTorch's profiler writes lines of its own; errors come back as exceptions.
+    for stream in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+
+
+def _call(module: str, function: str, args: tuple[Any, ...]) -> Any:
+    return getattr(import_module(module), function)(*args)

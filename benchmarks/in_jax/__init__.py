@@ -1,40 +1,94 @@
-"""What is measured of JAX. Nothing here imports it: every case has a process of its own."""
+"""Freezing in JAX beside the other ways to do it, and lean freezing. Nothing here imports it."""
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 
 from rich.console import Console
 
-from benchmarks.in_jax.case import PLACES, Case
-from benchmarks.in_jax.tables import tables
-from benchmarks.processes import answer
-from benchmarks.report import Report
+from benchmarks.in_jax.case import AGAIN, ALL, BASE, LOOPS, OURS, PEERS, PLACES, Case
+from benchmarks.processes import measured
+from benchmarks.report import Report, environment, table
 
-PACKAGES = ("jax", "optax", "equinox", "paramax")
 MODELS, QUICK_MODELS = ("mlp", "transformer"), ("small mlp",)
+# In the MLP with ReLU lean freezing has nothing to gain.
+LEAN_MODELS, QUICK_LEAN_MODELS = ("gelu mlp", "transformer", "mlp"), ("gelu mlp",)
 ROUNDS, QUICK_ROUNDS = 11, 3
-
-
-def cases(console: Console, *, quick: bool) -> Iterator[Case]:
-    """Every model, frozen in every place; each in a fresh process."""
-    for model in QUICK_MODELS if quick else MODELS:
-        for place in ("bottom", "top") if quick else PLACES:
-            with console.status(f"{model}, {place} ..."):
-                rounds = QUICK_ROUNDS if quick else ROUNDS
-                yield Case.of(answer("benchmarks.in_jax.steps", model, place, str(rounds)))
+LEAN = "fj.lean"
+LEAN_RECIPE = (
+    "Ratios to the same compiled step without it: steps in turn, process time, median [quartiles] of the ratios round "
+    "by round; saved bytes by fj.cost, temporary bytes by XLA; difference is the largest one of a gradient"
+)
 
 
 def measure(console: Console, *, quick: bool) -> Report:
-    """Measures a step with nine of twelve layers frozen, against the other ways to freeze them."""
-    versions = {package: version(package) for package in PACKAGES}
-    named = ", ".join(f"{package} {number}" for package, number in versions.items())
-    console.print(f"{named}, Python {platform.python_version()}, CPU, 1 thread")
-    measured = list(cases(console, quick=quick))
-    for table in tables(measured):
-        console.print(table)
-    numbers = {"versions": versions, "steps": [{**asdict(c), "misses": c.misses()} for c in measured]}
-    return Report(numbers, [f"{c.title}: {miss}" for c in measured for miss in c.misses()])
+    """Measures a step with nine of twelve layers frozen, for every model and place."""
+    cases, rounds = [], QUICK_ROUNDS if quick else ROUNDS
+    for model in QUICK_MODELS if quick else MODELS:
+        for place in ("bottom", "top") if quick else PLACES:
+            with console.status(f"{model}, {place} ..."):
+                cases.append(measured("benchmarks.in_jax.steps", model, place, rounds))
+    page = "\n\n".join([f"{environment('jax', 'optax', 'equinox', 'paramax')}.", *tables(cases)])
+    return Report(page, {"steps": [asdict(case) for case in cases]}, [miss for case in cases for miss in case.misses()])
+
+
+def tables(cases: Sequence[Case]) -> list[str]:
+    """A column for each model and place, a row for each way."""
+
+    def of(title: str, cell: Callable[[Case, str], str], *more: str) -> str:
+        rows = [(way, *(cell(case, way) for case in cases)) for way in (ALL, *PEERS, *OURS, *more)]
+        return table(("way", *(case.title for case in cases)), rows, title=title)
+
+    def flops(case: Case, way: str) -> str:
+        every = case.steps["plain"][ALL].flops
+        if way == ALL:
+            return f"{every / 1e9:.3f} GFLOP"
+        return " / ".join(f"{case.steps[loop][way].flops / every:.3f}" for loop in LOOPS)
+
+    def temporary(case: Case, way: str) -> str:
+        return " / ".join(f"{case.steps[loop][way].temporary / 2**20:.1f}" for loop in LOOPS)
+
+    def held(case: Case, way: str) -> str:
+        step = case.steps["plain"][way]
+        return " / ".join(f"{size / 2**20:.1f}" for size in (step.arguments, step.outputs, step.state))
+
+    def moved(case: Case, way: str) -> str:
+        count = "–" if way == ALL else f"{case.steps['plain'][way].moved} of {case.frozen}"
+        return f"{count}, {case.steps['norm'][way].norm:.2f} x"
+
+    def time(loop: str) -> Callable[[Case, str], str]:
+        def cell(case: Case, way: str) -> str:
+            step = case.steps[loop][way]
+            return f"{step.ms:.1f} ms" if way == BASE else str(step.time)
+
+        return cell
+
+    loops = " / ".join(LOOPS)
+    return [
+        of(f"FLOPs of a step over those of training all, {loops}", flops),
+        of(f"MiB that a step needs while it runs, {loops}", temporary),
+        of("MiB that a step takes / that it returns / of these the optimizer's state, plain", held),
+        of("Frozen arrays that moved, and the norm that is logged over that of what trains", moved),
+        *(of(f"Time over the time by hand, {loop}", time(loop), AGAIN) for loop in LOOPS),
+    ]
+
+
+def measure_lean(console: Console, *, quick: bool) -> Report:
+    """Measures `fj.lean` for every model and place; a miss is where more is saved than without it."""
+    cases, rounds = {}, QUICK_ROUNDS if quick else ROUNDS
+    for model in QUICK_LEAN_MODELS if quick else LEAN_MODELS:
+        for place in ("top",) if quick else PLACES:
+            with console.status(f"{model}, {place} ..."):
+                title = f"{'relu mlp' if model == 'mlp' else model}, {place}"
+                cases[title] = measured("benchmarks.in_jax.lean", model, place, rounds)
+    rows = [
+        ("" if number else title, way, f"{row['saved']:.3f}", f"{row['temporary']:.3f}", row["time"], row["difference"])
+        for title, found in cases.items()
+        for number, (way, row) in enumerate(found.items())
+    ]
+    shown = table(("model, frozen", "way", "saved", "temporary", "time", "difference"), rows, words=2)
+    missed = [
+        f"{title}: saves {found[LEAN]['saved']:.3f} ×" for title, found in cases.items() if found[LEAN]["saved"] > 1
+    ]
+    return Report(f"{environment('jax', 'optax')}. {LEAN_RECIPE}.\n\n{shown}", {"cases": cases}, missed)

@@ -17,15 +17,15 @@ Model = tuple[Params, Loss, Array]
 """Parameters, the loss over them, and a batch."""
 
 
-def mlp(width: int, batch: int) -> Model:
-    """Linear layers with biases."""
+def mlp(width: int, batch: int, activation: Callable[[Array], Array] = jax.nn.relu) -> Model:
+    """Linear layers with biases, and an activation after each."""
 
     def layer(key: Array) -> dict[str, Array]:
         return {"w": dense(key, width, width), "b": jnp.full(width, 0.1)}
 
     def loss(params: Any, x: Array) -> Array:
         for layer in params["layers"]:
-            x = jax.nn.relu(x @ layer["w"] + layer["b"])
+            x = activation(x @ layer["w"] + layer["b"])
         return jnp.mean((x - 1) ** 2)
 
     return chain(layer), loss, jax.random.normal(jax.random.key(1), (batch, width))
@@ -79,6 +79,7 @@ def attention(layer: dict[str, Array], x: Array) -> Array:
 
 MODELS: dict[str, Callable[[], Model]] = {
     "mlp": lambda: mlp(512, 256),
+    "gelu mlp": lambda: mlp(256, 512, jax.nn.gelu),
     "transformer": lambda: transformer(128, 8, 64),
     "small mlp": lambda: mlp(128, 128),
 }

@@ -1,18 +1,10 @@
-"""One model with its frozen layers in one place, in every way and every loop.
-
-Run as ``python -m benchmarks.in_jax.steps MODEL PLACE ROUNDS`` in a process of its own; writes JSON.
-"""
+"""One model with its frozen layers in one place, in every way and every loop."""
 
 from __future__ import annotations
 
-import gc
-import json
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from random import Random
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from statistics import median
-from time import process_time
 from typing import Any
 
 import jax
@@ -23,17 +15,17 @@ import optax
 from benchmarks.in_jax.case import AGAIN, ALL, BASE, LOOPS, Case, Step
 from benchmarks.in_jax.models import MODELS
 from benchmarks.in_jax.ways import WAYS, Task, Training
-from benchmarks.ratios import Ratio
+from benchmarks.timing import Ratio, interleaved
 
 WARM_UP = 3
 TOLERANCE = 1e-6
-# So high that no norm gets there: all ways compute the same, also those whose norm is of frozen gradients, too.
+# So high that no norm gets there: all ways compute the same, also those whose norm includes frozen gradients.
 MOST = 1e6
 
 
 @dataclass
 class Trainee:
-    """A step that was compiled, and what it works on.
+    """A compiled step, and its data.
 
     Attributes:
         read: loss and, where the loop logs it, norm of each step.
@@ -55,9 +47,9 @@ class Trainee:
 
     def moved(self, task: Task) -> int:
         """How many frozen arrays have other bytes than at first."""
-        now = jax.tree.leaves(self.training.whole(self.moving, self.fixed))
+        now = jax.tree.leaves(self.training.merge(self.moving, self.fixed))
         arrays = zip(jax.tree.leaves(task.params), now, jax.tree.leaves(task.mask), strict=True)
-        return sum(is_still and before.tobytes() != np.asarray(after).tobytes() for before, after, is_still in arrays)
+        return sum(is_frozen and before.tobytes() != np.asarray(after).tobytes() for before, after, is_frozen in arrays)
 
 
 def step_of(training: Training, tx: optax.GradientTransformation, loop: str) -> Callable[..., Any]:
@@ -86,22 +78,6 @@ def trainee(task: Task, batch: Any, way: str, loop: str) -> Trainee:
     return Trainee(training, moving, fixed, state, batch, compiled)
 
 
-def interleaved(trained: dict[str, Trainee], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each step, way by way within each round; in every round in another order."""
-    seconds: dict[str, list[float]] = {way: [] for way in trained}
-    order, dice = list(trained), Random(0)
-    gc.collect()
-    gc.disable()
-    for _ in range(rounds):
-        dice.shuffle(order)
-        for way in order:
-            start = process_time()
-            trained[way].step()
-            seconds[way].append(process_time() - start)
-    gc.enable()
-    return seconds
-
-
 def same_numbers(trained: dict[str, Trainee], moved: dict[str, int]) -> None:
     """All ways must compute the same, or their numbers compare different things.
 
@@ -114,7 +90,7 @@ def same_numbers(trained: dict[str, Trainee], moved: dict[str, int]) -> None:
             raise RuntimeError(f"{way} does not compute the same: {losses}")
 
 
-def measured(task: Task, batch: Any, loop: str, rounds: int) -> Iterator[tuple[str, Step | Ratio]]:
+def measure_loop(task: Task, batch: Any, loop: str, rounds: int) -> dict[str, Step]:
     """Every way in one loop."""
     trained = {way: trainee(task, batch, way, loop) for way in WAYS}
     for one in trained.values():
@@ -122,37 +98,29 @@ def measured(task: Task, batch: Any, loop: str, rounds: int) -> Iterator[tuple[s
             one.step()
     moved = {way: one.moved(task) for way, one in trained.items()}
     same_numbers(trained, moved)
-    seconds = interleaved({**trained, AGAIN: trained[BASE]}, rounds)
+    trained[AGAIN] = trained[BASE]
+    seconds = interleaved({way: one.step for way, one in trained.items()}, rounds)
+    (_, *base_norm) = trained[BASE].read[0]
+    steps = {}
     for way, one in trained.items():
-        yield way, numbers(one, trained[BASE], moved[way], seconds[way], seconds[BASE])
-    yield AGAIN, Ratio.of(seconds[AGAIN], seconds[BASE])
-
-
-def numbers(one: Trainee, base: Trainee, moved: int, seconds: list[float], base_seconds: list[float]) -> Step:
-    """What was measured of one way."""
-    memory = one.compiled.memory_analysis()
-    (_, *norm), (_, *base_norm) = one.read[0], base.read[0]
-    return Step(
-        flops=one.compiled.cost_analysis()["flops"],
-        temporary=memory.temp_size_in_bytes,
-        arguments=memory.argument_size_in_bytes,
-        outputs=memory.output_size_in_bytes,
-        state=sum(leaf.nbytes for leaf in jax.tree.leaves(one.state)),
-        moved=moved,
-        norm=norm[0] / base_norm[0] if norm else None,
-        ms=1000 * median(seconds),
-        time=Ratio.of(seconds, base_seconds),
-    )
+        memory, (_, *norm) = one.compiled.memory_analysis(), one.read[0]
+        steps[way] = Step(
+            flops=one.compiled.cost_analysis()["flops"],
+            temporary=memory.temp_size_in_bytes,
+            arguments=memory.argument_size_in_bytes,
+            outputs=memory.output_size_in_bytes,
+            state=sum(leaf.nbytes for leaf in jax.tree.leaves(one.state)),
+            moved=moved.get(way, 0),
+            norm=norm[0] / base_norm[0] if norm else None,
+            ms=1000 * median(seconds[way]),
+            time=Ratio.of(seconds[way], seconds[BASE]),
+        )
+    return steps
 
 
 def measure(model: str, place: str, rounds: int) -> Case:
     """Measures one model."""
     params, loss, batch = MODELS[model]()
     task = Task(jax.tree.map(np.asarray, params), loss, place)
-    steps: dict[str, dict[str, Any]] = {loop: dict(measured(task, batch, loop, rounds)) for loop in LOOPS}
-    again = {loop: ways.pop(AGAIN) for loop, ways in steps.items()}
-    return Case(model, place, rounds, sum(jax.tree.leaves(task.mask)), steps, again)
-
-
-if __name__ == "__main__":
-    print(json.dumps(asdict(measure(sys.argv[1], sys.argv[2], int(sys.argv[3])))))
+    steps = {loop: measure_loop(task, batch, loop, rounds) for loop in LOOPS}
+    return Case(f"{model}, {place}", sum(jax.tree.leaves(task.mask)), steps)

@@ -15,7 +15,7 @@ import frostline.jax as fj
 from benchmarks.in_jax.case import ALL, BASE, PLACES
 from benchmarks.in_jax.models import Loss, Params
 
-Whole = Callable[[Any, Any], Any]
+Merge = Callable[[Any, Any], Any]
 Gradient = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
@@ -26,14 +26,14 @@ class Training:
     Attributes:
         moving: what the optimizer is given.
         fixed: what is beside it.
-        whole: the parameters, of both.
+        merge: the parameters, of both.
         gradient: the loss and its gradient over `moving`, of `moving`, `fixed` and a batch.
         optimizer: what updates `moving`.
     """
 
     moving: Any
     fixed: Any
-    whole: Whole
+    merge: Merge
     gradient: Gradient
     optimizer: optax.GradientTransformation
 
@@ -49,8 +49,8 @@ class Task:
     @property
     def mask(self) -> Any:
         """True where it is frozen."""
-        still = range(len(self.params["layers"]))[PLACES[self.place]]
-        return {"layers": [jax.tree.map(lambda _, n=n: n in still, p) for n, p in enumerate(self.params["layers"])]}
+        frozen = range(len(self.params["layers"]))[PLACES[self.place]]
+        return {"layers": [jax.tree.map(lambda _, n=n: n in frozen, p) for n, p in enumerate(self.params["layers"])]}
 
     @property
     def selector(self) -> str:
@@ -64,11 +64,11 @@ def adamw() -> optax.GradientTransformation:
     return optax.adamw(1e-4, weight_decay=0.1)
 
 
-def by_jax(loss: Loss, whole: Whole) -> Gradient:
+def by_jax(loss: Loss, merge: Merge) -> Gradient:
     """``jax.value_and_grad`` over what the optimizer is given."""
 
     def gradient(moving: Any, fixed: Any, batch: Any) -> tuple[Any, Any]:
-        return jax.value_and_grad(lambda moving: loss(whole(moving, fixed), batch))(moving)
+        return jax.value_and_grad(lambda moving: loss(merge(moving, fixed), batch))(moving)
 
     return gradient
 
@@ -100,7 +100,7 @@ def freeze_first(task: Task) -> Training:
 
 def partition(task: Task) -> Training:
     """Frozen parameters have another optimizer, that does nothing."""
-    labels = jax.tree.map(lambda still: "frozen" if still else "trained", task.mask)
+    labels = jax.tree.map(lambda frozen: "frozen" if frozen else "trained", task.mask)
     return over_all(task, optax.partition({"trained": adamw(), "frozen": optax.set_to_zero()}, labels))
 
 
@@ -114,21 +114,21 @@ def marked_by_paramax(task: Task) -> Any:
 def paramax_to_all(task: Task) -> Training:
     """``paramax.non_trainable``, and the optimizer gets everything."""
 
-    def whole(moving: Any, _: Any) -> Any:
+    def merge(moving: Any, _: Any) -> Any:
         return paramax.unwrap(moving)
 
-    return Training(marked_by_paramax(task), None, whole, by_jax(task.loss, whole), adamw())
+    return Training(marked_by_paramax(task), None, merge, by_jax(task.loss, merge), adamw())
 
 
 def paramax_in_parts(task: Task) -> Training:
     """``paramax.non_trainable``, and what is in its wrappers is parted off by hand, as its documentation says."""
-    is_still = {"is_leaf": lambda node: isinstance(node, paramax.NonTrainable)}
-    moving, fixed = eqx.partition(marked_by_paramax(task), eqx.is_inexact_array, **is_still)
+    is_frozen = {"is_leaf": lambda node: isinstance(node, paramax.NonTrainable)}
+    moving, fixed = eqx.partition(marked_by_paramax(task), eqx.is_inexact_array, **is_frozen)
 
-    def whole(moving: Any, fixed: Any) -> Any:
-        return paramax.unwrap(eqx.combine(moving, fixed, **is_still))
+    def merge(moving: Any, fixed: Any) -> Any:
+        return paramax.unwrap(eqx.combine(moving, fixed, **is_frozen))
 
-    return Training(moving, fixed, whole, by_jax(task.loss, whole), adamw())
+    return Training(moving, fixed, merge, by_jax(task.loss, merge), adamw())
 
 
 def by_hand(task: Task) -> Training:

@@ -29,6 +29,7 @@ from frostline.schedules import Chart, Schedule
 BAD_INPUT = 2
 # What a shell reports for a program whose reader went away: 128 + SIGPIPE.
 READER_GONE = 141
+PICTURES = (".pdf", ".png", ".svg")
 _TORCH_SUFFIXES = {".pt", ".pth"}
 
 app = typer.Typer(
@@ -54,6 +55,9 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Train a real model with a frozen part on scanned digits, in under a minute."""
+    if plot is not None and plot.suffix.lower() not in PICTURES:
+        better = plot.with_suffix(".png")
+        _fail(f"{str(plot)!r} cannot be written: a picture ends in {', '.join(PICTURES)}.\nName it so: {better}")
     for file in (html, plot):
         _check_writable(file)
     try:
@@ -63,6 +67,12 @@ def demo(
         digits.run(framework=framework, html=html, plot=plot, as_json=as_json, console=console)
     except ModuleNotFoundError as error:
         _fail(_missing("The demo", f"{framework},demo,plot", error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(
+            f"{str(error.filename)!r} cannot be written: {error.strerror}.\nMake room for it, and run the demo again."
+        )
 
 
 @app.command()
@@ -95,7 +105,8 @@ def tree(
             }
         )
         return
-    _print(shown, _caveat(guess))
+    caveat = "A file does not say what is a parameter. Taken for buffers"
+    _print(shown, f"{caveat}: {len(guess.buffers)} (integers, 8 bits and less, running statistics).")
 
 
 @app.command()
@@ -203,7 +214,9 @@ def main() -> None:
     try:
         app()
     except FrostlineError as error:
-        _fail(_in_words(error))
+        # The library's fix for this one is an argument that no command has.
+        quoted = "Fix the pattern, and quote it, or the shell expands it: '**.bias'"
+        _fail("\n".join([*[*error.lines()][:-1], quoted]) if isinstance(error, NoMatchError) else str(error))
 
 
 def _draw(chart: Chart, file: Path) -> None:
@@ -228,38 +241,26 @@ def _opened(name: str) -> Checkpoint:
     return SafetensorsFile(file)
 
 
-def _caveat(guess: Guess) -> str:
-    return (
-        f"A file does not say what is a parameter. Taken for buffers: {len(guess.buffers)} "
-        "(integers, 8 bits and less, running statistics)."
-    )
-
-
-def _in_words(error: FrostlineError) -> str:
-    if isinstance(error, NoMatchError):
-        # The fix of the library is an argument that no command has.
-        *said, _ = error.lines()
-        return "\n".join([*said, "Fix the pattern, and quote it, or the shell expands it: '**.bias'"])
-    return str(error)
-
-
 def _missing(what: str, extras: str, error: ModuleNotFoundError) -> str:
-    lines = [
-        f"{what} needs {error.name}, which is not installed.",
-        "Install it:",
-        f"  pip install 'frostline[{extras}]'",
-    ]
-    return "\n".join(lines)
+    return f"{what} needs {error.name}, which is not installed.\nInstall it:\n  pip install 'frostline[{extras}]'"
 
 
 def _check_writable(file: Path | None) -> None:
-    if file is not None and file.is_dir():
-        _fail(f"{str(file)!r} cannot be written: it is a folder.\nName a file in it: {file / 'demo'}")
-    if file is not None and not file.parent.is_dir():
-        parent = file.parent
-        _fail(
-            f"{str(file)!r} cannot be written: there is no folder {str(parent)!r}.\nMake the folder: mkdir -p {parent}"
-        )
+    """Ends the command before it has worked for a file that cannot be written."""
+    if file is None:
+        return
+    shown = f"{str(file)!r} cannot be written"
+    try:
+        if file.is_dir():
+            _fail(f"{shown}: it is a folder.\nName a file in it: {file / 'demo'}")
+        if not file.parent.is_dir():
+            _fail(f"{shown}: there is no folder {str(file.parent)!r}.\nMake the folder: mkdir -p {file.parent}")
+        is_new = not file.exists()
+        file.open("ab").close()  # only this covers read-only disks, and a root user's rights
+    except OSError as error:
+        _fail(f"{shown}: {error.strerror}.\nName a file in a folder that you may write to.")
+    if is_new:
+        file.unlink()
 
 
 def _print(*shown: RenderableType) -> None:

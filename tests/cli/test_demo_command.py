@@ -37,16 +37,45 @@ def test_what_the_demo_is_given(run: Run, calls: list[dict[str, Any]]) -> None:
     assert [console.stderr for console in consoles] == [False, True]
 
 
-@pytest.mark.parametrize("option", ["--html", "--plot"])
+@pytest.mark.parametrize(("option", "suffix"), [("--html", ".html"), ("--plot", ".png")])
 def test_a_file_that_cannot_be_written_is_said_before_the_training(
-    run: Run, calls: list[dict[str, Any]], option: str
+    run: Run, calls: list[dict[str, Any]], option: str, suffix: str
 ) -> None:
-    text = "'no/page' cannot be written: there is no folder 'no'.\nMake the folder: mkdir -p no\n"
-    assert run("demo", option, "no/page") == (2, "", text)
-    Path("page").mkdir()
-    text = "'page' cannot be written: it is a folder.\nName a file in it: page/demo\n"
-    assert run("demo", option, "page") == (2, "", text)
+    text = f"'no/page{suffix}' cannot be written: there is no folder 'no'.\nMake the folder: mkdir -p no\n"
+    assert run("demo", option, f"no/page{suffix}") == (2, "", text)
+    Path(f"page{suffix}").mkdir()
+    text = f"'page{suffix}' cannot be written: it is a folder.\nName a file in it: page{suffix}/demo\n"
+    assert run("demo", option, f"page{suffix}") == (2, "", text)
+    name = "a" * 300 + suffix
+    text = f"'{name}' cannot be written: File name too long.\nName a file in a folder that you may write to.\n"
+    assert run("demo", option, name) == (2, "", text)
     assert calls == []
+
+
+def test_a_picture_of_no_format_is_said_before_the_training(run: Run, calls: list[dict[str, Any]]) -> None:
+    text = "'a.gif' cannot be written: a picture ends in .pdf, .png, .svg.\nName it so: a.png\n"
+    assert run("demo", "--plot", "a.gif") == (2, "", text)
+    assert calls == []
+
+
+def test_looking_whether_a_file_can_be_written_leaves_no_trace(run: Run, calls: list[dict[str, Any]]) -> None:
+    Path("old.PNG").write_bytes(b"old")
+    assert run("demo", "--plot", "old.PNG", "--html", "new.html") == (0, "", "")
+    assert Path("old.PNG").read_bytes() == b"old"
+    assert not Path("new.html").exists()
+    assert len(calls) == 1
+
+
+def test_a_file_that_can_no_longer_be_written(
+    run: Run, calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: Any) -> None:
+        Path("folder").mkdir()
+        Path("folder").write_bytes(b"")
+
+    monkeypatch.setattr(frostline.demo, "run", fail)  # type: ignore[attr-defined]
+    text = "'folder' cannot be written: Is a directory.\nMake room for it, and run the demo again.\n"
+    assert run("demo") == (2, "", text)
 
 
 def test_a_framework_that_is_none_of_the_two(run: Run, calls: list[dict[str, Any]]) -> None:

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of the demo in one framework.
+    """What is known of the quick demo in one framework.
 
     Attributes:
         parameters: the names of those of the trunk.
-        statistics: where its batch norm keeps what it has seen.
+        statistics: the names of the running statistics of its batch norm.
         moved: the names of what moves in a trunk that is frozen by hand.
         alarm: how the guard begins to say so.
-        proof: what it proves in the quick demo.
-        by_hand: how the demo begins to tell of two arrays that moved.
+        proof: what it proves.
+        by_hand: how the demo tells of two tensors that moved.
     """
 
     parameters: frozenset[str]
@@ -27,12 +27,8 @@ class Facts:
 _BUFFERS = frozenset(
     f"trunk.{layer}.{name}" for layer in (1, 4, 8) for name in ("running_mean", "running_var", "num_batches_tracked")
 )
-_ARRAYS = frozenset(
-    f"trunk.{block}.{name}"
-    for block in ("first", "second", "third")
-    for name in ("conv.weight", "norm.weight", "norm.bias")
-)
-_STATISTICS = frozenset(f"trunk_statistics.{block}.{name}" for block in (0, 1, 2) for name in ("mean", "var"))
+_ARRAYS = frozenset(f"trunk.{block}.{name}" for block in (0, 1, 2) for name in ("weight", "scale", "shift"))
+_STATISTICS = frozenset(f"trunk_statistics.{block}" for block in (0, 1, 2))
 
 FACTS = {
     "torch": Facts(
@@ -43,21 +39,27 @@ FACTS = {
         moved=_BUFFERS,
         alarm="9 of 18 frozen tensors moved.\n'trunk.1.running_mean' (buffer) moved.",
         proof=(
-            "In each of 2 runs all 18 frozen tensors are bitwise what they were, 9 parameters and 9 buffers of batch "
-            "norm, after 6 steps of AdamW with weight decay and 3 calls of train()."
+            "In each of 2 runs all 18 frozen tensors are bitwise what they were, 9 parameters and 9 running statistics "
+            "of batch norm, after 6 steps of AdamW with weight decay, all in training mode."
         ),
-        by_hand="The same routine after trunk.requires_grad_(False) alone: 6 steps move 2 tensors.",
+        by_hand=(
+            "The same training after trunk.requires_grad_(False) alone: 6 steps move 2 tensors. With the old head back "
+            "on, 150 of 200 test images of 0 to 4 get other scores than before."
+        ),
     ),
     "jax": Facts(
         parameters=_ARRAYS,
         statistics=_STATISTICS,
-        # A gradient of zeros reaches it, and so does weight decay.
+        # A gradient of zeros reaches the optimizer, and with it weight decay.
         moved=_ARRAYS | _STATISTICS,
-        alarm="15 of 15 frozen tensors moved.\n'trunk.first.conv.weight' (parameter) moved.",
+        alarm="12 of 12 frozen tensors moved.\n'trunk.0.scale' (parameter) moved.",
         proof=(
-            "In each of 2 runs all 15 frozen arrays are bitwise what they were, 9 parameters and 6 running statistics "
-            "of batch norm, after 6 steps of AdamW with weight decay and as many forward passes in training mode."
+            "In each of 2 runs all 12 frozen tensors are bitwise what they were, 9 parameters and 3 running statistics "
+            "of batch norm, after 6 steps of AdamW with weight decay, all in training mode."
         ),
-        by_hand="The same routine after jax.lax.stop_gradient(trunk) alone: 6 steps move 2 arrays.",
+        by_hand=(
+            "The same training after jax.lax.stop_gradient(trunk) alone: 6 steps move 2 tensors. With the old head "
+            "back on, 150 of 200 test images of 0 to 4 get other scores than before."
+        ),
     ),
 }

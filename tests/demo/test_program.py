@@ -1,4 +1,4 @@
-"""The command's own work: files looked at first, one document, one page, one picture."""
+"""The command's own work: one document, one page, one picture."""
 
 import io
 import json
@@ -11,10 +11,8 @@ from rich.console import Console
 
 from demo.facts import Facts
 from frostline.demo import program, run
-from frostline.demo.budget import Budget
-from frostline.demo.destination import DestinationError, picture, writable, write
-from frostline.demo.framework import Name
-from frostline.demo.outcome import Outcome
+from frostline.demo.outcome import WAYS, Outcome, Settings
+from frostline.demo.sections import summary
 
 
 @pytest.fixture
@@ -25,7 +23,7 @@ def console() -> Console:
 @pytest.fixture
 def done(monkeypatch: pytest.MonkeyPatch, outcome: Outcome) -> None:
     """The work is done already."""
-    monkeypatch.setattr(program, "perform", lambda framework, budget, tick: outcome)
+    monkeypatch.setattr(program, "perform", lambda framework, settings, progress: outcome)
 
 
 @pytest.fixture
@@ -37,80 +35,52 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("done")
-def test_it_writes_a_page_and_a_picture(console: Console, tmp_path: Path, budget: Budget, name: Name) -> None:
+def test_it_writes_a_page_and_a_picture(
+    console: Console, tmp_path: Path, settings: Settings, name: str, outcome: Outcome
+) -> None:
     html, plot = tmp_path / "page.html", tmp_path / "picture.png"
-    run(framework=name, html=html, plot=plot, as_json=False, console=console, budget=budget)
+    run(framework=name, html=html, plot=plot, as_json=False, console=console, settings=settings)
     assert html.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert plot.read_bytes()[:4] == b"\x89PNG"
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert text.startswith("1,797 scans of handwritten digits")
+    assert text.startswith("1,797 images of handwritten digits")
+    assert " ".join(summary(outcome).split()) in " ".join(text.split())
     assert text.endswith(f"Wrote {html}\nWrote {plot}\n")
 
 
 @pytest.mark.usefixtures("done")
 def test_json_is_one_document_and_nothing_else(
-    console: Console, capsys: pytest.CaptureFixture[str], budget: Budget, name: Name, facts: Facts
+    console: Console, capsys: pytest.CaptureFixture[str], settings: Settings, name: str, facts: Facts
 ) -> None:
-    run(framework=name, html=None, plot=None, as_json=True, console=console, budget=budget)
+    run(framework=name, html=None, plot=None, as_json=True, console=console, settings=settings)
     document = json.loads(capsys.readouterr().out)
     assert console.file.getvalue() == ""  # type: ignore[attr-defined]
     assert list(document) == [
         "framework",
-        "budget",
-        "unseen_scans",
-        "accuracy_on_0_to_4_before",
-        "ways",
-        "proof",
-        "limits",
-        "sharing",
+        "settings",
+        "results",
+        "old_before",
+        "new_images",
+        "old_images",
+        "watched",
+        "message",
+        "moved",
+        "changed_scores",
+        "cost",
+        "cached_bytes",
+        "score_difference",
+        "shared",
         "report",
     ]
-    assert [way["trainable_params"] for way in document["ways"]] == [645, 14_773, 14_773]
-    assert [way["accuracy_on_0_to_4_afterwards"] is None for way in document["ways"]] == [False, False, True]
+    assert [result["way"] for result in document["results"]] == list(WAYS)
+    assert [way["old_accuracy"] is None for way in document["results"]] == [False, False, False, True, False]
+    assert all(result["step_seconds"] > 0 for result in document["results"])
     assert document["framework"] == {"torch": "PyTorch", "jax": "JAX"}[name]
-    assert document["proof"]["steps"] == 12
-    assert set(document["proof"]["bitwise_equal"]) == facts.parameters | facts.statistics
-    assert set(document["proof"]["frozen_by_hand"]["moved"]) == facts.moved
-
-
-@pytest.mark.usefixtures("untrained")
-def test_a_picture_of_no_format_is_said_before_the_training(console: Console, tmp_path: Path) -> None:
-    file = tmp_path / "picture.gif"
-    with pytest.raises(DestinationError) as caught:
-        run(framework="torch", html=None, plot=file, as_json=False, console=console)
-    assert str(caught.value) == "\n".join(
-        [
-            f"'{file}' cannot be written: its suffix is '.gif', and there are 3: .pdf, .png and .svg.",
-            f"frostline demo --plot {tmp_path / 'picture.png'}",
-        ]
-    )
-
-
-@pytest.mark.usefixtures("untrained")
-def test_a_folder_that_is_not_there_is_said_before_the_training(console: Console, tmp_path: Path) -> None:
-    file = tmp_path / "no" / "page.html"
-    with pytest.raises(DestinationError) as caught:
-        run(framework="torch", html=file, plot=None, as_json=False, console=console)
-    assert str(caught.value) == "\n".join(
-        [
-            f"'{file}' cannot be written: no such file or directory.",
-            "Name a file in a folder that you may write to.",
-        ]
-    )
-
-
-def test_the_probe_of_a_file_leaves_no_trace(tmp_path: Path) -> None:
-    (tmp_path / "old.png").write_bytes(b"old")
-    assert picture(tmp_path / "old.png").read_bytes() == b"old"
-    assert not writable(tmp_path / "new.html").exists()
-
-
-def test_a_file_that_cannot_be_written_any_more(tmp_path: Path) -> None:
-    with pytest.raises(DestinationError) as caught:
-        write(tmp_path, b"")
-    assert str(caught.value) == "\n".join(
-        [f"'{tmp_path}' cannot be written: is a directory.", "Make room for it, and run the demo again."]
-    )
+    assert document["settings"]["runs"] == 2
+    assert document["report"]["totals"]["params"] == 14_773
+    assert document["shared"]["changed"] == [1024, 0]
+    assert set(document["watched"]) == facts.parameters | facts.statistics
+    assert set(document["moved"]) == facts.moved
 
 
 @pytest.mark.usefixtures("untrained")
@@ -120,7 +90,7 @@ def test_matplotlib_is_asked_for_before_the_training(
 ) -> None:
     for name in [name for name in sys.modules if name.startswith("matplotlib")]:
         monkeypatch.setitem(sys.modules, name, None)
-    for name in ("page", "picture", "drawing"):
+    for name in ("page", "picture"):
         monkeypatch.delitem(sys.modules, f"frostline.demo.{name}", raising=False)
     files = {"html": None, "plot": None, option: tmp_path / "file.png"}
     with pytest.raises(ModuleNotFoundError, match="matplotlib"):
@@ -129,9 +99,9 @@ def test_matplotlib_is_asked_for_before_the_training(
 
 @pytest.mark.usefixtures("done")
 def test_without_files_matplotlib_is_not_needed(
-    console: Console, monkeypatch: pytest.MonkeyPatch, budget: Budget
+    console: Console, monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
     for name in [name for name in sys.modules if name.startswith("matplotlib")]:
         monkeypatch.setitem(sys.modules, name, None)
-    run(framework="torch", html=None, plot=None, as_json=False, console=console, budget=budget)
-    assert "In one sentence" in console.file.getvalue()  # type: ignore[attr-defined]
+    run(framework="torch", html=None, plot=None, as_json=False, console=console, settings=settings)
+    assert "In short" in console.file.getvalue()  # type: ignore[attr-defined]

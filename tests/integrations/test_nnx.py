@@ -593,7 +593,7 @@ class TestInPlace:
             freeze(Chain(*layers()), layers()[0])
         assert str(caught.value).splitlines()[:2] == [
             "<Linear> matches none of the 6 parameters.",
-            "It is no part of this tree, or not any more: names say what is.",
+            "It is not, or no longer, part of this tree. Select it by name.",
         ]
 
     def test_a_typo_changes_nothing(self) -> None:

@@ -38,11 +38,11 @@ def _join_of_two(tree: Any) -> object:
 
 
 EMPTY_FIX = "Fix the pattern, or pass allow_empty=True if matching nothing is what you want."
-FOREIGN = "It is no part of this tree, or not any more: names say what is."
+FOREIGN = "It is not, or no longer, part of this tree. Select it by name."
 PINNED_FIX = "Build the model with layer in place of Frozen(layer), or train the layer where it is used as it is."
 PARTS_FIX = "Join the two parts of one split: trainable, rest = split(tree)."
 FIRST_ONLY = (
-    "differentiates another argument than the first, and only the first is split into what trains and the rest."
+    "differentiates an argument other than the first, but only the first is split into a trainable part and the rest."
 )
 ARRAY_FIX = (
     "Stop the gradient of an array with jax.lax.stop_gradient(x), or freeze it where it is: "
@@ -94,7 +94,7 @@ TEXTS: list[tuple[str, Callable[[Any], object], list[str]]] = [
         lambda tree: fj.freeze(tree, {"trunk": True, "head": False}),
         [
             "<dict> matches none of the 6 parameters.",
-            "It is a mask, and a selector says what to freeze by its names; a mask of what trains is mask(tree).",
+            "It is a mask. Select by name instead; mask(tree) returns the mask of the trainable leaves.",
             EMPTY_FIX,
         ],
     ),
@@ -103,7 +103,7 @@ TEXTS: list[tuple[str, Callable[[Any], object], list[str]]] = [
         lambda tree: jax.jit(lambda other: fj.freeze(tree, other["trunk"]["w"]) and None)(tree),
         [
             "<Array of shape (2, 2)> matches none of the 6 parameters.",
-            "It is being traced, and inside of jit an array is another object: names say what is.",
+            "It is being traced, and inside jit an array is another object. Select it by name.",
             EMPTY_FIX,
         ],
     ),
@@ -189,19 +189,19 @@ TEXTS: list[tuple[str, Callable[[Any], object], list[str]]] = [
     (
         "a use of an array",
         lambda tree: fj.Frozen(tree["trunk"]["w"]),
-        ["Frozen(array) holds a float32 array of shape (2, 2), and a use is of a layer.", ARRAY_FIX],
+        ["Frozen(array) holds a float32 array of shape (2, 2), but only a layer can have a frozen use.", ARRAY_FIX],
     ),
     (
         "a use of nothing",
         lambda _: fj.Frozen(None),
-        ["Frozen(None) holds None, and a use is of a layer.", ARRAY_FIX],
+        ["Frozen(None) holds None, but only a layer can have a frozen use.", ARRAY_FIX],
     ),
     (
         "a call of what cannot be called",
         lambda tree: tree["use"](jnp.ones(2)),
         [
-            "Frozen(layer)(...) calls a dict, which cannot be called.",
-            "Hand it to the function that uses it, apply(params, x): its items are frozen as well.",
+            "Frozen(layer)(...) calls a dict, which is not callable.",
+            "Pass it to the function that uses it, apply(params, x): its items are frozen, too.",
         ],
     ),
     (
@@ -245,7 +245,7 @@ TEXTS: list[tuple[str, Callable[[Any], object], list[str]]] = [
         lambda _: fj.value_and_grad(lambda _: 0.0, argnums=1),
         [
             f"value_and_grad(fn, argnums=1) {FIRST_ONLY}",
-            "Put what is to be trained into one tree: "
+            "Put everything that trains into one tree: "
             "value_and_grad(lambda models, batch: ...)((model, other), batch).",
         ],
     ),
@@ -254,7 +254,7 @@ TEXTS: list[tuple[str, Callable[[Any], object], list[str]]] = [
         lambda _: fj.grad(lambda _: 0.0, argnums=(0, 1)),
         [
             f"grad(fn, argnums=(0, 1)) {FIRST_ONLY}",
-            "Put what is to be trained into one tree: grad(lambda models, batch: ...)((model, other), batch).",
+            "Put everything that trains into one tree: grad(lambda models, batch: ...)((model, other), batch).",
         ],
     ),
     (
@@ -278,7 +278,7 @@ TEXTS: list[tuple[str, Callable[[Any], object], list[str]]] = [
         "a guard in jit",
         _under_jit(lambda tree: fj.guard(tree).__enter__()),
         [
-            "guard(tree) is called inside of jit, where arrays have no bytes yet.",
+            "guard(tree) is called inside jit, where arrays have no bytes yet.",
             "Guard the loop around the compiled step: with guard(tree) as watching: tree = step(tree, batch).",
         ],
     ),

@@ -1,6 +1,5 @@
-"""The demo: a real network learns on real scans with a part of it frozen, and proves that the part stayed still."""
+"""The demo: a network learns handwritten digits with its trunk frozen, and a guard proves that it never moved."""
 
-from frostline.demo.program import perform as perform
 from frostline.demo.program import run as run
 
-__all__ = ["perform", "run"]
+__all__ = ["run"]

@@ -2,87 +2,57 @@
 
 from __future__ import annotations
 
-import re
+import io
 from html import escape
-from importlib.resources import files
-from string import Template
 
-from matplotlib.figure import Figure
+from rich.console import Console, RenderableType
 
-from frostline.demo import picture
-from frostline.demo.drawing import COLORS, LIMIT_COLORS, Ink
-from frostline.demo.grid import Grid, limit_grid, score_grid, sharing_grid
 from frostline.demo.outcome import Outcome
-from frostline.demo.story import by_hand, near_the_limit, proof, setting, story
+from frostline.demo.picture import INK, picture
+from frostline.demo.sections import sections, setup, summary
 
-# Colours that stand for others in a drawing until the page says which, by day and by night.
-STAND_INS = Ink(dark="#010101", soft="#020202", rule="#030303")
-VARIABLES = {
-    STAND_INS.dark: "var(--ink)",
-    STAND_INS.soft: "var(--soft)",
-    STAND_INS.rule: "var(--rule)",
-    COLORS["frozen trunk"]: "var(--frozen)",
-    COLORS["full fine-tuning"]: "var(--full)",
-    COLORS["from scratch"]: "var(--scratch)",
-    LIMIT_COLORS["at the limit"]: "var(--limit)",
-}
-CLASSES = {"frozen trunk": "frozen", "full fine-tuning": "full", "from scratch": "scratch"}
+TITLE = "Learning 5 to 9 while the trunk that knows 0 to 4 stays frozen"
+# The browser's own colors, light or dark as its reader has set them.
+STYLE = """
+:root { color-scheme: light dark; }
+body { max-width: 56rem; margin: 0 auto; padding: 2rem 1rem 4rem; font: 17px/1.6 system-ui, sans-serif; }
+h1, h2 { line-height: 1.25; text-wrap: balance; }
+h2 { margin-top: 2.5rem; font-size: 1.2rem; }
+.lead { font-size: 1.1rem; }
+figure { margin: 2rem 0; overflow-x: auto; }
+svg { display: block; width: 100%; min-width: 44rem; height: auto; }
+svg text { font-family: system-ui, sans-serif !important; }
+pre { overflow-x: auto; font: 0.85rem/1.4 ui-monospace, Consolas, "DejaVu Sans Mono", monospace; }
+footer { margin-top: 3rem; border-top: 1px solid; padding-top: 1rem; font-size: 0.9rem; }
+"""
 
 
 def page(outcome: Outcome) -> str:
     """The page as HTML."""
-    texts = {
-        "story": story(outcome),
-        "proof": proof(outcome),
-        "by_hand": by_hand(outcome),
-        "near_the_limit": near_the_limit(outcome),
-        "line": outcome.words.line,
-        "message": outcome.by_hand.message,
-        "setting": setting(outcome.budget, outcome.words),
-        "report": str(outcome.report),
-        "kept": outcome.words.kept,
-        "models": outcome.words.models,
-        "command": outcome.words.command,
-        "runs": str(outcome.budget.runs),
-        "batch": str(outcome.budget.batch),
-        "unseen": str(outcome.unseen),
-        "unseen_old": str(outcome.unseen_old),
-    }
-    template = Template(files("frostline.demo").joinpath("page.html").read_text(encoding="utf-8"))
-    return template.substitute({name: escape(text) for name, text in texts.items()}, **_pieces(outcome))
+    svg = picture(outcome, ".svg").decode().replace(INK, "currentColor")
+    label = 'role="img" aria-label="Ten digits, learning curves, and what a step costs"'
+    parts = [
+        f'<h1>{TITLE}</h1>\n<p class="lead">{escape(summary(outcome))}</p>',
+        f"<figure><svg {label} {svg.partition('<svg')[2]}</figure>",
+    ]
+    for section in sections(outcome):
+        parts.append(f"<h2>{escape(section.title)}</h2>")
+        if section.text:
+            parts.append(f"<p>{escape(section.text)}</p>")
+        if section.shown is not None:
+            parts.append(f"<pre>{_exported(section.shown)}</pre>")
+    parts.append(f"<h2>The experiment</h2><p>{escape(setup(outcome.settings, outcome.framework))}</p>")
+    command = f"frostline demo --framework {outcome.framework.package} --html"
+    parts.append(f"<footer><code>{command}</code> writes this page, each time the same but for the times.</footer>")
+    head = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>frostline: {TITLE}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+    )
+    return head + "\n".join(parts) + "\n</body>\n</html>\n"
 
 
-def _pieces(outcome: Outcome) -> dict[str, str]:
-    return {
-        "digits": _drawn(picture.digits(outcome, STAND_INS), "One scan of each digit, 0 to 9."),
-        "curves": _drawn(picture.curves(outcome, STAND_INS), "Accuracy on unseen scans against the steps."),
-        "costs": _drawn(picture.costs(outcome, STAND_INS), "What a step of each way costs, as bars."),
-        "limits": _drawn(
-            picture.limits(outcome, STAND_INS), "What a step costs, could cost, and costs from the cache."
-        ),
-        "scores": _table(score_grid(outcome)),
-        "limit_table": _table(limit_grid(outcome.limits)),
-        "sharing": _table(sharing_grid(outcome.sharing)),
-    }
-
-
-def _drawn(figure: Figure, label: str) -> str:
-    text = picture.saved(figure, "svg", transparent=True).decode()
-    # A page has no room for the head of a file, and no two things of one name.
-    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text[text.index("<svg") :], flags=re.DOTALL)
-    text = re.sub(r'<g id="[^"]*"', "<g", text)
-    for color, variable in VARIABLES.items():
-        text = text.replace(color, variable)
-    return text.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)
-
-
-def _table(grid: Grid) -> str:
-    head = "".join(f"<th>{escape(title)}</th>" for title in grid.titles)
-    rows = "".join(f"<tr>{_cells(row)}</tr>" for row in grid.rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-
-
-def _cells(row: tuple[str, ...]) -> str:
-    name, *numbers = row
-    color = f' class="{CLASSES[name]}"' if name in CLASSES else ""
-    return f"<td{color}>{escape(name)}</td>" + "".join(f"<td>{escape(number)}</td>" for number in numbers)
+def _exported(shown: RenderableType) -> str:
+    console = Console(file=io.StringIO(), record=True, width=80, force_terminal=True, color_system="truecolor")
+    console.print(shown)
+    return console.export_html(inline_styles=True, code_format="{code}")

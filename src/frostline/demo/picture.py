@@ -1,106 +1,85 @@
-"""The drawings of the demo on paper: one sheet as PNG, SVG or PDF, or single ones for a page."""
+"""The picture of the demo: accuracy as it was learned, and what a step costs."""
 
 from __future__ import annotations
 
 import io
-from textwrap import fill
+from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.gridspec import SubplotSpec
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import PercentFormatter
 
-from frostline.demo.drawing import Ink, draw_costs, draw_curves, draw_digits, draw_limits
-from frostline.demo.outcome import Outcome
-from frostline.demo.story import story
+from frostline._core.reporting.cost_table import flops
+from frostline._core.reporting.table import human
+from frostline.demo.data import NEW, OLD, one_of_each
+from frostline.demo.outcome import Outcome, Way
+from frostline.demo.sections import COLORS
 
-LIGHT = Ink(dark="#18222d", soft="#5b6876", rule="#dfe4ea")
+INK = "#18222d"
+CACHE_COLOR = "#2a9d6f"
 
 
 def picture(outcome: Outcome, suffix: str) -> bytes:
-    """The sheet as the bytes of a file.
-
-    Args:
-        outcome: what to show.
-        suffix: of the file, ".png", ".svg" or ".pdf".
-    """
-    return saved(sheet(outcome), suffix.lower().removeprefix("."))
-
-
-def saved(figure: Figure, form: str, **options: Any) -> bytes:
-    """A figure as the bytes of a file; the same numbers make the same bytes."""
-    data = io.BytesIO()
-    dates = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    """The picture as a file with this suffix, `.png`, `.svg` or `.pdf`; the same numbers make the same bytes."""
+    form, data = suffix.lower().removeprefix("."), io.BytesIO()
+    metadata = {"png": {}, "svg": dict.fromkeys(("Creator", "Date", "Format", "Type")), "pdf": {"CreationDate": None}}
     with rc_context({"svg.hashsalt": "frostline", "svg.fonttype": "none"}):
-        figure.savefig(data, format=form, dpi=160, metadata=dates[form], **options)
+        # Transparent on a page, whose colors may be dark.
+        drawn(outcome).savefig(data, format=form, dpi=160, metadata=metadata[form], transparent=form == "svg")
     return data.getvalue()
 
 
-def sheet(outcome: Outcome) -> Figure:
-    """Everything on 12 by 11.4 inches."""
-    figure = Figure(figsize=(12, 11.4), facecolor="white")
-    title, text = "Learning 5 to 9 while what knows 0 to 4 stays frozen", fill(story(outcome), 138)
-    figure.text(0.04, 0.973, title, fontsize=21, weight="bold", color=LIGHT.dark, va="top")
-    figure.text(0.04, 0.931, text, fontsize=11, color=LIGHT.soft, va="top", linespacing=1.55)
-    draw_digits(_ten(figure, _box(figure, 0.722, 0.806)), outcome.budget.labelled, LIGHT)
-    axes = _with_margin(figure, _box(figure, 0.372, 0.66))
-    draw_curves(axes, outcome, LIGHT)
-    said = f"accuracy on unseen scans of 5 to 9: mean of {outcome.budget.runs} runs, from the worst to the best"
-    axes.set_title(said, loc="left", color=LIGHT.dark, fontsize=11, pad=12)
-    draw_costs(_four(figure, _box(figure, 0.183, 0.292)), outcome, LIGHT)
-    draw_limits(_three(figure, _box(figure, 0.025, 0.125)), outcome, LIGHT)
+def drawn(outcome: Outcome) -> Figure:
+    """The figure, 12 by 8 inches: ten digits, the curves of three ways, and four panels of bars."""
+    style: Any = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
+    with rc_context({**style, "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(12, 8), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
+        parts: Any = figure.subfigures(3, 1, height_ratios=(1.2, 4, 1.8))
+        digits, curves, bars = parts
+        for axes, some, title in zip(digits.subplots(1, 2), (OLD, NEW), ("learned first", "learned then"), strict=True):
+            axes.imshow(np.hstack(list(one_of_each(some).pixels[:, 0])), cmap="Blues" if some is OLD else "Oranges")
+            axes.set_title(title)
+            axes.axis("off")
+        _draw_curves(curves.subplots(), outcome)
+        _draw_costs(bars.subplots(1, 4), outcome)
     return figure
 
 
-def digits(outcome: Outcome, ink: Ink) -> Figure:
-    """The digits alone."""
-    figure = Figure(figsize=(9, 1.15))
-    draw_digits(_ten(figure, _box(figure, 0, 0.78, left=0, right=1)), outcome.budget.labelled, ink)
-    return figure
+def _draw_curves(axes: Axes, outcome: Outcome) -> None:
+    steps, end = (0, *outcome.settings.tested_after), 2.0
+    for result in sorted((outcome[way] for way in COLORS), key=lambda result: -fmean(result.accuracy)):
+        means, color = [fmean(point) for point in result.curve], COLORS[result.way]
+        low, high = ([edge(point) for point in result.curve] for edge in (min, max))
+        axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+        axes.plot(steps, means, color=color, linewidth=2.2, marker="o", markersize=4, clip_on=False)
+        end = min(means[-1], end - 0.075)  # the labels of curves that end together do not touch
+        label, place = f"{result.way}  {100 * means[-1]:.1f} %", (steps[-1], end)
+        axes.annotate(label, place, (9, 0), textcoords="offset points", color=color, va="center", annotation_clip=False)
+    axes.set(xlim=(0, steps[-1]), ylim=(0, 1.02), xticks=(0, *outcome.settings.tested_after[2:]), xlabel="steps")
+    runs = outcome.settings.runs
+    axes.set_title(f"accuracy on test images of 5 to 9: mean of {runs} runs, and from the worst to the best")
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.grid(axis="y", alpha=0.3)
 
 
-def curves(outcome: Outcome, ink: Ink) -> Figure:
-    """The learning curves alone."""
-    figure = Figure(figsize=(9, 3.9))
-    draw_curves(_with_margin(figure, _box(figure, 0.13, 0.97, left=0.055, right=0.99)), outcome, ink)
-    return figure
-
-
-def costs(outcome: Outcome, ink: Ink) -> Figure:
-    """The costs alone."""
-    figure = Figure(figsize=(9, 1.45))
-    draw_costs(_four(figure, _box(figure, 0.02, 0.8, left=0, right=1)), outcome, ink)
-    return figure
-
-
-def limits(outcome: Outcome, ink: Ink) -> Figure:
-    """How near the limit a step is, alone."""
-    figure = Figure(figsize=(9, 1.45))
-    draw_limits(_three(figure, _box(figure, 0.02, 0.8, left=0, right=1)), outcome, ink)
-    return figure
-
-
-def _box(figure: Figure, bottom: float, top: float, *, left: float = 0.065, right: float = 0.965) -> SubplotSpec:
-    return figure.add_gridspec(1, 1, left=left, right=right, top=top, bottom=bottom)[0]
-
-
-def _ten(figure: Figure, spec: SubplotSpec) -> list[Axes]:
-    cells = spec.subgridspec(1, 11, width_ratios=[1] * 5 + [0.5] + [1] * 5, wspace=0.08)
-    return [figure.add_subplot(cells[place]) for place in range(11) if place != 5]
-
-
-def _with_margin(figure: Figure, spec: SubplotSpec) -> Axes:
-    # To the right there are the names of the curves.
-    return figure.add_subplot(spec.subgridspec(1, 2, width_ratios=[1, 0.27], wspace=0)[0])
-
-
-def _four(figure: Figure, spec: SubplotSpec) -> list[Axes]:
-    # To the left there are the names of the bars.
-    cells = spec.subgridspec(1, 5, width_ratios=[0.62, 1, 1, 1, 1], wspace=0.1)
-    return [figure.add_subplot(cells[place]) for place in range(1, 5)]
-
-
-def _three(figure: Figure, spec: SubplotSpec) -> list[Axes]:
-    cells = spec.subgridspec(1, 3, wspace=0.06)
-    return [figure.add_subplot(cells[place]) for place in range(3)]
+def _draw_costs(places: Sequence[Axes], outcome: Outcome) -> None:
+    bills = (outcome.cost.all_trained, outcome.cost.now, outcome.cost.limit)
+    ways: tuple[Way, ...] = ("full fine-tuning", "frozen trunk", "frozen, from cache")
+    panels: dict[str, tuple[list[float], Callable[[Any], str]]] = {
+        "time a step": ([1000 * outcome[way].step_seconds for way in ways], "{:.2f} ms".format),
+        "operations a step": ([bill.flops for bill in bills], flops),
+        "saved for backward": ([bill.saved_bytes for bill in bills], human),
+        "optimizer state": ([bill.optimizer_bytes for bill in bills], human),
+    }
+    for axes, (title, (values, shown)) in zip(places, panels.items(), strict=True):
+        bars = axes.barh(range(3), values, color=[COLORS.get(way, CACHE_COLOR) for way in ways], height=0.68)
+        names = ("everything trained", "trunk frozen", "from the cache" if title == "time a step" else "the least")
+        axes.bar_label(bars, [f"{shown(value)}  {name}" for value, name in zip(values, names, strict=True)], padding=5)
+        axes.set(xticks=[], yticks=[], xlim=(0, 2.8 * max(values)), title=title)
+        axes.invert_yaxis()
+        axes.spines["bottom"].set_visible(False)

@@ -14,7 +14,7 @@ import numpy as np
 from frostline._core.errors import LayerError
 from frostline._core.plan import Plan
 from frostline.jax._arrays import described
-from frostline.jax._uses.slots import keys_of
+from frostline.jax._uses.layout import keys_of
 
 Keys = tuple[str, ...]
 

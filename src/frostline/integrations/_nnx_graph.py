@@ -14,7 +14,7 @@ from frostline._core.selecting.selectors import Selector, at
 from frostline.integrations._nnx_constant import plain_class
 from frostline.integrations._nnx_use import Frozen
 from frostline.jax._arrays import is_param
-from frostline.jax._uses.slots import children
+from frostline.jax._uses.layout import children
 
 
 def is_parameter(variable: Any) -> bool:

@@ -17,7 +17,7 @@ from frostline.integrations._nnx_constant import plain_class, sharing
 from frostline.integrations._nnx_graph import is_parameter, modules, named, parameters
 from frostline.integrations._nnx_use import Frozen, hold
 from frostline.jax._arrays import bytes_of, described, nbytes, plain
-from frostline.jax._uses.slots import children
+from frostline.jax._uses.layout import children
 
 # A static attribute, as NNX calls it: it goes where the module goes, and a function is traced once for each value.
 # Names that begin like this are no items of an nnx.Dict.

@@ -1,4 +1,4 @@
-"""What counts as an array, and as a parameter."""
+"""Arrays and parameters: which leaves are one, and their bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHAPED = (*ARRAYS, np.generic, jax.ShapeDtypeStruct)
 
 
 def is_param(leaf: Any) -> bool:
-    """Whether training would move a leaf: floating and complex arrays; no integers, no numbers of Python.
+    """Whether training would move a leaf: a floating or complex array, not an integer and not a Python number.
 
     Example:
         >>> is_param(jnp.ones(2)), is_param(np.ones(2, np.float16)), is_param(jnp.arange(2)), is_param(0.5)
@@ -23,7 +23,7 @@ def is_param(leaf: Any) -> bool:
 
 
 def has_bytes(leaf: Any) -> bool:
-    """Whether a leaf has bytes that can be compared: arrays and numbers of NumPy; no shapes, no references.
+    """Whether a leaf has bytes that can be compared: an array or a NumPy number, not a shape and not an object.
 
     Example:
         >>> has_bytes(jnp.ones(2)), has_bytes(np.float32(1)), has_bytes(np.array([None])), has_bytes(0.5)
@@ -34,13 +34,13 @@ def has_bytes(leaf: Any) -> bool:
 
 
 def nbytes(leaf: Any) -> int:
-    """The bytes of an array; 0 of anything else."""
+    """The bytes of an array; 0 for anything else."""
     is_sized = isinstance(leaf, _SHAPED) and not jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
     return int(leaf.size) * leaf.dtype.itemsize if is_sized else 0
 
 
 def described(thing: Any) -> str:
-    """An object in a few words.
+    """Describes an object in a few words.
 
     Example:
         >>> described(jnp.ones((2, 3))), described({"w": 1}), described(None)
@@ -68,12 +68,12 @@ def bytes_of(array: Any) -> memoryview:
 
 
 def flat_bytes(array: np.ndarray[Any, Any]) -> memoryview:
-    """The same for an array in plain memory."""
+    """The same for a NumPy array without gaps."""
     return array.reshape(-1).view(np.uint8).data
 
 
 def plain(array: Any) -> np.ndarray[Any, Any]:
-    """The same numbers in plain memory; of a key of random numbers, what it consists of."""
+    """The values as a NumPy array; for a random key, its data."""
     is_key = jnp.issubdtype(array.dtype, jax.dtypes.extended)
-    # Not np.ascontiguousarray: it makes a row of a single number.
+    # Not np.ascontiguousarray, which turns a scalar into a vector.
     return np.asarray(jax.random.key_data(array) if is_key else array, order="C")

@@ -14,7 +14,7 @@ from jax import Array
 
 import frostline.jax as fj
 from frostline import LayerError, MovedError
-from frostline.jax._uses import slots as _slots
+from frostline.jax._uses import layout as _layout
 from only_jax.trees import chain, contents, loss
 
 
@@ -78,7 +78,8 @@ class TestInPlace:
         with pytest.raises(AttributeError) as caught:
             jax.grad(popped)(fj.freeze(params, "body"))
         assert str(caught.value) == (
-            "'pop' would change a frozen tree in place, and it can only be read: make another one, then freeze it."
+            "'pop' would change a frozen tree in place, but a frozen tree is read-only: make another one, then "
+            "freeze it."
         )
 
     @pytest.mark.parametrize(
@@ -197,9 +198,8 @@ def test_an_array_is_no_tree_to_freeze() -> None:
         with pytest.raises(LayerError) as caught:
             act(one())
         assert str(caught.value).split("\n") == [
-            "freeze(array) is given a float32 array of shape (2,), and what is frozen is noted in the tree around an "
-            "array.",
-            'Put it into one: params = freeze({"weight": array}), or freeze it where it is: freeze(params, "weight").',
+            "freeze(array) is given a float32 array of shape (2,), but marks are kept in the tree around an array.",
+            'Put it into a tree, params = freeze({"weight": array}), or freeze it by name: freeze(params, "weight").',
         ]
     assert fj.grad(jnp.sum)(one()).tolist() == [1.0, 1.0]
 
@@ -226,11 +226,11 @@ def test_an_error_of_jax_does_not_list_a_whole_model() -> None:
 
 
 def test_layouts_of_large_trees_are_not_kept_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_slots, "_LAYOUTS", {})
-    monkeypatch.setattr(_slots, "_MOST_SLOTS", 10)
+    monkeypatch.setattr(_layout, "_LAYOUTS", {})
+    monkeypatch.setattr(_layout, "_MOST_SLOTS", 10)
     for count in range(5, 9):
         assert len(fj.trainable([one() for _ in range(count)])) == count
-        assert sum(len(layout.slots) for layout in _slots._LAYOUTS.values()) < 20
+        assert sum(len(layout.slots) for layout in _layout._LAYOUTS.values()) < 20
 
 
 def test_a_whole_model_still_trains() -> None:

@@ -267,7 +267,7 @@ def test_nothing_to_audit() -> None:
     assert found.plan == Plan(frozenset(), frozenset())
 
 
-FIX = "Return loss.mean(); where something is returned beside it, (loss, aux), say audit(loss, tree, has_aux=True)."
+FIX = "Return loss.mean(). For a loss that returns (loss, aux), call audit(loss, tree, has_aux=True)."
 
 
 @pytest.mark.parametrize(
@@ -276,31 +276,31 @@ FIX = "Return loss.mean(); where something is returned beside it, (loss, aux), s
         (
             lambda p, x: p["a"] * x,
             False,
-            "audit(loss, tree) needs a loss that returns a real scalar, and this one returns a float32 array of "
+            "audit(loss, tree) needs a loss that returns a real scalar, but this one returns a float32 array of "
             "shape (2,).",
         ),
         (
             lambda p, x: (p["a"].sum(), x),
             False,
-            "audit(loss, tree) needs a loss that returns a real scalar, and this one returns (a float32 array of "
+            "audit(loss, tree) needs a loss that returns a real scalar, but this one returns (a float32 array of "
             "shape (), a float32 array of shape (2,)).",
         ),
         (
             lambda p, x: p["a"].sum(),
             True,
-            "audit(loss, tree, has_aux=True) needs a loss that returns (scalar, aux), and this one returns a float32 "
+            "audit(loss, tree, has_aux=True) needs a loss that returns (scalar, aux), but this one returns a float32 "
             "array of shape ().",
         ),
         (
             lambda p, x: p["a"].sum().astype(int),
             False,
-            "audit(loss, tree) needs a loss that returns a real scalar, and this one returns an int32 array of "
+            "audit(loss, tree) needs a loss that returns a real scalar, but this one returns an int32 array of "
             "shape ().",
         ),
         (
             lambda p, x: None,
             False,
-            "audit(loss, tree) needs a loss that returns a real scalar, and this one returns None.",
+            "audit(loss, tree) needs a loss that returns a real scalar, but this one returns None.",
         ),
     ],
     ids=["array", "pair", "no pair", "integer", "none"],

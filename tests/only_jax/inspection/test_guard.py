@@ -14,7 +14,7 @@ import frostline.jax as fj
 from conformance.plain_net import BatchNorm1d, Linear, Sequential
 from frostline import MovedError
 
-OPTIMIZER_FIX = "  Give the optimizer what trains: tx = optimizer(tx), or tx.init(split(tree)[0])."
+OPTIMIZER_FIX = "  Give the optimizer the trainable part alone: tx = optimizer(tx), or tx.init(split(tree)[0])."
 
 
 def tree() -> Any:
@@ -39,8 +39,7 @@ def test_weight_decay_by_an_optimizer_of_everything_is_seen_and_named() -> None:
     assert lines(fj.freeze(params, "w"), optax.apply_updates(params, updates)) == [
         "1 of 1 frozen tensors moved.",
         "'w' (parameter) moved. First difference: at [0, 0], 1.0 -> 0.9900000095367432; 4 of 4 values.",
-        "  Likely cause: weight decay: all values were scaled by one factor, as by an optimizer that was given all "
-        "leaves.",
+        "  Likely cause: weight decay: all values were scaled by one factor, as by an optimizer over all leaves.",
         OPTIMIZER_FIX,
     ]
 
@@ -49,8 +48,7 @@ def test_one_bit_is_seen() -> None:
     after = {**tree(), "w": jnp.array([[1.0, 2.0], [3.0, np.nextafter(np.float32(4), np.float32(5))]])}
     assert lines(tree(), after)[1:] == [
         "'w' (parameter) moved. First difference: at [1, 1], 4.0 -> 4.000000476837158; 1 of 4 values.",
-        "  Likely cause: an update of all leaves, as by an optimizer that was given all of them, or new state of a "
-        "layer.",
+        "  Likely cause: an update of all leaves, as by an optimizer over all of them, or new state of a layer.",
         OPTIMIZER_FIX,
     ]
 
@@ -65,14 +63,14 @@ def test_a_cast_is_seen() -> None:
     assert lines(tree(), {**tree(), "w": tree()["w"].astype(jnp.bfloat16)})[1:] == [
         "'w' (parameter) moved. It was float32 of shape (2, 2) and is bfloat16 of shape (2, 2).",
         "  Likely cause: it was cast or reshaped.",
-        "  Cast before the guarded block, or cast a copy that the loss is handed.",
+        "  Cast before the guarded block, or cast a copy for the loss.",
     ]
 
 
 def test_a_part_that_is_gone_is_seen() -> None:
     assert lines(tree(), {"b": jnp.ones(2)})[1:] == [
-        "'w' (parameter) moved. It is not in the tree any more.",
-        "  Likely cause: the tree that was shown is another one, or a part of it was replaced or removed.",
+        "'w' (parameter) moved. It is no longer in the tree.",
+        "  Likely cause: verify got another tree, or a part of the tree was replaced or removed.",
         "  Show the whole tree: watching.verify(tree), or watching.verify(join(trainable, rest)).",
     ]
 
@@ -84,7 +82,7 @@ def test_a_counter_of_a_module_that_is_frozen_whole_is_watched() -> None:
         "1 of 2 frozen tensors moved.",
         "'norm.count' (buffer) moved. First difference: at [], 1 -> 2; 1 of 1 values.",
         "  Likely cause: a layer in training mode returned new state, and the step put it into the tree.",
-        "  Give the layer a bool leaf called inference, which freezing sets, or keep the old state where it is frozen.",
+        "  Give the layer a bool leaf called inference, which freezing sets, or keep the old state of frozen layers.",
     ]
 
 

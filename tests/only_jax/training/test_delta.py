@@ -23,7 +23,7 @@ from frostline import DeltaError, FileFormatError, FrostlineError, PinnedError, 
 from only_jax.bits import bits
 
 OTHER_BASE = (
-    "Load first the weights that it was trained on, or leave the base as it is: load_delta(file, tree, any_base=True)."
+    "Load the weights that it was trained on first, or accept another base: load_delta(file, tree, any_base=True)."
 )
 
 
@@ -370,7 +370,7 @@ REFUSED: list[tuple[str, Callable[[], object], Callable[[], Any], Any, list[str]
         net,
         lambda: fj.optimizer(optax.adam(0.1)),
         [
-            f"{AT} holds no state of an optimizer.",
+            f"{AT} holds no optimizer state.",
             "Load without it, load_delta(file, tree), or save it: save_delta(file, tree, optimizer=tx, state=state).",
         ],
     ),
@@ -392,9 +392,9 @@ REFUSED: list[tuple[str, Callable[[], object], Callable[[], Any], Any, list[str]
         net,
         lambda: optax.adam(0.1),
         [
-            "load_delta(file, tree, optimizer=tx) takes what optimizer(tx) returns, and this is "
-            "a GradientTransformationExtraArgs: it knows no names.",
-            "Wrap it where it is made, and make its state with it: tx = optimizer(tx); state = tx.init(tree).",
+            "load_delta(file, tree, optimizer=tx) takes the result of optimizer(tx), but got "
+            "a GradientTransformationExtraArgs, which knows no names.",
+            "Wrap it, and make the state with the wrapped one: tx = optimizer(tx); state = tx.init(tree).",
         ],
     ),
 ]
@@ -441,17 +441,17 @@ SAVING: list[tuple[str, Callable[[], object], list[str]]] = [
         "an optimizer without a state",
         lambda: fj.save_delta("new", net(), optimizer=fj.optimizer(optax.adam(0.1))),
         [
-            "save_delta(file, tree, optimizer=tx) is told of an optimizer, and is given no state.",
-            "Hand over both: save_delta(file, tree, optimizer=tx, state=state).",
+            "save_delta(file, tree, optimizer=tx) got an optimizer, but no state.",
+            "Pass both: save_delta(file, tree, optimizer=tx, state=state).",
         ],
     ),
     (
         "a state without an optimizer",
         lambda: fj.save_delta("new", net(), state=fj.optimizer(optax.adam(0.1)).init(net())),
         [
-            "save_delta(file, tree, optimizer=tx, state=state) takes what optimizer(tx) returns, and this is None: "
-            "it knows no names.",
-            "Wrap it where it is made, and make its state with it: tx = optimizer(tx); state = tx.init(tree).",
+            "save_delta(file, tree, optimizer=tx, state=state) takes the result of optimizer(tx), but got None, "
+            "which knows no names.",
+            "Wrap it, and make the state with the wrapped one: tx = optimizer(tx); state = tx.init(tree).",
         ],
     ),
 ]
@@ -470,8 +470,8 @@ def test_not_in_compiled_code(file: str, act: Any) -> None:
     with pytest.raises(UnsupportedError) as caught:
         jax.jit(lambda tree: act(file, tree) and None)({"w": jnp.ones(2)})
     assert str(caught.value).split("\n") == [
-        f"{act.__name__}(file, tree) is called inside of jit, where arrays have no bytes yet.",
-        "Call it beside the compiled step: tree = step(tree, batch); save_delta(file, tree).",
+        f"{act.__name__}(file, tree) is called inside jit, where arrays have no bytes yet.",
+        "Call it outside the compiled step: tree = step(tree, batch); save_delta(file, tree).",
     ]
 
 

@@ -169,8 +169,8 @@ class TestRates:
         with pytest.raises(StructureError) as caught:
             jax.jit(lambda updates: driver.factors.scaled(updates))(params)
         assert str(caught.value) == (
-            "factors.scaled(updates) is called in compiled code with the factors of one step for all.\n"
-            "Hand them over as an argument: train(params, state, batch, driver.factors)."
+            "factors.scaled(updates) is called in compiled code with the factors of one step as a constant.\n"
+            "Pass them as an argument: train(params, state, batch, driver.factors)."
         )
 
     def test_updates_of_another_tree(self) -> None:
@@ -179,7 +179,7 @@ class TestRates:
         with pytest.raises(StructureError) as caught:
             driver.factors.scaled(net() | {"d": jnp.ones(1)})
         assert str(caught.value) == (
-            "factors.scaled(updates) got updates of 1 of 4 names for which there is no factor:\n"
+            "factors.scaled(updates) got updates with 1 of 4 names that have no factor:\n"
             "  d\n"
             "Scale the updates of the tree that the driver was started with."
         )
@@ -190,8 +190,8 @@ class TestRates:
         with pytest.raises(ScheduleError) as caught:
             driver.step(params)
         assert str(caught.value) == (
-            "driver.step(tree) leaves a step in which nobody has read the factors of the learning rates; not 1 are "
-            "1 of 2:\n"
+            "driver.step(tree) ends a step in which driver.factors was not read; 1 of 2 trainable parameters "
+            "have a factor:\n"
             "  b: 0.5\n"
             "Apply them in each step: updates = factors.scaled(updates), with factors = driver.factors."
         )
@@ -298,8 +298,8 @@ class TestRefused:
         with pytest.raises(StructureError) as caught:
             jax.jit(lambda tree: call(driver, tree))(params)
         assert str(caught.value) == (
-            f"{expression} is called in compiled code, where it would happen once, when the code is traced.\n"
-            "Call it between the steps, outside of jit."
+            f"{expression} is called in compiled code, where it would run only once, while the code is traced.\n"
+            "Call it between the steps, outside jit."
         )
         assert driver.steps == 0
 

@@ -14,7 +14,7 @@ import pytest
 import frostline.jax as fj
 from frostline.jax._training.moments import state_bytes
 from frostline.jax._training.optimizer import optimizer
-from frostline.jax._training.updates import Still
+from frostline.jax._training.updates import NoUpdate
 from only_jax.bits import bits, moved
 
 FROZEN = {"body.w", "body.b", "odd"}
@@ -171,16 +171,16 @@ def test_updates_have_the_shape_of_gradients() -> None:
     tx = optimizer(optax.sgd(1.0))
     full = gradients(params, 0)
     updates, state = tx.update(full, tx.init(params), params)
-    kinds = [type(leaf) for leaf in jax.tree.leaves(updates, is_leaf=lambda node: isinstance(node, Still))]
-    assert [kind is Still for kind in kinds] == [True, True, False, False, True]
-    assert repr(fj.strip(updates)["odd"]) == "Still()"
+    kinds = [type(leaf) for leaf in jax.tree.leaves(updates, is_leaf=lambda node: isinstance(node, NoUpdate))]
+    assert [kind is NoUpdate for kind in kinds] == [True, True, False, False, True]
+    assert repr(fj.strip(updates)["odd"]) == "NoUpdate()"
     assert jax.tree.leaves(state) == []
 
 
 @pytest.mark.parametrize("under", [jax.jit, lambda apply: apply], ids=["jit", "eager"])
 def test_still_leaves_every_byte(under: Callable[..., Any]) -> None:
     odd = {"ours": jnp.asarray(net()["odd"]), "numpy": net()["odd"], "half": jnp.array([-0.0, 6e-8], jnp.bfloat16)}
-    assert moved(odd, under(optax.apply_updates)(odd, jax.tree.map(lambda _: Still(), odd))) == set()
+    assert moved(odd, under(optax.apply_updates)(odd, jax.tree.map(lambda _: NoUpdate(), odd))) == set()
 
 
 @pytest.mark.parametrize("zero", [0.0, -0.0])

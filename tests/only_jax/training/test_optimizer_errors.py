@@ -43,14 +43,14 @@ TEXTS: dict[str, tuple[Callable[[], object], list[str]]] = {
     "a function in place of a transformation": (
         lambda: optimizer(optax.adamw),
         [
-            "optimizer(adamw) is handed a function, and takes a transformation of Optax.",
+            "optimizer(adamw) got a function, but takes an Optax transformation.",
             "Call it first: optimizer(optax.adamw(1e-3)).",
         ],
     ),
     "a number in place of a transformation": (
         lambda: optimizer(0.1),
         [
-            "optimizer(tx) is handed a float, and takes a transformation of Optax.",
+            "optimizer(tx) got a float, but takes an Optax transformation.",
             "For example: optimizer(optax.adamw(1e-3)).",
         ],
     ),
@@ -73,14 +73,14 @@ TEXTS: dict[str, tuple[Callable[[], object], list[str]]] = {
     "no parameters": (
         without_params,
         [
-            "optimizer(tx).update(grads, state) got no parameters, and they say what is frozen.",
-            "Hand them over: updates, state = tx.update(grads, state, params).",
+            "optimizer(tx).update(grads, state) got no parameters, but they hold the marks.",
+            "Pass them: updates, state = tx.update(grads, state, params).",
         ],
     ),
     "a state of Optax": (
         lambda: optimizer(optax.adam(0.1)).update(net(), optax.adam(0.1).init(net()), net()),
         [
-            f"{UPDATE} got a tuple for a state, and it is none of optimizer(tx).",
+            f"{UPDATE} got a tuple, which is not a state of optimizer(tx).",
             "Make it with the same transformation: state = optimizer(tx).init(params).",
         ],
     ),
@@ -120,7 +120,7 @@ TEXTS: dict[str, tuple[Callable[[], object], list[str]]] = {
         [
             DIFFERENT,
             "  embed and head: one array in grads, several in params",
-            "Have arrays with several names noted, outside of jit and before all else: params = thaw(params).",
+            "Record arrays with several names first, outside jit: params = thaw(params).",
         ],
     ),
     "two leaves of one name": (
@@ -161,10 +161,10 @@ def ordered(params: Any) -> tuple[Any, ...]:
 @pytest.mark.parametrize(
     ("tx", "shared"),
     [
-        (optax.flatten(optax.trace(0.9)), "1 array, the first at state.inner.trace."),
+        (optax.flatten(optax.trace(0.9)), "1 array for several parameters at once, the first at state.inner.trace."),
         (
             optax.GradientTransformation(ordered, lambda updates, state, params=None: (updates, state)),
-            "1 array, the first at state.inner[2].",
+            "1 array for several parameters at once, the first at state.inner[2].",
         ),
     ],
     ids=["one vector", "by order"],
@@ -178,8 +178,8 @@ def test_what_is_kept_of_all_parameters_together_is_refused(tx: Any, shared: str
     with pytest.raises(UnsupportedError) as caught:
         tx.update(after, state, after)
     assert str(caught.value).split("\n") == [
-        "optimizer(tx).update(grads, state, params) is to train another set of parameters, and in the state of tx "
-        f"there is what belongs to several of them at once: {shared}",
-        "Freeze and thaw before state = optimizer(tx).init(params), or take one that keeps them apart: "
-        "optimizer(tx) in place of optimizer(optax.flatten(tx)).",
+        "optimizer(tx).update(grads, state, params) cannot train another set of parameters: the state of tx has "
+        f"{shared}",
+        "Freeze and thaw before state = optimizer(tx).init(params), or use a transformation with an array for each "
+        "parameter: optimizer(tx) in place of optimizer(optax.flatten(tx)).",
     ]

@@ -86,8 +86,8 @@ class TestKept:
             frozen = optax.apply_updates(frozen, updates)
             assert kept_of(tx.save(state, frozen), "b") == before
         assert list(before) == ["b/0.mu", "b/0.nu", "b/0.count"]
-        assert [cohort.moments.keys() for cohort in state.shelf] == [{"b"}]
-        assert int(state.shelf[0].counts["[0].count"]) == 2
+        assert [cohort.moments.keys() for cohort in state.parked] == [{"b"}]
+        assert int(state.parked[0].counts["[0].count"]) == 2
 
     def test_the_others_are_not_touched(self) -> None:
         sets = ["", "b", "b", "", "b", ""]
@@ -110,8 +110,8 @@ class TestKept:
             updates, state = update(gradients(params, number), state, params)
             params = optax.apply_updates(params, updates)
             live = [int(state.inner[0].count), *(int(counts["[0].count"]) for counts in state.counts)]
-            shelf = [(*cohort.moments, int(cohort.counts["[0].count"])) for cohort in state.shelf]
-            seen.append((["".join(cohort) for cohort in state.cohorts], live, shelf))
+            parked = [(*cohort.moments, int(cohort.counts["[0].count"])) for cohort in state.parked]
+            seen.append((["".join(cohort) for cohort in state.cohorts], live, parked))
         assert seen == [
             (["a"], [1], []),
             (["a", "b"], [2, 1], []),
@@ -135,9 +135,9 @@ class TestKept:
     def test_without_counts_there_is_one_cohort(self) -> None:
         tx = optimizer(optax.sgd(RATE, momentum=0.9), moments="keep")
         params, state = walked(tx, ["", "b", "bc", "abc"])
-        assert [sorted(cohort.moments) for cohort in state.shelf] == [["a", "b", "c"]]
+        assert [sorted(cohort.moments) for cohort in state.parked] == [["a", "b", "c"]]
         _, state = walked(tx, [""], params, state, 4)
-        assert (state.cohorts, state.counts, state.shelf) == ((("a", "b", "c"),), (), ())
+        assert (state.cohorts, state.counts, state.parked) == ((("a", "b", "c"),), (), ())
 
     def test_schedules_stay_on_the_step_of_the_run(self) -> None:
         tx = optimizer(optax.adam(optax.linear_schedule(1.0, 0.0, 8)), moments="keep")
@@ -196,7 +196,7 @@ class TestKept:
             params = follow(params, frozen)
             state = tx.follow(state, params)
             _, state = update(gradients(params, number), state, params)
-        assert [int(cohort.counts["[0].count"]) for cohort in state.shelf] == [5, 2]
+        assert [int(cohort.counts["[0].count"]) for cohort in state.parked] == [5, 2]
 
 
 class TestBytes:
@@ -211,7 +211,7 @@ class TestBytes:
             counts = 4 * max(1, len(state.cohorts))
             held = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) - counts
             assert held == sum(size for name, size in bytes_of.items() if name not in frozen)
-            assert state.shelf == ()
+            assert state.parked == ()
 
     @both
     def test_kept_it_is_more(self, kept: Any) -> None:
@@ -229,14 +229,14 @@ class TestBytes:
         tx = optimizer(optax.adamw(RATE), moments="keep")
         params, state = walked(tx, ["b", "b"])
         assert state_bytes(state, params) == {"a": 16, "b": 0, "c": 8}
-        assert state.shelf == ()
+        assert state.parked == ()
 
     def test_a_parameter_that_is_gone_takes_what_was_kept_with_it(self) -> None:
         tx = optimizer(optax.adamw(RATE), moments="keep")
         params, state = walked(tx, ["", "bc"])
         rest = {name: fj.strip(params)[name] for name in "ab"}
         _, state = tx.update(rest, state, rest)
-        assert (state.cohorts, state.shelf) == ((("a",), ("b",)), ())
+        assert (state.cohorts, state.parked) == ((("a",), ("b",)), ())
 
 
 class TestMainMemory:
@@ -281,7 +281,7 @@ class TestMainMemory:
         thawed = here.load(saved, fj.thaw(params))
         assert {leaf.sharding.memory_kind for leaf in jax.tree.leaves(thawed)} == {"device"}
         again = there.load(saved, params)
-        assert [leaf.sharding.memory_kind for leaf in jax.tree.leaves(again.shelf[0].moments)] == ["pinned_host"] * 2
+        assert [leaf.sharding.memory_kind for leaf in jax.tree.leaves(again.parked[0].moments)] == ["pinned_host"] * 2
         assert raw(there.save(again, params)) == raw(saved)
 
     def test_on_the_processor_it_is_there_already(self) -> None:
@@ -293,10 +293,10 @@ def test_another_word_for_moments() -> None:
     with pytest.raises(BindError) as caught:
         optimizer(optax.sgd(RATE), moments="drop")  # type: ignore[arg-type]
     assert str(caught.value).split("\n") == [
-        "optimizer(tx, moments='drop') names none of the 3 things that can be done with the moments of what is frozen.",
-        '  "keep"     they stay as they are',
-        '  "cpu"      they go to the main memory',
-        '  "release"  they are gone, and start anew',
+        "optimizer(tx, moments='drop') is not one of the 3 ways to treat the moments of frozen parameters:",
+        '  "keep"     they stay where they are',
+        '  "cpu"      they move to main memory',
+        '  "release"  they are dropped, and start at zero after a thaw',
         'Write moments="release", or leave it out.',
     ]
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)

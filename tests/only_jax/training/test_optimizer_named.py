@@ -135,7 +135,7 @@ class TestLoaded:
         again = tx.save(loaded, other)
         assert {name: kept_of(again, name) for name in "abc"} == {name: kept_of(saved, name) for name in "abc"}
         assert loaded.names == set("abc") - set(now)
-        assert sorted(name for cohort in loaded.shelf for name in cohort.moments) == sorted(now)
+        assert sorted(name for cohort in loaded.parked for name in cohort.moments) == sorted(now)
 
     def test_and_a_step_later_each_goes_on_from_its_own(self) -> None:
         tx = made("adamw")
@@ -168,7 +168,7 @@ class TestLoaded:
         kept = made("adamw")
         _, state = walked(kept, ["", "b"])
         dropped = tx.load(kept.save(state, params), follow(net(), "ab"))
-        assert (dropped.cohorts, dropped.shelf) == ((("c",),), ())
+        assert (dropped.cohorts, dropped.parked) == ((("c",),), ())
 
     @pytest.mark.parametrize("moments", ["keep", "release"])
     @pytest.mark.parametrize("name", ["adamw", "scheduled", "momentum"])
@@ -209,7 +209,7 @@ class TestLoaded:
         saved = {name: np.asarray(array) for name, array in tx.save(state, params).items()}
         loaded = tx.load(saved, fj.freeze(params, "b"))
         assert fj.strip(loaded.inner[0].mu)["a"].sharding == where
-        assert loaded.shelf[0].moments["b"]["[0].nu['b']"].sharding == where
+        assert loaded.parked[0].moments["b"]["[0].nu['b']"].sharding == where
         _, after = jax.jit(tx.update)(params, loaded, params)
         assert after.inner[0].mu["b"].sharding == where
 
@@ -224,7 +224,7 @@ def step_of_ones(tx: Any, params: Any) -> tuple[Any, Any]:
     return tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
 
 
-FIX = "Save it with tx.save(state, params), from the same model and the same transformation."
+FIX = "Save it by tx.save(state, params), with the same model and the same transformation."
 
 
 def saved_by(name: str = "adamw", frozen: str = "c", params: Any = None) -> Saved:
@@ -237,19 +237,17 @@ def loading(saved: Any) -> Any:
     return made("adamw").load(saved, net())
 
 
-ONE_VECTOR = (
-    "and in the state of tx there is what belongs to several of them at once: 2 arrays, the first at state.inner[0].mu."
-)
+ONE_VECTOR = "the state of tx has 2 arrays for several parameters at once, the first at state.inner[0].mu."
 APART = (
-    "Freeze and thaw before state = optimizer(tx).init(params), or take one that keeps them apart: optimizer(tx) in "
-    "place of optimizer(optax.flatten(tx))."
+    "Freeze and thaw before state = optimizer(tx).init(params), or use a transformation with an array for each "
+    "parameter: optimizer(tx) in place of optimizer(optax.flatten(tx))."
 )
 
 TEXTS: dict[str, tuple[Callable[[], object], list[str]]] = {
     "a state that is none": (
         lambda: made("adamw").save(optax.adam(RATE).init(net()), net()),
         [
-            "tx.save(state, params) got a tuple for a state, and it is none of optimizer(tx).",
+            "tx.save(state, params) got a tuple, which is not a state of optimizer(tx).",
             "Make it with the same transformation: state = optimizer(tx).init(params).",
         ],
     ),
@@ -259,20 +257,20 @@ TEXTS: dict[str, tuple[Callable[[], object], list[str]]] = {
             "tx.save(state, params) got a state of other parameters: 0 missing, 2 unknown.",
             "  unknown: b",
             "  unknown: c",
-            "Hand over the parameters that the state is of.",
+            "Pass the parameters that the state belongs to.",
         ],
     ),
     "saved where one array is for all": (
         lambda: (tx := optimizer(optax.flatten(optax.adam(RATE)))).save(tx.init(net()), net()),
-        [f"tx.save(state, params) is to save by name, {ONE_VECTOR}", APART],
+        [f"tx.save(state, params) cannot save by name: {ONE_VECTOR}", APART],
     ),
     "loaded where one array is for all": (
         lambda: optimizer(optax.flatten(optax.adam(RATE))).load(saved_by(), net()),
-        [f"tx.load(saved, params) is to load by name, {ONE_VECTOR}", APART],
+        [f"tx.load(saved, params) cannot load by name: {ONE_VECTOR}", APART],
     ),
     "a state in place of what was saved": (
         lambda: loading(made("adamw").init(net())),
-        ["tx.load(saved, params) got an OptimizerState, and takes a dict of arrays by name.", FIX],
+        ["tx.load(saved, params) got an OptimizerState, but takes a dict of arrays by name.", FIX],
     ),
     "of other parameters": (
         lambda: loading(saved_by(params={"a": jnp.ones(2), "c": jnp.ones(1), "d": {"w": jnp.ones(2)}})),

@@ -203,10 +203,10 @@ def test_an_option_that_is_inside_of_the_transformation() -> None:
     with pytest.raises(BindError) as caught:
         optimizer(optax.adamw(0.1), rules=[Rule("**.b", weight_decay=0.0, lr_scale=2.0, eps=1.0)])
     assert str(caught.value).split("\n") == [
-        "Rule('**.b', weight_decay=0.0, lr_scale=2.0, eps=1.0) has 2 options that cannot be changed from outside of a "
-        "transformation of Optax: eps, weight_decay. There is:",
+        "Rule('**.b', weight_decay=0.0, lr_scale=2.0, eps=1.0) has 2 options that cannot be changed from outside an "
+        "Optax transformation: eps, weight_decay. The only option is:",
         "  lr_scale",
-        "Say it inside, with a mask or with labels: optax.add_decayed_weights(0.1, mask=lambda tree: jax.tree.map("
+        "Set it inside, by a mask or by labels: optax.add_decayed_weights(0.1, mask=lambda tree: jax.tree.map("
         "lambda leaf: leaf.ndim > 1, tree)), or optax.partition(transforms, labels).",
     ]
     assert isinstance(caught.value, FrostlineError)

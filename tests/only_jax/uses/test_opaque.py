@@ -30,12 +30,13 @@ def _scaled(w: Any, x: Any) -> Any:
 
 
 HIDDEN = [
-    "Frozen(function) holds a function over arrays that JAX cannot see, and they would train.",
-    "Make them visible: Frozen(jax.tree_util.Partial(function, params)).",
+    "Frozen(function) holds a function that closes over arrays. JAX cannot see them, and they would train.",
+    "Pass them as arguments: Frozen(jax.tree_util.Partial(function, params)).",
 ]
 NO_PYTREE = [
-    "Frozen(_Opaque) holds a _Opaque that is no pytree: JAX cannot see its parameters, and they would train.",
-    "Register its class, jax.tree_util.register_dataclass; linen and Haiku have a Frozen in frostline.integrations.",
+    "Frozen(_Opaque) holds a _Opaque, which is not a pytree: JAX cannot see its parameters, and they would train.",
+    "Register its class with jax.tree_util.register_dataclass. For linen and Haiku use the Frozen of "
+    "frostline.integrations.",
 ]
 
 

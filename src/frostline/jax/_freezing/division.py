@@ -1,4 +1,4 @@
-"""What of a tree stands still, and what may move."""
+"""The arrays of a tree, divided into those that no step moves and those that it may move."""
 
 from __future__ import annotations
 
@@ -6,31 +6,32 @@ from dataclasses import dataclass
 from typing import Any
 
 from frostline.jax._arrays import ARRAYS, has_bytes, is_param
+from frostline.jax._freezing.held import is_below
 from frostline.jax._freezing.survey import Survey
-from frostline.jax._freezing.whole import is_below
-from frostline.jax._uses.slots import Slot
+from frostline.jax._uses.layout import LeafPlace
 
 
 @dataclass(frozen=True)
 class Division:
-    """The arrays of a tree in two parts, by each of their names.
+    """The arrays of a tree in two parts, under each of their names.
+
+    An array that is frozen under one name and trains under another is in neither part under the frozen name.
 
     Attributes:
-        still: what nothing moves: frozen parameters, and all else in modules that are frozen whole; each with
-            "parameter" or "buffer".
-        moving: the slots of the rest. What is frozen here and trains elsewhere in the tree is in neither part.
+        still: frozen parameters and all other arrays in held modules; each with "parameter" or "buffer".
+        moving: the places of the rest.
     """
 
     still: dict[str, tuple[Any, str]]
-    moving: dict[str, Slot]
+    moving: dict[str, LeafPlace]
 
 
 def divided(read: Survey) -> Division:
-    """The arrays of a tree, as it is frozen."""
-    # Numbers of NumPy are values: two that are the same are no tie.
+    """Divides the arrays of a tree."""
+    # NumPy numbers are values: two equal ones are not tied.
     trained = {id(leaf) for leaf in map(read.leaves.__getitem__, read.trainable) if isinstance(leaf, ARRAYS)}
     still: dict[str, tuple[Any, str]] = {}
-    moving: dict[str, Slot] = {}
+    moving: dict[str, LeafPlace] = {}
     for slot in read.layout.slots:
         array = read.leaves[slot.leaf]
         stands = slot.pinned or (slot.marked if is_param(array) else is_below(slot.keys, read.whole))

@@ -1,4 +1,4 @@
-"""Freeze and thaw a tree, and read or follow what is frozen as a plan."""
+"""Freeze and thaw a tree, and read or follow its plan."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from frostline.jax._freezing.survey import survey
 
 
 def freeze(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: bool = False) -> Any:
-    """The tree with more of it frozen; the tree that was given stays as it is.
+    """Returns the tree with more of it frozen, and leaves the given tree unchanged.
 
-    What comes back is used like the tree: it is called, indexed, mapped and traced like it. Gradients stop at what is
-    frozen, modules that are frozen whole are in evaluation mode, and `value_and_grad`, `split`, `mask` and `optimizer`
-    know what is left to train. Freeze outside of ``jit``, where the same array under two names can be seen to be one.
+    The result is called, indexed, mapped and traced like the tree. Gradients stop at frozen arrays, held modules are in
+    evaluation mode, and `value_and_grad`, `split`, `mask` and `optimizer` know which arrays train. Freeze outside
+    ``jit``: there, two names of one array can be recognised.
 
-    It is read and not written: methods that change a dict or list in place are refused, and what a method makes of it,
-    such as ``.replace(...)`` or ``.copy()``, is a plain tree. Build first, freeze last.
+    The result is read-only. Methods that change a dict or list in place raise, and methods that make a new tree, such
+    as ``.replace(...)`` or ``.copy()``, return a plain one. Build first, freeze last.
 
     Args:
         tree: any pytree: a module, a dict of parameters, a tuple of models.
-        selectors: what to freeze, read in order: paths such as ``"encoder.layers[:-2]"``, ``"!head"`` to take back,
-            selector values, modules or arrays of the tree. None means the whole tree.
+        selectors: read in order: paths such as ``"encoder.layers[:-2]"``, ``"!head"`` to take back, selector values,
+            modules or arrays of the tree. No selector means the whole tree.
         expect: how many parameters must be selected.
         allow_empty: whether a selector may match nothing.
 
@@ -53,16 +53,16 @@ def freeze(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: b
 
 
 def thaw(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: bool = False) -> Any:
-    """The tree with less of it frozen; frozen uses, ``Frozen(layer)``, are left alone.
+    """Returns the tree with less of it frozen. Frozen uses, ``Frozen(layer)``, stay frozen.
 
     Args:
         tree: any pytree.
-        selectors: as in :func:`freeze`. None means the whole tree.
+        selectors: as in :func:`freeze`. No selector means the whole tree.
         expect: how many parameters must be selected.
         allow_empty: whether a selector may match nothing.
 
     Returns:
-        The tree; a plain one, if nothing is frozen any more and no array has two names.
+        The tree; a plain one if nothing is frozen any more and no array has two names.
 
     Raises:
         PinnedError: a selector names nothing but frozen uses.
@@ -81,7 +81,7 @@ def thaw(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: boo
 
 
 def plan(tree: Any) -> Plan:
-    """What is frozen in a tree, as a value.
+    """The plan of a tree: what is frozen in it, as a value.
 
     Raises:
         SamePathError: two leaves of the tree have one name.
@@ -94,15 +94,15 @@ def plan(tree: Any) -> Plan:
 
 
 def follow(tree: Any, plan: Plan) -> Any:
-    """The tree, frozen as a plan says; ``plan(tree).change_to(plan)`` says what that changes.
+    """Returns the tree frozen as a plan says; ``plan(tree).change_to(plan)`` tells the difference.
 
     Args:
-        tree: the tree that the plan speaks of.
-        plan: what is to be frozen, and what trainable.
+        tree: the tree that the plan is for.
+        plan: the frozen and the trainable paths.
 
     Raises:
-        PlanMismatchError: the plan speaks of other paths than the tree has.
-        PinnedError: the plan wants to train a frozen use.
+        PlanMismatchError: the plan and the tree have different paths.
+        PinnedError: the plan trains a frozen use.
         LayerError: `tree` is an array.
 
     Example:
@@ -112,7 +112,7 @@ def follow(tree: Any, plan: Plan) -> Any:
         True
     """
     read = survey(tree)
-    # From the plan, so that an error says which side lacks what.
+    # Computed from the plan, so that an error names the right side.
     change = plan.change_to(read.plan).inverse()
     if change.thaw & read.pinned:
         raise PinnedError("follow(tree, plan)", tuple(sorted(change.thaw & read.pinned)))
@@ -120,7 +120,7 @@ def follow(tree: Any, plan: Plan) -> Any:
 
 
 def trainable(tree: Any) -> dict[str, Any]:
-    """The arrays that training moves, by path; ``split(tree)`` gives them in the shape of the tree.
+    """The trainable arrays by path; ``split(tree)`` returns them in the shape of the tree.
 
     Example:
         >>> sorted(trainable([{"w": jnp.ones(2), "steps": 3}, Frozen({"w": jnp.ones(2)})]))
@@ -131,9 +131,9 @@ def trainable(tree: Any) -> dict[str, Any]:
 
 
 def mask(tree: Any) -> Any:
-    """The tree with a bool for each leaf: whether training moves it.
+    """The tree with a bool for each leaf: whether it trains.
 
-    It is a filter spec of Equinox, ``eqx.partition(tree, mask(tree))``, and a mask of Optax.
+    The result is a filter spec of Equinox, ``eqx.partition(tree, mask(tree))``, and a mask for Optax.
 
     Example:
         >>> mask([{"w": jnp.ones(2), "steps": 3}, Frozen({"w": jnp.ones(2)})])

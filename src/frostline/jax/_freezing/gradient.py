@@ -1,4 +1,4 @@
-"""Differentiate with respect to what trains, and to nothing else."""
+"""Differentiation with respect to the trainable leaves of a tree."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from frostline.jax._freezing.survey import Survey, survey
 def value_and_grad(fn: Callable[..., Any], argnums: int = 0, *, has_aux: bool = False) -> Callable[..., Any]:
     """Like ``jax.value_and_grad``, over the trainable leaves of the first argument only.
 
-    The gradient has the shape of that argument, with None at frozen leaves: what a loop logs, clips or accumulates of
-    it is the trainable part, and no FLOP is spent on the rest. `fn` gets the tree as it is used: without marks, with
-    frozen uses, modules that are frozen whole in evaluation mode. A loss that differentiates the tree once more has to
-    mark it once more: ``follow(tree, plan)``.
+    The gradient has the shape of that argument, with None at frozen leaves. So a loop logs, clips and accumulates the
+    trainable part alone, and no operation is spent on the rest. `fn` gets a tree without marks, with its frozen uses,
+    and with held modules in evaluation mode. A loss that differentiates that tree again must mark it again:
+    ``follow(tree, plan)``.
 
     Args:
         fn: ``fn(tree, *args, **kwargs)``, returning a scalar, or ``(scalar, aux)`` with `has_aux`.
-        argnums: 0, and nothing else.
-        has_aux: whether `fn` returns something beside the scalar.
+        argnums: must be 0.
+        has_aux: whether `fn` returns ``(scalar, aux)``.
 
     Returns:
         A function of the same arguments that returns ``(value, gradient)``, or ``((value, aux), gradient)``.
@@ -66,9 +66,9 @@ def _over_trainable(
     if argnums != 0 or isinstance(argnums, bool):
         raise UnsupportedError(
             f"{name}(fn, argnums={argnums!r})",
-            "differentiates another argument than the first, and only the first is split into what trains and the "
-            "rest.",
-            f"Put what is to be trained into one tree: {name}(lambda models, batch: ...)((model, other), batch).",
+            "differentiates an argument other than the first, but only the first is split into a trainable part and "
+            "the rest.",
+            f"Put everything that trains into one tree: {name}(lambda models, batch: ...)((model, other), batch).",
         )
 
     @wraps(fn)
@@ -86,7 +86,7 @@ def _over_trainable(
 
 
 def seen(tree: Any) -> Any:
-    """The tree as a loss is to see it: a plain one, in which frozen leaves have no gradient."""
+    """The tree that a loss gets: without marks, and without gradients at frozen leaves."""
     return jax.tree.map(
         lambda node: seen(node._frostline.seen()) if type(node) is Marked else node,
         tree,

@@ -1,4 +1,4 @@
-"""A tree with marks: which of its arrays are frozen, and which are one array under several names."""
+"""Marked trees, which record the arrays that are frozen and those that are tied."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from jax.tree_util import PyTreeDef, register_pytree_with_keys, tree_flatten, tr
 
 from frostline._core.errors import LayerError
 from frostline.jax._arrays import described, is_param
-from frostline.jax._freezing.whole import held, is_below
+from frostline.jax._freezing.held import held, is_below
+from frostline.jax._uses.layout import Layout, layout
 from frostline.jax._uses.mode import set_mode
-from frostline.jax._uses.slots import Layout, layout
-from frostline.jax._uses.window import THROUGH, Content, Window, inner_of, is_window, stopped, window_of
+from frostline.jax._uses.window import THROUGH, Window, WindowContent, inner_of, is_window, stopped, window_of
 
 Ties = tuple[tuple[str, ...], ...]
 _SHOWN = 10
 
 
-class Notes(NamedTuple):
-    """What is said of a tree, as JAX compares it; its errors show it, so it is short.
+class MarkData(NamedTuple):
+    """The marks and ties of a tree, as JAX compares them. Errors of JAX show them, so their text is short.
 
     Attributes:
-        marks: the names that are frozen.
-        ties: names of one array each.
+        marks: the frozen names.
+        ties: groups of names, one array each.
     """
 
     marks: frozenset[str]
@@ -41,11 +41,11 @@ class Notes(NamedTuple):
 
 @final
 class Marked(Window):
-    """What ``freeze`` returns: the tree, seen through, and its marks.
+    """A window onto a tree, with its marks; the result of ``freeze``.
 
-    The marks are part of the structure of the tree, so they go where it goes, through ``jit`` and ``tree.map``, and a
-    function is traced once for each set of them. A tied array is a child once; within a trace, too, all of its names
-    show the same array.
+    The marks are part of the structure of the tree, so they pass through ``jit`` and ``tree.map``, and a function is
+    traced once for each set of marks. A tied array is one child, so that all of its names show the same array inside a
+    trace, too.
     """
 
     __slots__ = ()
@@ -54,12 +54,12 @@ class Marked(Window):
         return f"<{len(self._frostline.marks)} frozen in {inner_of(self)!r}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _made, (_notes(self), (self._frostline.child,))
+        return _made, (_mark_data(self), (self._frostline.child,))
 
 
 @final
-class Marks(Content):
-    """A tree, and which names in it are frozen and which are tied."""
+class MarkedContent(WindowContent):
+    """A tree, its frozen names and its tied names."""
 
     __slots__ = ("_inner", "child", "marks", "ties")
 
@@ -72,13 +72,13 @@ class Marks(Content):
 
     @property
     def inner(self) -> Any:
-        """The tree without marks, tied arrays at all of their names."""
+        """The tree without marks, with tied arrays under all of their names."""
         if self._inner is _NOT_YET:
             self._inner = _filled(self.child, self.ties)
         return self._inner
 
     def made_ready(self, leaves: list[Any], structure: PyTreeDef) -> Any:
-        """A plain tree, with what is frozen stopped, and what is held in evaluation mode."""
+        """A plain tree without gradients at frozen leaves, and with held modules in evaluation mode."""
         slots = layout(self.inner, structure)
         frozen, still = _still(slots, self.marks, tuple(map(is_param, leaves)))
         seen = [stopped(leaf) if number in frozen else leaf for number, leaf in enumerate(leaves)]
@@ -92,7 +92,7 @@ _NOT_YET = object()
 
 
 def marked(tree: Any, marks: Iterable[str], ties: Ties) -> Any:
-    """The tree with these marks; the tree itself, if there is nothing to say.
+    """Returns the tree with these marks; the tree itself if there are no marks and no ties.
 
     Raises:
         LayerError: the tree is an array.
@@ -103,23 +103,23 @@ def marked(tree: Any, marks: Iterable[str], ties: Ties) -> Any:
     if is_param(tree):
         raise LayerError(
             "freeze(array)",
-            f"is given {described(tree)}, and what is frozen is noted in the tree around an array.",
-            'Put it into one: params = freeze({"weight": array}), or freeze it where it is: freeze(params, "weight").',
+            f"is given {described(tree)}, but marks are kept in the tree around an array.",
+            'Put it into a tree, params = freeze({"weight": array}), or freeze it by name: freeze(params, "weight").',
         )
     left_out = {name for _, *others in ties for name in others}
-    return _made(Notes(marks, ties), (_without(tree, left_out),))
+    return _made(MarkData(marks, ties), (_without(tree, left_out),))
 
 
 def bare(tree: Any) -> Any:
-    """The tree without marks, at its root and below, but with its frozen uses."""
+    """The tree without any marks, but with its frozen uses."""
     return _opened(tree, lambda node: type(node) is Marked)
 
 
 def strip(tree: Any) -> Any:
-    """The plain tree: no marks and no frozen uses, for saving, loading and evaluation.
+    """Returns the plain tree, without marks and frozen uses, for saving, loading and evaluation.
 
-    It has the structure of the tree that was never frozen, so a checkpoint of the one loads into the other, and code
-    that takes it is not traced again when the frozen set changes.
+    It has the structure of the tree that was never frozen. So a checkpoint of one loads into the other, and a function
+    of it is not traced again when the frozen set changes.
 
     Example:
         >>> layers = [Frozen({"w": jnp.ones(2)}), {"w": jnp.ones(2)}]
@@ -130,7 +130,7 @@ def strip(tree: Any) -> Any:
 
 
 def _opened(tree: Any, is_shut: Callable[[Any], bool]) -> Any:
-    """The tree with the content of some windows in their place; the same object, if there is none."""
+    """The tree with some windows replaced by their content; the same object if there are none."""
     if is_shut(tree):
         return _opened(inner_of(tree), is_shut)
     if not any(map(is_shut, jax.tree.leaves(tree, is_leaf=is_shut))):
@@ -149,21 +149,21 @@ def _without(tree: Any, names: set[str]) -> Any:
 
 
 def _filled(tree: Any, ties: Ties) -> Any:
-    """The tree with the arrays that ``_without`` left out."""
+    """The tree with the arrays that `_without` left out."""
     if not ties:
         return tree
     leaves, structure = tree_flatten(tree, is_leaf=lambda node: node is None)
     numbers = _numbers(tree, structure)
     for first, *others in ties:
         for other in others:
-            # A part of a tree may have lost either of them.
+            # A part of a tree may lack either of them.
             if first in numbers and other in numbers:
                 leaves[numbers[other]] = leaves[numbers[first]]
     return tree_unflatten(structure, leaves)
 
 
 def _numbers(tree: Any, structure: PyTreeDef) -> dict[str, int]:
-    # Numbers in place of leaves, so that no place is empty.
+    # Numbers take the place of leaves, so that no place is empty.
     numbered = tree_unflatten(structure, range(structure.num_leaves))
     return {slot.name: slot.leaf for slot in layout(numbered, jax.tree.structure(numbered)).slots}
 
@@ -172,35 +172,35 @@ def _numbers(tree: Any, structure: PyTreeDef) -> dict[str, int]:
 def _still(
     slots: Layout, marks: frozenset[str], params: tuple[bool, ...]
 ) -> tuple[frozenset[int], tuple[tuple[int, str], ...]]:
-    """The leaves that are frozen, and those below a module that is held whole, each with its key."""
+    """The frozen leaves, and the leaves below held modules, each with its last key."""
     frozen = frozenset(slot.leaf for slot in slots.slots if slot.name in marks)
     whole = held((slot for slot in slots.slots if params[slot.leaf]), lambda slot: slot.pinned or slot.leaf in frozen)
     return frozen, tuple((slot.leaf, slot.keys[-1]) for slot in slots.slots if is_below(slot.keys, whole))
 
 
-def _made(notes: Notes, below: Iterable[Any]) -> Any:
+def _made(data: MarkData, below: Iterable[Any]) -> Any:
     (child,) = below
-    return window_of(Marked, Marks(child, *notes))
+    return window_of(Marked, MarkedContent(child, *data))
 
 
-def _notes(tree: Marked) -> Notes:
-    return Notes(tree._frostline.marks, tree._frostline.ties)
+def _mark_data(tree: Marked) -> MarkData:
+    return MarkData(tree._frostline.marks, tree._frostline.ties)
 
 
-def _read(text: bytes | bytearray) -> Notes:
+def _read(text: bytes | bytearray) -> MarkData:
     marks, ties = json.loads(text)
-    return Notes(frozenset(marks), tuple(map(tuple, ties)))
+    return MarkData(frozenset(marks), tuple(map(tuple, ties)))
 
 
 register_pytree_with_keys(
     Marked,
-    lambda tree: (((THROUGH, tree._frostline.child),), _notes(tree)),
+    lambda tree: (((THROUGH, tree._frostline.child),), _mark_data(tree)),
     _made,
-    lambda tree: ((tree._frostline.child,), _notes(tree)),
+    lambda tree: ((tree._frostline.child,), _mark_data(tree)),
 )
 export.register_pytree_node_serialization(
     Marked,
     serialized_name="frostline.jax.Marked",
-    serialize_auxdata=lambda notes: json.dumps([sorted(notes.marks), notes.ties]).encode(),
+    serialize_auxdata=lambda data: json.dumps([sorted(data.marks), data.ties]).encode(),
     deserialize_auxdata=_read,
 )

@@ -1,4 +1,4 @@
-"""The part of a tree that trains and the rest of it, and both together again."""
+"""Splitting a tree into its trainable part and the rest, and joining them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from frostline.jax._freezing.survey import Survey, survey
 
 
 def split(tree: Any) -> tuple[Any, Any]:
-    """The part of a tree that trains, and the rest; each has the shape of the tree, with None where the other is.
+    """Splits a tree into its trainable part and the rest; each has the shape of the tree, with None elsewhere.
 
-    Differentiate, and hand to the optimizer, the first alone; then nothing that reads gradients can bring those of
-    frozen leaves back. An array under several names is there once: ties are found by identity, so split outside of
-    ``jit``, or a tree that was frozen outside of it.
+    Differentiate the trainable part alone, and give it alone to the optimizer. Then no code that reads gradients can
+    bring those of frozen leaves back. An array under several names is there once. Ties are found by identity, so split
+    outside ``jit``, or split a tree that was frozen outside it.
 
     Args:
-        tree: any pytree, with marks and frozen uses or without.
+        tree: any pytree, with or without marks and frozen uses.
 
     Returns:
         ``(trainable, rest)``; ``join`` puts them together.
@@ -37,7 +37,7 @@ def split(tree: Any) -> tuple[Any, Any]:
 
 
 def parts(read: Survey) -> tuple[Any, Any]:
-    """The two parts of a tree that was read."""
+    """The two parts of a tree that was surveyed."""
     tree = _with_ties(read)
     again = read if tree is read.tree else survey(tree)
     kept = again.trainable
@@ -47,10 +47,10 @@ def parts(read: Survey) -> tuple[Any, Any]:
 
 
 def join(trainable: Any, rest: Any) -> Any:
-    """The tree of which `split` made two parts; the trainable one may have moved since.
+    """Joins the two parts of a tree that `split` made; the trainable part may have changed since.
 
     Raises:
-        StructureError: they are not two parts of one tree.
+        StructureError: they are not the two parts of one tree.
 
     Example:
         >>> trained, rest = split(freeze({"w": jnp.ones(2), "b": jnp.zeros(2)}, "w"))
@@ -78,11 +78,11 @@ def _is_hole(node: object) -> bool:
 
 
 def _with_ties(read: Survey) -> Any:
-    """The tree, each array in it once; its marks and ties are all at its root then, so that none hides another."""
+    """The tree with each array in it once. All marks and ties are then at its root, so that none hides another."""
     several = any(len({slot.leaf for slot in group}) > 1 for group in read.arrays)
     return as_planned(read, read.plan) if several else read.tree
 
 
 def as_planned(read: Survey, plan: Plan) -> Any:
-    """A tree that was read, with the marks of a plan of it."""
+    """The tree, with the marks of a plan."""
     return marked(bare(read.tree), read.marks(plan.frozen - read.pinned), read.ties)

@@ -1,4 +1,4 @@
-"""What a tree consists of: its inventory, and the leaves behind the names."""
+"""The survey of a tree: its parameters and modules as an inventory, and the leaves behind the names."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from jax.tree_util import PyTreeDef, tree_flatten
 from frostline._core.inventory import Inventory, Module, Param
 from frostline._core.plan import Plan
 from frostline.jax._arrays import ARRAYS, is_param, nbytes
-from frostline.jax._freezing.whole import held
-from frostline.jax._uses.slots import Keys, Layout, Node, Slot, layout
+from frostline.jax._freezing.held import held
+from frostline.jax._uses.layout import Keys, Layout, LeafPlace, TreeNode, layout
 from frostline.jax._uses.use import Frozen
 
-# Containers of Python say nothing about a model.
+# The class of a Python container tells nothing about a model.
 _CONTAINERS = (dict, list, tuple)
 
 
@@ -30,7 +30,7 @@ class Survey:
         tree: the tree.
         leaves: its leaves, as JAX counts them.
         structure: its structure.
-        layout: names and places of the leaves.
+        layout: the names and places of the leaves.
     """
 
     tree: Any
@@ -39,22 +39,22 @@ class Survey:
     layout: Layout
 
     @cached_property
-    def arrays(self) -> list[tuple[Slot, ...]]:
-        """The slots of each array, one group for each object: the same object is the same array."""
-        groups: dict[int, list[Slot]] = defaultdict(list)
+    def arrays(self) -> list[tuple[LeafPlace, ...]]:
+        """The places of each array, one group for each object: the same object is the same array."""
+        groups: dict[int, list[LeafPlace]] = defaultdict(list)
         for slot in self.layout.slots:
             leaf = self.leaves[slot.leaf]
-            # Other objects are values: two that are the same are no tie.
+            # Other objects are values: two equal ones are not tied.
             groups[id(leaf) if isinstance(leaf, ARRAYS) else ~slot.leaf].append(slot)
         return [tuple(group) for group in groups.values()]
 
     @cached_property
-    def places(self) -> dict[str, tuple[Slot, ...]]:
-        """The slots of each parameter by its path.
+    def places(self) -> dict[str, tuple[LeafPlace, ...]]:
+        """The places of each parameter by its path.
 
-        An array that is used frozen here and trained there is two parameters: one that is frozen and one that is not.
+        An array that is frozen under one name and trains under another is two parameters.
         """
-        places: dict[int, tuple[Slot, ...]] = {}
+        places: dict[int, tuple[LeafPlace, ...]] = {}
         for group in self.arrays:
             if is_param(self.leaves[group[0].leaf]):
                 for uses in _by_use(group):
@@ -63,13 +63,13 @@ class Survey:
 
     @cached_property
     def inventory(self) -> Inventory:
-        """The neutral account of it, for the core."""
+        """The tree as data, for the core."""
         params = tuple(self._param(slots) for slots in self.places.values())
         return Inventory(params, tuple(self._modules()))
 
     @cached_property
     def plan(self) -> Plan:
-        """What is frozen in it."""
+        """The plan of the tree."""
         frozen = {path for path, (slot, *_) in self.places.items() if slot.is_still}
         return Plan(frozenset(frozen), frozenset(self.places.keys() - frozen))
 
@@ -80,26 +80,26 @@ class Survey:
 
     @cached_property
     def whole(self) -> frozenset[Keys]:
-        """The keys of every module that is frozen whole."""
+        """The keys of every held module."""
         return held((slot for slots in self.places.values() for slot in slots), attrgetter("is_still"))
 
     @cached_property
     def trainable(self) -> frozenset[int]:
-        """The leaves that training moves, each array once."""
+        """The trainable leaves, each array once."""
         free = (slots for slots in self.places.values() if not slots[0].is_still)
         return frozenset(slots[0].leaf for slots in free)
 
     @cached_property
     def ties(self) -> tuple[tuple[str, ...], ...]:
-        """The names of each array that has several; the first is one at which it trains, if there is one."""
+        """The names of each array that has several; the first is one under which it trains, if there is one."""
         tied = (group for group in self.arrays if len(group) > 1)
         return tuple(tuple(slot.name for slot in sorted(group, key=attrgetter("is_still"))) for group in tied)
 
     def marks(self, paths: Iterable[str]) -> frozenset[str]:
-        """All names of parameters: what a mark is made of."""
+        """All names of the parameters at these paths, for marks."""
         return frozenset(slot.name for path in paths for slot in self.places[path])
 
-    def _param(self, slots: tuple[Slot, ...]) -> Param:
+    def _param(self, slots: tuple[LeafPlace, ...]) -> Param:
         leaf, first = self.leaves[slots[0].leaf], slots[0]
         return Param(
             path=first.name,
@@ -130,15 +130,15 @@ def survey(tree: Any) -> Survey:
     return Survey(tree, leaves, structure, layout(tree, structure))
 
 
-def _by_use(group: tuple[Slot, ...]) -> Iterable[tuple[Slot, ...]]:
-    uses: dict[tuple[bool, bool], list[Slot]] = defaultdict(list)
+def _by_use(group: tuple[LeafPlace, ...]) -> Iterable[tuple[LeafPlace, ...]]:
+    uses: dict[tuple[bool, bool], list[LeafPlace]] = defaultdict(list)
     for slot in group:
-        # Inside of a frozen use a mark says nothing.
+        # Inside a frozen use a mark has no effect.
         uses[slot.pinned, slot.marked and not slot.pinned].append(slot)
     return map(tuple, uses.values())
 
 
-def _module(node: Node, buffer_bytes: int) -> Module:
+def _module(node: TreeNode, buffer_bytes: int) -> Module:
     path = ".".join(node.keys)
     owner = _use(_class(node.owner)) if node.window is Frozen else _class(node.owner)
     return Module(path, owner, buffer_bytes, pinned=node.pinned, keys=_keys(node.keys))
@@ -146,7 +146,7 @@ def _module(node: Node, buffer_bytes: int) -> Module:
 
 @cache
 def _use(owner: type) -> type:
-    """What a report calls a use of this class; as in PyTorch it is a kind of ``Frozen``."""
+    """The class that a report shows for a use of this class: a subclass of `Frozen`, as in PyTorch."""
     return Frozen if owner is object else type(f"Frozen{owner.__name__}", (Frozen,), {})
 
 
@@ -155,5 +155,5 @@ def _class(owner: type) -> type:
 
 
 def _keys(keys: Keys) -> Keys:
-    # Where no key has a dot in it, the path says it all.
+    # If no key contains a dot, the path is enough.
     return keys if any("." in key for key in keys) else ()

@@ -1,4 +1,4 @@
-"""Which parameters a loss can move, read from the loss itself."""
+"""The audit of a loss: which parameters it can move, read from its trace."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _SHOWN = 5
 @final
 @dataclass(frozen=True, repr=False)
 class Audit:
-    """Which parameters a loss can move; each is in one of the first three sets.
+    """The parameters of a tree, by whether a loss can move them. Each is in one of the first three sets.
 
     Attributes:
-        reached: those that can receive a gradient.
-        stopped: the loss depends on them, but on every way its gradient is stopped, or is zero by rule.
+        reached: can receive a gradient.
+        stopped: the loss depends on them, but every gradient is stopped on its way, or zero by rule.
         unused: the loss does not depend on them.
-        frozen: those that the tree says are frozen.
+        frozen: frozen in the tree.
 
     Example:
         >>> params = {"body": jnp.ones(2), "head": jnp.ones(2)}
@@ -52,12 +52,12 @@ class Audit:
 
     @property
     def idle(self) -> frozenset[str]:
-        """Those that are trainable, though no gradient comes to them: an optimizer would only let them decay."""
+        """Trainable parameters that no gradient reaches: an optimizer would only let them decay."""
         return (self.stopped | self.unused) - self.frozen
 
     @property
     def plan(self) -> Plan:
-        """The plan of the tree, with what is idle frozen, too: ``tree = follow(tree, audit.plan)``."""
+        """The plan of the tree with idle parameters frozen, too: ``tree = follow(tree, audit.plan)``."""
         still = self.stopped | self.unused | self.frozen
         return Plan(still, self.reached - still)
 
@@ -133,14 +133,14 @@ def audit(loss: Callable[..., Any], tree: Any, /, *batch: Any, has_aux: bool = F
 
 
 def _without_ties(read: Survey) -> Any:
-    # Each name has a leaf of its own: of an array that is frozen here and trained there, one is stopped.
+    # Each name gets a leaf of its own, so that an array can be frozen under one name and train under another.
     return marked(bare(read.tree), read.marks(read.plan.frozen - read.pinned), ())
 
 
 def _sorted_out(read: Survey, reached: frozenset[str], used: frozenset[str]) -> Audit:
     names = {path: {slot.name for slot in slots} for path, slots in read.places.items()}
     moved = frozenset(path for path in names if names[path] & reached)
-    # A rule may give a gradient to what the loss does not depend on.
+    # A custom rule may give a gradient to a parameter on which the loss does not depend.
     stopped = frozenset(path for path in names if names[path] & used) - moved
     return Audit(moved, stopped, frozenset(names) - moved - stopped, read.plan.frozen)
 
@@ -152,21 +152,21 @@ def _chosen(names: list[str], are_chosen: Iterable[bool]) -> frozenset[str]:
 @final
 @dataclass(frozen=True)
 class _Traced:
-    """A loss as a function of parameters, and of arrays of which no more is known than their shape."""
+    """A loss as a function of parameters, and of arrays of which only the shape is known."""
 
     forward: ClosedJaxpr
     params: list[Any]
     shapes: list[Any]
 
     def used(self) -> Iterable[bool]:
-        """Of each parameter: whether the loss depends on it."""
+        """For each parameter, whether the loss depends on it."""
         count = len(self.params)
         inputs = [1 << number for number in range(count)] + [0] * len(self.shapes)
         loss = Dependence().through(self.forward, inputs)[0]
         return [bool(loss >> number & 1) for number in range(count)]
 
     def reached(self) -> Iterable[bool]:
-        """Of each parameter: whether it can receive a gradient."""
+        """For each parameter, whether it can receive a gradient."""
         of_leaves = jaxpr_as_fun(self.forward)
 
         def pulled_back(gradient: Any, params: list[Any], shapes: list[Any]) -> Any:
@@ -184,7 +184,7 @@ def _traced(
     leaves, structure = jax.tree.flatten((read.tree, batch, keywords))
     moving = [number for number, leaf in enumerate(read.leaves) if is_param(leaf)]
     moved = frozenset(moving)
-    # All else is what it is: a loss may read it while it is traced.
+    # All other leaves keep their values, because a loss may read them while it is traced.
     is_hollow = [isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves]
     hollow = [number for number in range(len(leaves)) if is_hollow[number] and number not in moved]
 
@@ -198,7 +198,7 @@ def _traced(
 
 
 def _value(returned: Any, *, has_aux: bool) -> Any:
-    """The loss in what was returned."""
+    """The loss in the returned value."""
     is_pair = isinstance(returned, tuple | list) and len(returned) == 2
     value = returned[0] if has_aux and is_pair else returned
     if _is_real_scalar(value) and (is_pair or not has_aux):
@@ -206,8 +206,8 @@ def _value(returned: Any, *, has_aux: bool) -> Any:
     found = f"({', '.join(map(described, returned))})" if isinstance(returned, tuple) else described(returned)
     raise UnsupportedError(
         f"audit(loss, tree{', has_aux=True' if has_aux else ''})",
-        f"needs a loss that returns {'(scalar, aux)' if has_aux else 'a real scalar'}, and this one returns {found}.",
-        "Return loss.mean(); where something is returned beside it, (loss, aux), say audit(loss, tree, has_aux=True).",
+        f"needs a loss that returns {'(scalar, aux)' if has_aux else 'a real scalar'}, but this one returns {found}.",
+        "Return loss.mean(). For a loss that returns (loss, aux), call audit(loss, tree, has_aux=True).",
     )
 
 

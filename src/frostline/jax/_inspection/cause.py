@@ -1,4 +1,4 @@
-"""Why something moved that was to stand still, as far as its bytes tell."""
+"""The likely cause of a movement, read from the bytes of the array."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ Numbers = np.ndarray[Any, Any]
 
 
 def likely_cause(kind: str, before: bytes | None, now: Numbers) -> tuple[str, str]:
-    """The likely cause, and what to do about it.
+    """The likely cause, and the fix.
 
     Args:
         kind: "parameter" or "buffer".
-        before: the bytes of the array when it was frozen, where they are known.
-        now: the array as it is, of the same type and shape.
+        before: the bytes of the array when it was frozen, if they are known.
+        now: the present array, of the same dtype and shape.
     """
     if kind == "buffer":
         return (
             "a layer in training mode returned new state, and the step put it into the tree",
-            "Give the layer a bool leaf called inference, which freezing sets, or keep the old state where it is "
-            "frozen.",
+            "Give the layer a bool leaf called inference, which freezing sets, or keep the old state of frozen layers.",
         )
     if before is not None and _is_scaled(np.frombuffer(before, now.dtype), now.reshape(-1)):
-        cause = "weight decay: all values were scaled by one factor, as by an optimizer that was given all leaves"
+        cause = "weight decay: all values were scaled by one factor, as by an optimizer over all leaves"
     else:
-        cause = "an update of all leaves, as by an optimizer that was given all of them, or new state of a layer"
-    return cause, "Give the optimizer what trains: tx = optimizer(tx), or tx.init(split(tree)[0])."
+        cause = "an update of all leaves, as by an optimizer over all of them, or new state of a layer"
+    return cause, "Give the optimizer the trainable part alone: tx = optimizer(tx), or tx.init(split(tree)[0])."
 
 
 def _is_scaled(before: Numbers, now: Numbers) -> bool:

@@ -1,4 +1,4 @@
-"""Proof that nothing frozen moves: bytes before against bytes after."""
+"""The guard, which proves that nothing frozen moves by comparing bytes before and after."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from frostline.jax._inspection.cause import likely_cause
 
 @dataclass(frozen=True)
 class Witness:
-    """What the guard remembers of one array."""
+    """The record that a guard keeps of one array."""
 
     kind: str
     mark: Mark
@@ -34,7 +34,7 @@ class Witness:
         return cls(kind, Mark.of(bytes_of(array), keep=keep), found.dtype, found.shape)
 
     def has_moved(self, present: Any) -> bool:
-        """Whether the array is gone, or is not bitwise what it was."""
+        """Whether the array is gone, or is not bitwise the same."""
         if not has_bytes(present):
             return True
         found = plain(present)
@@ -43,7 +43,7 @@ class Witness:
 
 
 class Guard:
-    """What :func:`guard` gives: `verify` compares a tree with the one at the start, `paths` says what is watched."""
+    """The value of ``with guard(tree) as watching``; `verify` compares a later tree with the first one."""
 
     def __init__(self, tree: Any, *, copy: bool) -> None:
         still = divided(survey(tree)).still
@@ -52,14 +52,14 @@ class Guard:
 
     @property
     def paths(self) -> frozenset[str]:
-        """The arrays that are watched."""
+        """The names of the watched arrays."""
         return frozenset(self._witnesses)
 
     def verify(self, tree: Any) -> None:
-        """Compares a later tree: marked, stripped or plain, names are the same.
+        """Compares a later tree, which may be marked, stripped or plain: the names are the same.
 
         Raises:
-            MovedError: a watched array is not bitwise what it was.
+            MovedError: a watched array is not bitwise the same.
         """
         self.is_proven = True
         present = _arrays(survey(tree))
@@ -73,19 +73,18 @@ class Guard:
 def guard(tree: Any, *, copy: bool = False) -> Iterator[Guard]:
     """Proves that nothing frozen moves inside the ``with`` block.
 
-    On entry a digest of every frozen array is taken, and of everything else in modules that are frozen whole. A step
-    makes a new tree, so the guard is shown it: ``watching.verify(tree)``, as often as you like, and at least once. A
-    frozen use whose layer trains elsewhere in the same tree is not watched: that the layer moves is meant.
+    On array it takes a digest of every frozen array, and of all other arrays in held modules. A step makes a new tree,
+    so show it to the guard by ``watching.verify(tree)``, at least once. A frozen use whose layer trains elsewhere in
+    the same tree is not watched, because that layer is meant to move.
 
     Args:
         tree: the tree, as it is frozen.
-        copy: whether to keep a copy of what is watched, so that a report of a large array can show the first value
-            that differs. Otherwise 16 bytes a MiB are kept, and arrays of up to 4 KiB whole.
+        copy: whether to keep a copy of each watched array, so that an error can show the first value that differs in a
+            large one. Otherwise the guard keeps 16 bytes for each MiB, and copies of arrays up to 4 KiB.
 
     Raises:
-        MovedError: from ``verify``, when something moved: which, where, and the likely cause.
-        UnprovenError: on exit, when ``verify`` was not called. An exception from inside the block comes out unchanged
-            instead.
+        MovedError: from ``verify``, if an array moved; it names the array, the place and the likely cause.
+        UnprovenError: on exit, if ``verify`` was not called. An exception from inside the block takes precedence.
         UnsupportedError: the tree is being traced.
 
     Example:
@@ -100,7 +99,7 @@ def guard(tree: Any, *, copy: bool = False) -> Iterator[Guard]:
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
         raise UnsupportedError(
             "guard(tree)",
-            "is called inside of jit, where arrays have no bytes yet.",
+            "is called inside jit, where arrays have no bytes yet.",
             "Guard the loop around the compiled step: with guard(tree) as watching: tree = step(tree, batch).",
         )
     watching = Guard(tree, copy=copy)
@@ -118,14 +117,14 @@ def _movement(path: str, witness: Witness, present: Any) -> Movement:
         return Movement(
             path,
             witness.kind,
-            "It is not in the tree any more.",
-            "the tree that was shown is another one, or a part of it was replaced or removed",
+            "It is no longer in the tree.",
+            "verify got another tree, or a part of the tree was replaced or removed",
             "Show the whole tree: watching.verify(tree), or watching.verify(join(trainable, rest)).",
         )
     now = plain(present)
     if (now.dtype, now.shape) != (witness.dtype, witness.shape):
         difference = f"It was {witness.dtype} of shape {witness.shape} and is {now.dtype} of shape {now.shape}."
-        cause, fix = "it was cast or reshaped", "Cast before the guarded block, or cast a copy that the loss is handed."
+        cause, fix = "it was cast or reshaped", "Cast before the guarded block, or cast a copy for the loss."
         return Movement(path, witness.kind, difference, cause, fix)
     cause, fix = likely_cause(witness.kind, witness.mark.kept, now)
     return Movement(path, witness.kind, _difference(witness, now), cause, fix)

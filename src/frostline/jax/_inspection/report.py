@@ -1,4 +1,4 @@
-"""What is frozen in a tree, as a tree."""
+"""The report of a tree: what is frozen in it, with counts and bytes."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import Any
 
 from frostline._core.reporting.report import Report
 from frostline._core.reporting.report import report as report_of
+from frostline.jax._freezing.held import is_below
 from frostline.jax._freezing.survey import survey
-from frostline.jax._freezing.whole import is_below
 from frostline.jax._training.moments import state_bytes
 
 
 def report(tree: Any, state: Any = None) -> Report:
-    """What is frozen in a tree, with counts and bytes.
+    """Reports what is frozen in a tree, with counts and bytes.
 
-    It prints well, renders in a notebook, and ``.to_dict()`` gives plain data.
+    The report prints well, renders in a notebook, and ``.to_dict()`` returns plain data.
 
     Args:
-        tree: any pytree; ``jax.eval_shape`` of one will do.
+        tree: any pytree, also the result of ``jax.eval_shape``.
         state: the state of an optimizer; if given, the bytes that it keeps for each parameter are shown, too.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Checkpoints of what trains, and of nothing else."""
+"""Delta checkpoints: the trainable arrays of a tree and a fingerprint of the rest."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from frostline.jax._freezing.division import divided
 from frostline.jax._freezing.freezing import follow
 from frostline.jax._freezing.survey import Survey, survey
 from frostline.jax._training.cohorts import OptimizerState
+from frostline.jax._training.delta_state import read_state, written_state
 from frostline.jax._training.optimizer import Optimizer
-from frostline.jax._training.state_text import read_state, written_state
 from frostline.jax._training.stored import has_values, like, source, stored
 
 
 @final
 @dataclass(frozen=True)
 class Delta:
-    """What :func:`load_delta` returns.
+    """The result of :func:`load_delta`.
 
     Attributes:
-        tree: the tree with what was loaded, frozen as it was when it was saved.
-        state: the state of the optimizer; None if none was asked for.
-        plan: what is frozen.
-        schedule: what was handed to `save_delta` as ``schedule=``.
-        names: the arrays of the tree that were loaded.
+        tree: the tree with the loaded arrays, frozen as it was when it was saved.
+        state: the state of the optimizer; None without an optimizer.
+        plan: the plan of the tree.
+        schedule: the value that was passed to `save_delta` as ``schedule=``.
+        names: the names of the loaded arrays.
     """
 
     tree: Any
@@ -55,26 +55,25 @@ def save_delta(
     state: OptimizerState | None = None,
     schedule: object = None,
 ) -> None:
-    """Saves what trains, and a fingerprint of all else: a checkpoint as small as what was learned.
+    """Saves the trainable arrays of a tree and a fingerprint of the rest.
 
-    The file is one of safetensors. It holds trainable parameters by name, a tied one once; all other arrays that are
-    not in modules that are frozen whole; and the plan. Of the rest it holds a digest each, so that it is not loaded
-    onto another base. It is written beside the old file, synced and renamed: a crash at any instant leaves the old file
-    or the new one. The same state gives the same bytes. Leaves that are no arrays are not saved.
+    The file is a safetensors file. It holds the trainable parameters by name, a tied one once; all other arrays outside
+    held modules; and the plan. It holds a digest of each array of the rest, the base, so that it cannot be loaded onto
+    another base. It is written beside the old file, synced and renamed: a crash at any instant leaves the old file or
+    the new one. The same state gives the same bytes. Leaves that are not arrays are not saved.
 
-    The base is the tree as it is now: where a schedule freezes what was trained before, save that part by other means,
-    too.
+    The base is the tree as it is now. If a schedule has frozen arrays that it trained earlier, save those by other
+    means, too.
 
     Args:
-        file: where to; what is there is replaced.
+        file: the path of the file, which is replaced if it exists.
         tree: the tree, as it is frozen.
-        optimizer: what ``optimizer(tx)`` returned; given together with `state`.
-        state: the state of the optimizer, to be saved by name.
-        schedule: where the schedule is, or anything else that is JSON.
+        optimizer: the result of ``optimizer(tx)``; needs `state`.
+        state: the state of the optimizer, saved by name.
+        schedule: the state of the schedule, or any other JSON data.
 
     Raises:
-        DeltaError: the file cannot be written, or the tree cannot be: it has arrays without values, or a name that no
-            file takes.
+        DeltaError: the file cannot be written; or the tree has arrays without values, or a name that no file can hold.
         UnsupportedError: it is called in compiled code, or the optimizer keeps one array for all parameters.
         SamePathError: two leaves of the tree have one name.
 
@@ -110,24 +109,24 @@ def save_delta(
 def load_delta(
     file: str | os.PathLike[str], tree: Any, *, optimizer: Optimizer | None = None, any_base: bool = False
 ) -> Delta:
-    """Loads a delta into the tree that it was saved from, or into one made anew.
+    """Loads a delta into the tree that it was saved from, or into a new one.
 
-    Everything is read and checked before there is a new tree. Values are what was saved, bit for bit; arrays are put
-    where those of the tree are.
+    Everything is read and checked before a new tree is made. Values are bitwise those that were saved. Arrays are put
+    on the devices of the tree's arrays.
 
     Args:
-        file: what `save_delta` wrote, here or in PyTorch.
-        tree: the tree, on the base that it was trained on; whatever is frozen in it.
-        optimizer: takes over the state that was saved; what ``optimizer(tx)`` returned.
-        any_base: whether to load onto another base than the one it was trained on.
+        file: a file that `save_delta` wrote, in JAX or in PyTorch.
+        tree: the tree with the base of the delta, whatever is frozen in it.
+        optimizer: the result of ``optimizer(tx)``, to load its saved state.
+        any_base: whether to load onto another base.
 
     Returns:
-        The tree, frozen as it was then, the state of the optimizer, and what else the file says.
+        The tree, frozen as it was then, the state of the optimizer, and the other contents of the file.
 
     Raises:
-        DeltaError: it does not go with the tree: another base, other names, shapes or dtypes, another optimizer.
-        FileFormatError: it is no delta, or a damaged one.
-        PinnedError: it trains what a frozen use holds here.
+        DeltaError: it does not fit the tree: another base, other names, shapes or dtypes, another optimizer.
+        FileFormatError: it is not a delta, or it is damaged.
+        PinnedError: it trains a parameter that is in a frozen use here.
         UnsupportedError: it is called in compiled code.
         SamePathError: two leaves of the tree have one name.
 
@@ -169,17 +168,17 @@ def load_delta(
 
 
 _OTHER_BASE = (
-    "Load first the weights that it was trained on, or leave the base as it is: load_delta(file, tree, any_base=True)."
+    "Load the weights that it was trained on first, or accept another base: load_delta(file, tree, any_base=True)."
 )
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """What of a tree is saved, and on what base.
+    """The arrays of a tree that a delta holds, and those of its base.
 
     Attributes:
-        read: the tree.
-        base: what stands still, by name; a tied parameter once.
+        read: the survey of the tree.
+        base: the arrays that stay still, by name; a tied parameter once.
         moving: the rest; a tied parameter once.
     """
 
@@ -198,7 +197,7 @@ class _Parts:
 
     @property
     def aliases(self) -> dict[str, tuple[str, ...]]:
-        """The other names of each parameter; of one that trains, those at which it is frozen, too."""
+        """The other names of each parameter; for a trainable one, also those under which it is frozen."""
         found = {path: tuple(slot.name for slot in slots[1:]) for path, slots in self.read.places.items()}
         for group in self.read.arrays:
             names = [slot.name for slot in group]
@@ -207,7 +206,7 @@ class _Parts:
         return found
 
     def check_values(self, expression: str, *, base: bool = True) -> None:
-        """Sees that there are bytes to save, or to compare."""
+        """Checks that all arrays have bytes."""
         arrays = self.moving | (self.base if base else {})
         if hollow := tuple(path for path, array in arrays.items() if not has_values(array)):
             problem = f"has {len(hollow)} of {len(arrays)} arrays without values:"
@@ -219,11 +218,11 @@ class _Parts:
         return Fingerprint(tuple((path, _digest(source(array))) for path, array in self.base.items()))
 
     def filled(self, found: Mapping[str, Any]) -> Any:
-        """The tree with other arrays, also where they have other names."""
+        """The tree with other arrays, under all of their names."""
         read = self.read
         leaves, numbers = list(read.leaves), defaultdict(list)
         for number, leaf in enumerate(leaves):
-            # Values that are the same are no tie.
+            # Equal values are not tied.
             numbers[id(leaf) if isinstance(leaf, ARRAYS) else ~number].append(number)
         slots = divided(read).moving
         for path, array in found.items():
@@ -243,6 +242,6 @@ def _refuse_tracing(expression: str, trees: Any) -> None:
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees)):
         raise UnsupportedError(
             expression,
-            "is called inside of jit, where arrays have no bytes yet.",
-            "Call it beside the compiled step: tree = step(tree, batch); save_delta(file, tree).",
+            "is called inside jit, where arrays have no bytes yet.",
+            "Call it outside the compiled step: tree = step(tree, batch); save_delta(file, tree).",
         )

@@ -1,4 +1,4 @@
-"""A driver: takes a tree through a schedule, step by step."""
+"""A driver: carries out a schedule on a tree, step by step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from frostline._core.inventory import Inventory
 from frostline._core.plan import Plan
 from frostline.jax._freezing.freezing import follow
 from frostline.jax._freezing.survey import survey
-from frostline.jax._training.factors import Factors
+from frostline.jax._training.rates import Factors
 from frostline.schedules.phase import Phase
 from frostline.schedules.policy import Policy
 from frostline.schedules.schedule import Schedule
@@ -24,17 +24,16 @@ _LOG = logging.getLogger("frostline")
 
 @final
 class Driver:
-    """Takes a tree through a schedule: what is frozen, and at which rates the rest trains.
+    """Carries out a schedule on a tree: it freezes and thaws, and says at which rates the rest trains.
 
-    Trees are values, so each call returns the tree as it is to be used from then on: `start` enacts step 0, `step` is
-    called after each update. The state of ``optimizer(tx)`` follows by itself in the next update, or, which spares a
-    trace and makes resumed runs the same to the bit, at once: ``state = tx.follow(state, params)``. What is frozen is
-    part of the structure of the tree: a compiled function is traced once for each frozen set, and not again when one
-    comes back.
-    Each change is one line in the log called "frostline"; a step without one returns the same tree.
+    Trees are values, so each call returns the tree to use from then on. `start` returns the tree of step 0, and `step`
+    is called after each update. The state of ``optimizer(tx)`` follows in its next update. Better, change it at once by
+    ``state = tx.follow(state, params)``, which saves a trace and makes resumed runs bitwise equal. The frozen set is
+    part of the structure of the tree, so a compiled function is traced once for each set. Each change is one line in
+    the log called "frostline". A step without a change returns the same tree.
 
-    A schedule that changes learning rates says how in `factors`. They are a value to be handed to compiled code, where
-    ``factors.scaled(updates)`` comes after the update of the optimizer. Other factors are no other trace.
+    A schedule that changes learning rates provides `factors`, a value to pass to compiled code: call
+    ``factors.scaled(updates)`` after the update of the optimizer. New factors need no new trace.
 
     Args:
         schedule: a schedule or a policy.
@@ -43,7 +42,7 @@ class Driver:
         schedule: the schedule or policy.
 
     Raises:
-        ScheduleError: `schedule` is none.
+        ScheduleError: `schedule` is neither.
 
     Example:
         >>> from frostline.schedules import LinearProbe
@@ -70,17 +69,17 @@ class Driver:
 
     @property
     def steps(self) -> int:
-        """How many steps have been taken; the number of the one that comes next, the first being 0."""
+        """The number of steps taken, which is the number of the next step; the first is 0."""
         return self._walk.step
 
     @property
     def phase(self) -> Phase:
-        """The phase that holds now."""
+        """The present phase."""
         return self._walk.phase
 
     @property
     def factors(self) -> Factors:
-        """The factor of the learning rate for each parameter, now; hand it to compiled code as an argument.
+        """The present factor of the learning rate for each parameter; pass it to compiled code as an argument.
 
         Raises:
             ScheduleError: the driver has not been started.
@@ -107,10 +106,10 @@ class Driver:
         return held.factors
 
     def start(self, tree: Any) -> Any:
-        """The tree, frozen as step 0 says.
+        """Returns the tree as it is frozen at step 0.
 
         Raises:
-            NoMatchError, TiedError: a phase does not go with the tree, however late it comes.
+            NoMatchError, TiedError: a phase, however late, does not fit the tree.
             PinnedError, SamePathError: as in :func:`follow`.
             StructureError: it is called in compiled code.
         """
@@ -119,16 +118,16 @@ class Driver:
         return self._enacted(begin(self.schedule), tree, inventory)
 
     def step(self, tree: Any, **observation: float) -> Any:
-        """The tree, frozen as the next step says; call it after each update, outside of ``jit``.
+        """Returns the tree as it is frozen at the next step. Call it after each update, outside ``jit``.
 
         Args:
             tree: the tree after the update.
-            observation: what a policy goes by, as plain numbers, ``driver.step(params, loss=float(loss))``. A policy
-                judges by each step for which there is one. A schedule needs none.
+            observation: the signals of a policy as plain numbers, ``driver.step(params, loss=float(loss))``. A policy
+                counts each step for which it gets them. A schedule needs none.
 
         Raises:
-            ScheduleError: the driver has not been started; or the policy misses a number, or one is not finite; or the
-                phase has factors of the learning rates, and nobody has read them.
+            ScheduleError: the driver has not been started; a signal is missing or not finite; or the phase has factors
+                of the learning rates that were not read in this step.
             PlanMismatchError: the tree has other paths than when the driver was started.
             StructureError: it is called in compiled code.
         """
@@ -142,9 +141,9 @@ class Driver:
         return self._enacted(walk, tree, held.inventory, same_set=walk.phase.frozen == self.phase.frozen)
 
     def state_dict(self) -> dict[str, object]:
-        """The step, the schedule, the state of a policy and the plan, as JSON-able data.
+        """The step, the schedule, the state of a policy and the plan, as data for JSON.
 
-        A checkpoint is this, the arrays of ``strip(params)``, and those of ``tx.save(state, params)``.
+        A checkpoint consists of this, the arrays of ``strip(params)``, and those of ``tx.save(state, params)``.
 
         Raises:
             ScheduleError: the driver has not been started.
@@ -152,15 +151,15 @@ class Driver:
         return self._walk.to_dict(self._held("driver.state_dict()").plan)
 
     def load_state_dict(self, state: object, tree: Any) -> Any:
-        """The tree, frozen as when a state was saved; the driver goes on from there, and need not be started.
+        """Returns the tree as it was frozen when the state was saved. The driver continues from there, without `start`.
 
         Args:
-            state: what `state_dict` returned, as it is or through JSON.
-            tree: the tree, with marks or without.
+            state: the result of `state_dict`, also after a round trip through JSON.
+            tree: the tree, with or without marks.
 
         Raises:
-            ScheduleError: it is no such state, or of another schedule, or means another plan for this tree.
-            PlanMismatchError: it speaks of other paths than the tree has.
+            ScheduleError: it is not such a state, or it is of another schedule, or has another plan for this tree.
+            PlanMismatchError: the state and the tree have different paths.
             PlanError: the plan in it cannot be read.
             StructureError: it is called in compiled code.
 
@@ -196,13 +195,13 @@ class Driver:
 
 @dataclass
 class _Started:
-    """What the phase of a step means for the tree.
+    """The phase of a step, applied to a tree.
 
     Attributes:
-        inventory: of the tree.
-        plan: what is frozen.
-        factors: of the learning rates.
-        factors_read: whether anybody has asked for them in this step.
+        inventory: the parameters of the tree.
+        plan: the plan of the phase.
+        factors: the factors of the learning rates.
+        factors_read: whether `factors` was read in this step.
     """
 
     inventory: Inventory
@@ -211,21 +210,21 @@ class _Started:
     factors_read: bool = False
 
     def check_factors_read(self, phase: Phase) -> None:
-        """Raises where nobody has seen to them: the run would be another one than the schedule says."""
+        """Raises if the phase changes learning rates and its factors were not read: the run would ignore them."""
         if self.factors_read or not phase.rates:
             return
         factors = zip(self.factors.names, self.factors.values.tolist(), strict=True)
         changed = [(path, factor) for path, factor in factors if path in self.plan.trainable and factor != 1.0]
         if changed:
             numbers = f"{len(changed)} of {len(self.plan.trainable)}"
-            problem = f"leaves a step in which nobody has read the factors of the learning rates; not 1 are {numbers}:"
+            problem = f"ends a step in which driver.factors was not read; {numbers} trainable parameters have a factor:"
             found = tuple(f"  {path}: {factor!r}" for path, factor in changed[:5])
             fix = "Apply them in each step: updates = factors.scaled(updates), with factors = driver.factors."
             raise ScheduleError("driver.step(tree)", problem, found, fix)
 
 
 def _factors(phase: Phase, inventory: Inventory) -> Factors:
-    """The factor for each name, those of tied arrays included."""
+    """The factor for each name, including all names of tied arrays."""
     factors = phase.factors(inventory)
     return Factors.of({name: factors[param.path] for param in inventory.params for name in param.names})
 
@@ -237,5 +236,5 @@ def _inventory(expression: str, tree: Any) -> Inventory:
 
 def _check_outside(expression: str, tree: Any) -> None:
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
-        problem = "is called in compiled code, where it would happen once, when the code is traced."
-        raise StructureError(expression, problem, (), "Call it between the steps, outside of jit.")
+        problem = "is called in compiled code, where it would run only once, while the code is traced."
+        raise StructureError(expression, problem, (), "Call it between the steps, outside jit.")

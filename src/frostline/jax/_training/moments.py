@@ -1,4 +1,4 @@
-"""Which arrays in the state of an Optax transformation belong to which parameter."""
+"""The moments in the state of an Optax transformation: which array belongs to which parameter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jax.tree_util import PyTreeDef, register_dataclass, tree_flatten, tree_flat
 
 from frostline.jax._arrays import nbytes
 from frostline.jax._freezing.survey import survey
-from frostline.jax._uses.slots import keys_of
+from frostline.jax._uses.layout import keys_of
 from frostline.jax._uses.window import THROUGH
 
 Path = tuple[str, ...]
@@ -23,7 +23,7 @@ Arrays = dict[str, Any]
 @partial(register_dataclass, data_fields=("moments", "counts"), meta_fields=())
 @dataclass(frozen=True)
 class Cohort:
-    """Parameters that have taken the same steps, and what an optimizer keeps of them.
+    """Parameters that have taken the same steps, with their arrays in the state of an optimizer.
 
     Attributes:
         moments: for each parameter its arrays, by their place in the state.
@@ -39,15 +39,15 @@ class Cohort:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class StateArray:
     """One array of a state.
 
     Attributes:
-        path: where it is; windows add nothing.
+        path: its place; windows add nothing.
         owner: the name of the parameter whose moment it is; None for a number.
-        beside_moments: whether it is a number of the same node as moments are: the count of their steps.
-        label: where it is in words, without the name of its owner.
-        shape: what it is.
+        beside_moments: whether it is a number in a node with moments, that is, the count of their steps.
+        label: its place as text, without the name of its owner.
+        shape: its shape and dtype.
     """
 
     path: Path
@@ -58,20 +58,22 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """Its path as one text."""
+        """The path as one text."""
         return "".join(self.path)
 
 
 @dataclass(frozen=True)
-class Chart:
-    """What a transformation keeps for a tree, found by asking its ``init``, as no rule on names would hold for all.
+class StateLayout:
+    """The arrays that a transformation keeps for a tree.
+
+    They are found by calling its ``init``, because no rule on names would hold for all transformations.
 
     Attributes:
-        init: of the transformation.
+        init: the function of the transformation.
         tree: the structure of all parameters.
-        shapes: what they are.
+        shapes: their shapes and dtypes.
         names: their names.
-        trainable: those that train.
+        trainable: the names of those that train.
     """
 
     init: Callable[[Any], Any]
@@ -82,50 +84,50 @@ class Chart:
 
     @cached_property
     def structure(self) -> PyTreeDef:
-        """The structure of the state for what trains."""
+        """The structure of the state for the trainable parameters."""
         return jax.tree.structure(self._of_trainable)
 
     @cached_property
-    def entries(self) -> tuple[Entry, ...]:
-        """The arrays of the state for what trains, as JAX counts them."""
-        return self._entries(self._of_trainable)
+    def arrays(self) -> tuple[StateArray, ...]:
+        """The arrays of the state for the trainable parameters, in the order of JAX."""
+        return self._state_arrays(self._of_trainable)
 
     @cached_property
-    def whole(self) -> dict[Path, Entry]:
-        """The arrays of the state for all parameters, but for those that several share."""
-        found = self._entries(self._state(range(len(self.names))))
-        return {entry.path: entry for entry in found if entry.path in self._owners}
+    def whole(self) -> dict[Path, StateArray]:
+        """The arrays of the state for all parameters, except those that several parameters share."""
+        found = self._state_arrays(self._state(range(len(self.names))))
+        return {array.path: array for array in found if array.path in self._owners}
 
     @cached_property
     def shared(self) -> tuple[Path, ...]:
-        """The arrays that go with several parameters at once."""
+        """The arrays that belong to several parameters at once."""
         return tuple(path for path in paths_of(self._state(range(len(self.names)))) if path not in self._owners)
 
     @cached_property
     def has_counts(self) -> bool:
-        """Whether there is anything by which cohorts differ."""
-        return any(entry.beside_moments for entry in self.whole.values())
+        """Whether the state has counts, by which cohorts differ."""
+        return any(array.beside_moments for array in self.whole.values())
 
     @cached_property
     def _of_trainable(self) -> Any:
         return self._state(number for number, name in enumerate(self.names) if name in self.trainable)
 
-    def _entries(self, state: Any) -> tuple[Entry, ...]:
+    def _state_arrays(self, state: Any) -> tuple[StateArray, ...]:
         arrays = zip(paths_of(state), _texts_of(state), jax.tree.leaves(state), strict=True)
-        return tuple(self._entry(path, texts, shape) for path, texts, shape in arrays)
+        return tuple(self._state_array(path, texts, shape) for path, texts, shape in arrays)
 
-    def _entry(self, path: Path, texts: Path, shape: jax.ShapeDtypeStruct) -> Entry:
+    def _state_array(self, path: Path, texts: Path, shape: jax.ShapeDtypeStruct) -> StateArray:
         owner = self._owners.get(path)
         if owner is None:
-            return Entry(path, None, path[:-1] in self._nodes, ".".join(texts), shape)
+            return StateArray(path, None, path[:-1] in self._nodes, ".".join(texts), shape)
         of_param = self._paths[owner]
         start = _start(path, of_param)
         parts = (texts,) if start is None else (texts[:start], texts[start + len(of_param) :])
-        return Entry(path, owner, False, "/".join(".".join(part) for part in parts if part), shape)
+        return StateArray(path, owner, False, "/".join(".".join(part) for part in parts if part), shape)
 
     @cached_property
     def _nodes(self) -> frozenset[Path]:
-        """The nodes with moments among their children: a child is one below which the path of its parameter is."""
+        """The nodes with moments among their children."""
         found = ((path, _start(path, self._paths[owner])) for path, owner in self._owners.items() if owner is not None)
         return frozenset(path[: start - 1] for path, start in found if start is not None)
 
@@ -135,11 +137,12 @@ class Chart:
 
     @cached_property
     def _owners(self) -> dict[Path, str | None]:
-        """For each array of a state for all parameters the one that it goes with, or None if it is always there.
+        """For each array of the state for all parameters its parameter, or None if it is a number of the run.
 
-        The parameters are numbered, and for each binary digit ``init`` sees those that have it and those that do not:
-        where an array is left spells the number of its parameter. An array that both see, each time, is a number of
-        the run; one that neither sees is of several parameters at once.
+        The parameters are numbered. For each binary digit, ``init`` is called with the parameters whose number has that
+        digit, and with the others. The calls in which an array appears spell the number of its parameter. An array that
+        appears in every call is a number of the run. One that appears in neither of a pair belongs to several
+        parameters.
         """
         count = len(self.names)
         digits = range(max(1, (count - 1).bit_length()))
@@ -165,16 +168,16 @@ class Chart:
         return jax.eval_shape(self.init, tree_unflatten(self.tree, some))
 
 
-def charts(init: Callable[[Any], Any]) -> Callable[[Any, tuple[str, ...], frozenset[str]], Chart]:
-    """From all parameters, their names, and those of what trains to a chart, made once for each structure."""
-    made = lru_cache(maxsize=64)(Chart)
+def state_layouts(init: Callable[[Any], Any]) -> Callable[[Any, tuple[str, ...], frozenset[str]], StateLayout]:
+    """A function from all parameters, their names and the trainable names to a layout; cached by structure."""
+    made = lru_cache(maxsize=64)(StateLayout)
 
-    def chart(params: Any, names: tuple[str, ...], trainable: frozenset[str]) -> Chart:
+    def layout(params: Any, names: tuple[str, ...], trainable: frozenset[str]) -> StateLayout:
         leaves, tree = tree_flatten(params)
         shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
         return made(init, tree, shapes, names, trainable)
 
-    return chart
+    return layout
 
 
 def paths_of(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[Path]:
@@ -184,10 +187,10 @@ def paths_of(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[Pa
 
 
 def state_bytes(state: Any, params: Any) -> dict[str, int]:
-    """The bytes that an optimizer keeps for each parameter; 0 for one that it does not know.
+    """The bytes that an optimizer keeps for each parameter; 0 for a parameter that it does not know.
 
     Args:
-        state: of ``optimizer(tx)``, or of an Optax transformation itself: ``tx.init(split(params)[0])``.
+        state: the state of ``optimizer(tx)`` or of an Optax transformation: ``tx.init(split(params)[0])``.
         params: the tree that is optimized.
 
     Raises:
@@ -209,7 +212,7 @@ def state_bytes(state: Any, params: Any) -> dict[str, int]:
 
 
 def _owned(state: Any, owners: dict[Path, str]) -> Iterator[tuple[str | None, int]]:
-    """Each array of a state: the parameter that it is kept for, and its bytes."""
+    """For each array of a state its parameter and its bytes."""
     leaves = jax.tree.leaves(state, is_leaf=_is_cohort)
     for path, leaf in zip(paths_of(state, _is_cohort), leaves, strict=True):
         if _is_cohort(leaf):
@@ -224,9 +227,9 @@ def _is_cohort(node: object) -> bool:
 
 
 def _start(path: Path, of_param: Path) -> int | None:
-    """Where in the path of a moment the path of its parameter begins.
+    """The position at which the path of a parameter begins in the path of its moment.
 
-    Of several places where that path is, the last is meant: labels of groups may be called like parameters.
+    Of several, the last one counts, because labels of groups may have the names of parameters.
     """
     starts = range(len(path) - len(of_param), 0, -1)
     return next((start for start in starts if path[start : start + len(of_param)] == of_param), None)

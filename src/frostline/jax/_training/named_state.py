@@ -1,4 +1,4 @@
-"""The state of an optimizer by name, as data, and back."""
+"""The state of an optimizer by name: saving it, loading it, and checks that it fits."""
 
 from __future__ import annotations
 
@@ -13,77 +13,77 @@ import numpy as np
 from frostline._core.errors import BindError
 from frostline._core.errors.base import counted
 from frostline.jax._arrays import described
-from frostline.jax._training.cohorts import Parts
-from frostline.jax._training.moments import Arrays, Chart, Cohort, Entry
+from frostline.jax._training.cohorts import DividedState
+from frostline.jax._training.moments import Arrays, Cohort, StateArray, StateLayout
 
 SAVE, LOAD = "tx.save(state, params)", "tx.load(saved, params)"
 
 _COHORT, _NONE = "cohort", -1
-_FIX = "Save it with tx.save(state, params), from the same model and the same transformation."
+_FIX = "Save it by tx.save(state, params), with the same model and the same transformation."
 
 
-def saved(parts: Parts, chart: Chart) -> Arrays:
+def saved(parts: DividedState, layout: StateLayout) -> Arrays:
     """The state by name.
 
     Raises:
         BindError: the state is of other parameters.
     """
-    cohorts = dict(enumerate((*parts.cohorts, *parts.shelf)))
+    cohorts = dict(enumerate((*parts.cohorts, *parts.parked)))
     cohort_of = {name: number for number, cohort in cohorts.items() for name in cohort.moments}
-    if unknown := sorted(cohort_of.keys() - set(chart.names)):
-        raise _other_parameters(SAVE, [], unknown, "Hand over the parameters that the state is of.")
-    entries = _entries(chart)
-    found = {_named("", e.label): parts.numbers[e.key] for e in _numbers(chart)}
-    for name in chart.names:
+    if unknown := sorted(cohort_of.keys() - set(layout.names)):
+        raise _other_parameters(SAVE, [], unknown, "Pass the parameters that the state belongs to.")
+    arrays = _state_arrays(layout)
+    found = {_named("", e.label): parts.numbers[e.key] for e in _numbers(layout)}
+    for name in layout.names:
         number = cohort_of.get(name, _NONE)
         found[_named(name, _COHORT)] = np.asarray(number, np.int32)
         if number != _NONE:
             cohort = cohorts[number]
             kept = cohort.moments[name] | cohort.counts
-            found |= {_named(name, e.label): kept[e.key] for e in entries[name]}
+            found |= {_named(name, e.label): kept[e.key] for e in arrays[name]}
     return found
 
 
-def loaded(state: Mapping[str, Any], chart: Chart, params: Mapping[str, Any]) -> Parts:
-    """The parts of a state, all of its parameters among what trains.
+def loaded(state: Mapping[str, Any], layout: StateLayout, params: Mapping[str, Any]) -> DividedState:
+    """The parts of a saved state, with all of its parameters in trainable cohorts.
 
     Args:
-        state: what `saved` made.
-        chart: what is in a state for all parameters.
-        params: the parameters by name; their moments go where they are.
+        state: the result of `saved`.
+        layout: the arrays of a state for all parameters.
+        params: the parameters by name; moments are put on their devices.
 
     Raises:
-        BindError: it is no such state, or it is of other parameters, another transformation or other shapes.
+        BindError: it is not such a state, or it is of other parameters, another transformation or other shapes.
     """
-    entries = _entries(chart)
-    _check_fits(state, chart, entries)
-    numbers = {e.key: _placed(state[_named("", e.label)], None) for e in _numbers(chart)}
+    arrays = _state_arrays(layout)
+    _check_fits(state, layout, arrays)
+    numbers = {e.key: _placed(state[_named("", e.label)], None) for e in _numbers(layout)}
     moments: dict[Any, dict[str, Arrays]] = defaultdict(dict)
     counts: dict[Any, Arrays] = {}
-    for name in _with_state(state, chart):
-        found = {e: state[_named(name, e.label)] for e in entries[name]}
+    for name in _with_state(state, layout):
+        found = {e: state[_named(name, e.label)] for e in arrays[name]}
         own = {e.key: array for e, array in found.items() if e.beside_moments}
-        # A number of a cohort is no more than a label; what makes parameters one cohort are its counts.
+        # The number of a cohort is only a label. Equal counts make parameters one cohort.
         cohort = int(state[_named(name, _COHORT)]), *(np.asarray(array).tobytes() for array in own.values())
         counts.setdefault(cohort, {key: _placed(array, None) for key, array in own.items()})
         moments[cohort][name] = {
             e.key: _placed(array, params[name]) for e, array in found.items() if e.owner is not None
         }
-    # The first cohort is to be the first again.
-    return Parts(numbers, tuple(Cohort(moments[cohort], counts[cohort]) for cohort in sorted(moments)), ())
+    # Sorted, so that the first cohort is the first again.
+    return DividedState(numbers, tuple(Cohort(moments[cohort], counts[cohort]) for cohort in sorted(moments)), ())
 
 
-def _numbers(chart: Chart) -> list[Entry]:
-    return [entry for entry in chart.whole.values() if entry.owner is None]
+def _numbers(layout: StateLayout) -> list[StateArray]:
+    return [array for array in layout.whole.values() if array.owner is None]
 
 
-def _entries(chart: Chart) -> dict[str, list[Entry]]:
-    """What each parameter has: its moments, and the counts of its cohort."""
-    counts = [entry for entry in chart.whole.values() if entry.beside_moments]
-    found: dict[str, list[Entry]] = {name: [] for name in chart.names}
-    for entry in chart.whole.values():
-        if entry.owner is not None:
-            found[entry.owner].append(entry)
+def _state_arrays(layout: StateLayout) -> dict[str, list[StateArray]]:
+    """The moments of each parameter, and the counts of its cohort."""
+    counts = [array for array in layout.whole.values() if array.beside_moments]
+    found: dict[str, list[StateArray]] = {name: [] for name in layout.names}
+    for array in layout.whole.values():
+        if array.owner is not None:
+            found[array.owner].append(array)
     return {name: own + counts for name, own in found.items()}
 
 
@@ -91,31 +91,31 @@ def _named(name: str, label: str) -> str:
     return f"{name}/{label}"
 
 
-def _with_state(state: Mapping[str, Any], chart: Chart) -> Iterator[str]:
-    return (name for name in chart.names if int(state[_named(name, _COHORT)]) != _NONE)
+def _with_state(state: Mapping[str, Any], layout: StateLayout) -> Iterator[str]:
+    return (name for name in layout.names if int(state[_named(name, _COHORT)]) != _NONE)
 
 
 def _placed(array: Any, param: Any) -> Any:
-    """A copy, where its parameter is."""
+    """A copy of the array on the devices of its parameter."""
     if isinstance(array, jax.Array) and array.sharding.memory_kind == "pinned_host":
         array = np.asarray(array)
-    # Arrays that were never put anywhere stay free to go where the others are.
+    # Uncommitted arrays stay uncommitted.
     if isinstance(param, jax.Array) and param.committed and param.shape == array.shape:
         array = jax.device_put(array, param.sharding)
     return jnp.array(array)
 
 
-def _check_fits(state: Any, chart: Chart, entries: Mapping[str, Iterable[Entry]]) -> None:
+def _check_fits(state: Any, layout: StateLayout, arrays: Mapping[str, Iterable[StateArray]]) -> None:
     if not isinstance(state, Mapping):
-        raise BindError(LOAD, f"got {described(state)}, and takes a dict of arrays by name.", (), _FIX)
+        raise BindError(LOAD, f"got {described(state)}, but takes a dict of arrays by name.", (), _FIX)
     names = {key.removesuffix(f"/{_COHORT}") for key in state if key.endswith(f"/{_COHORT}")}
-    missing, unknown = sorted(set(chart.names) - names), sorted(names - set(chart.names))
+    missing, unknown = sorted(set(layout.names) - names), sorted(names - set(layout.names))
     if missing or unknown:
         raise _other_parameters(LOAD, missing, unknown, _FIX)
-    own = {_named(name, _COHORT): jax.ShapeDtypeStruct((), np.int32) for name in chart.names}
+    own = {_named(name, _COHORT): jax.ShapeDtypeStruct((), np.int32) for name in layout.names}
     _check_shapes(state, own)
-    expected = {_named("", entry.label): entry.shape for entry in _numbers(chart)}
-    expected |= {_named(name, e.label): e.shape for name in _with_state(state, chart) for e in entries[name]}
+    expected = {_named("", array.label): array.shape for array in _numbers(layout)}
+    expected |= {_named(name, e.label): e.shape for name in _with_state(state, layout) for e in arrays[name]}
     missing, unknown = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys() - own.keys())
     if missing or unknown:
         numbers = f"{counted(len(missing), 'array')} missing, {len(unknown)} unknown"

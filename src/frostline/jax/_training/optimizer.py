@@ -1,4 +1,4 @@
-"""An optimizer that knows what is frozen."""
+"""An optimizer that follows the marks of a tree."""
 
 from __future__ import annotations
 
@@ -13,34 +13,42 @@ from frostline._core.errors import NothingTrainableError, StructureError, Unsupp
 from frostline._core.rules import Rule
 from frostline.jax._arrays import described
 from frostline.jax._freezing.survey import survey
-from frostline.jax._training.cohorts import OptimizerState, arranged, check_apart, moved, stepped, taken_apart
-from frostline.jax._training.moments import Chart, charts
+from frostline.jax._training.cohorts import (
+    Moments,
+    OptimizerState,
+    arranged,
+    check_moments,
+    check_separate,
+    divided_state,
+    moved,
+    stepped,
+)
+from frostline.jax._training.moments import StateLayout, state_layouts
 from frostline.jax._training.named_state import LOAD, SAVE, loaded, saved
 from frostline.jax._training.rates import rates, scaled
-from frostline.jax._training.shelf import Moments, check_moments
-from frostline.jax._training.updates import UPDATE, Places, places
+from frostline.jax._training.updates import UPDATE, ParamPlaces, places
 
 
 @final
 class Optimizer(optax.GradientTransformationExtraArgs):
-    """What :func:`optimizer` returns: a transformation of Optax, whose state is saved and loaded by name."""
+    """The result of :func:`optimizer`: an Optax transformation whose state is saved and loaded by name."""
 
     def save(self, state: OptimizerState, params: Any) -> dict[str, Any]:
-        """The state by name, as arrays alone: any file of arrays can hold it.
+        """Returns the state as a dict of arrays by name, which any file of arrays can hold.
 
-        ``"body.w/0.mu"`` is the array at ``state.inner[0].mu`` of the parameter body.w, ``"body.w/0.count"`` the count
-        of its steps, ``"/1.count"`` a number of the run. ``"body.w/cohort"`` says with which others it is counted; -1
-        that nothing is kept of it, as it is frozen.
+        ``"body.w/0.mu"`` is the array at ``state.inner[0].mu`` for the parameter body.w, ``"body.w/0.count"`` the count
+        of its steps, and ``"/1.count"`` a number of the run. ``"body.w/cohort"`` is the number of its cohort; -1 means
+        that the parameter is frozen and nothing is kept for it.
 
         Args:
-            state: the state. What is on its shelf is saved, too.
+            state: the state. Parked moments are saved, too.
             params: the tree that is optimized, whatever is frozen in it.
 
         Returns:
-            The arrays of the state, not copies: write them before an update that donates the state.
+            The arrays of the state, not copies. Write them before an update that donates the state.
 
         Raises:
-            StructureError: it is no state of ``optimizer(tx)``.
+            StructureError: it is not a state of ``optimizer(tx)``.
             BindError: the state is of other parameters.
             UnsupportedError: `tx` keeps one array for all parameters.
 
@@ -51,22 +59,22 @@ class Optimizer(optax.GradientTransformationExtraArgs):
             ['b/0.trace', 'b/cohort', 'w/cohort']
         """
         _check_state(SAVE, state)
-        chart = self._follower.chart_of(places(params), params)
-        check_apart(chart, SAVE, "is to save by name")
-        return saved(taken_apart(state, chart), chart)
+        layout = self._follower.layout_of(places(params), params)
+        check_separate(layout, SAVE, "cannot save by name")
+        return saved(divided_state(state, layout), layout)
 
     def load(self, saved: Mapping[str, Any], params: Any) -> OptimizerState:
-        """The state that was saved by name, whatever was frozen then and is frozen now; outside of ``jit``.
+        """Loads a state that was saved by name, whatever was frozen then and is frozen now. Call it outside ``jit``.
 
-        What trains now has its moments and counts from then, or begins anew if none were kept. Those of what is frozen
-        now are kept, moved or dropped, as the optimizer does.
+        A parameter that trains now has its saved moments and counts, or starts with fresh ones if none were saved. The
+        moments of frozen parameters are kept, moved or dropped, as `moments` says.
 
         Args:
-            saved: what ``save`` made, of an optimizer of the same transformation; its arrays are copied.
+            saved: the result of ``save``, of an optimizer with the same transformation; its arrays are copied.
             params: the tree to optimize.
 
         Raises:
-            BindError: it is no such state, or it is of other parameters, another transformation or other shapes.
+            BindError: it is not such a state, or it is of other parameters, another transformation or other shapes.
             UnsupportedError: `tx` keeps one array for all parameters.
 
         Example:
@@ -80,19 +88,19 @@ class Optimizer(optax.GradientTransformationExtraArgs):
         return self._follower.loaded(saved, params)
 
     def follow(self, state: OptimizerState, params: Any) -> OptimizerState:
-        """The state for what trains now, as the next ``update`` would make it; the same one, if nothing has changed.
+        """Returns the state for the present frozen set, as the next ``update`` would make it.
 
-        Called outside of ``jit`` after each change of what is frozen, it spares compiled steps one of two traces. A run
-        that is loaded then goes on with the very programs of the one that was saved, and so with its bits: where
-        ``update`` makes the state anew within ``jit``, that step is another program than the one of a loaded state.
+        Called outside ``jit`` after each change of the frozen set, it saves compiled steps one of two traces. It also
+        makes a resumed run bitwise equal, because both runs then use the same compiled programs: a step in which
+        ``update`` changes the state inside ``jit`` is another program than a step with a loaded state.
 
         Args:
             state: the state.
             params: the tree that is optimized, as it is frozen now.
 
         Raises:
-            StructureError: it is no state of ``optimizer(tx)``.
-            UnsupportedError: what trains has changed, and `tx` keeps one array for all parameters.
+            StructureError: it is not a state of ``optimizer(tx)``.
+            UnsupportedError: the trainable set has changed, and `tx` keeps one array for all parameters.
 
         Example:
             >>> params = {"w": jnp.ones(2), "b": jnp.zeros(2)}
@@ -105,59 +113,58 @@ class Optimizer(optax.GradientTransformationExtraArgs):
 
     @property
     def _follower(self) -> _Follower:
-        # Copies of a named tuple are made of its fields alone.
+        # A copy of a named tuple has only its fields.
         return cast(Any, self.init).__self__
 
 
 def optimizer(
     tx: optax.GradientTransformation, *, rules: Sequence[Rule] = (), moments: Moments = "release"
 ) -> Optimizer:
-    """The transformation, for a tree in which some is frozen: what is frozen never reaches `tx`.
+    """Wraps a transformation for a tree with frozen arrays, which never reach `tx`.
 
-    So whatever `tx` does, frozen arrays keep their bytes and have no state, and the norm that clipping sees is that of
-    what trains. The gradients may be those of ``value_and_grad``, with None where frozen, or those of
-    ``jax.value_and_grad`` over the whole tree, with any numbers where frozen.
+    Whatever `tx` does, frozen arrays keep their bytes and have no state, and clipping sees the norm of the trainable
+    part alone. The gradients may be those of ``value_and_grad``, with None at frozen leaves, or those of
+    ``jax.value_and_grad`` over the whole tree, with any numbers there.
 
-    The frozen set may change between two updates. What is frozen loses its state, or has it kept. What is thawed for
-    the first time starts as if with a fresh optimizer: it is a cohort with a count of its own, for in the count of the
-    others Adam would move it at up to five times the learning rate. What was frozen and has its state back goes on
-    where it stopped, in a cohort of its own, too: its count has stood still. The others keep their moments to the bit.
-    Schedules, injected hyperparameters and the global norm stay those of the run. Marks are part of the structure of
-    the tree, so under ``jit`` the first update after a change and the updates that follow it are a trace each; coming
-    back to a set and its cohorts is none.
+    The frozen set may change between two updates. A parameter that is frozen loses its state, or has it parked. One
+    that thaws for the first time starts as with a fresh optimizer, in a cohort with a step count of its own: in the
+    count of the others, Adam would move it at up to five times the learning rate. One that thaws with parked state
+    continues where it stopped, also in a cohort of its own, because its count did not advance. All others keep their
+    moments bitwise. Schedules, injected hyperparameters and the global norm are those of the run. Marks are part of the
+    structure of the tree. So under ``jit`` the first update after a change is one trace, and the following updates are
+    another; a frozen set that comes back needs no new trace.
 
-    The updates have the shape of the gradients. Where frozen and not None, they leave the bytes as they are in
-    ``optax.apply_updates(params, updates)``. Equinox maps over the updates, and wants None there:
-    ``eqx.apply_updates(params, updates)`` is for gradients of ``value_and_grad``; Optax wants no None, so for these
-    use ``join(optax.apply_updates(split(params)[0], updates), split(params)[1])`` where Equinox is not at hand.
+    The updates have the shape of the gradients. At frozen leaves that are not None they leave the bytes unchanged in
+    ``optax.apply_updates(params, updates)``. Equinox maps over the updates and needs None there, so use
+    ``eqx.apply_updates(params, updates)`` with gradients of ``value_and_grad``. Optax accepts no None; without Equinox,
+    use ``join(optax.apply_updates(split(params)[0], updates), split(params)[1])`` for such gradients.
 
-    Masks and labels, as of ``optax.masked``, are best functions of the tree; it has None where frozen. Further
-    arguments of ``update`` are handed on. An array under several names is one only where ``freeze`` or ``thaw`` has
-    noted it, outside of ``jit``.
+    Masks and labels, as for ``optax.masked``, should be functions of the tree, which has None at frozen leaves. Extra
+    arguments of ``update`` are passed on. Two names of an array are one parameter only if ``freeze`` or ``thaw`` has
+    recorded the tie, outside ``jit``.
 
     Args:
-        tx: any transformation of Optax, ``optax.MultiSteps`` too.
+        tx: any Optax transformation, including ``optax.MultiSteps``.
         rules: factors of the learning rate by selector, ``Rule("encoder", lr_scale=0.1)``; `layerwise` makes the ones
-            of layer-wise decay. Of two rules the later one decides. They scale the updates of `tx`, so clipping and
-            schedules inside are those of the run, and they hold for what thaws later, too. What else differs from
-            parameter to parameter is said inside of `tx`, by masks and labels.
-        moments: what happens to the state of what is frozen. ``"release"``: it is gone, and AdamW holds exactly 8
-            bytes for each trainable float32 value, beside its counts. ``"keep"``: it stays, on the shelf of the state,
-            and is there again when it thaws, bit for bit, with its counts. ``"cpu"``: the same, in the main memory:
-            arrays of JAX of the memory kind ``pinned_host``, also under ``jit``. Where JAX runs on the processor they
-            are there already, and it is ``"keep"``.
+            of layer-wise decay. The last rule that matches decides. Rules scale the updates of `tx`, so clipping and
+            schedules inside `tx` are those of the run. They also hold for parameters that thaw later. Set all other
+            options for each parameter inside `tx`, by masks and labels.
+        moments: the fate of the state of frozen parameters. ``"release"`` drops it: AdamW then holds exactly 8 bytes
+            for each trainable float32 value, beside its counts. ``"keep"`` parks it in the state until the parameter
+            thaws, bitwise and with its counts. ``"cpu"`` parks it in main memory: as JAX arrays of the memory kind
+            ``pinned_host``, also under ``jit``. Where JAX runs on the CPU this is the same as ``"keep"``.
 
     Returns:
-        A transformation of Optax. ``init(params)`` makes an `OptimizerState`, in which `inner` is the state of `tx`;
-        ``update(grads, state, params)`` needs `params`, which hold the marks. It also has ``save(state, params)`` and
-        ``load(saved, params)``, by name.
+        An Optax transformation. ``init(params)`` makes an `OptimizerState` in which `inner` is the state of `tx`.
+        ``update(grads, state, params)`` needs `params`, which hold the marks. ``save(state, params)`` and
+        ``load(saved, params)`` save and load by name.
 
     Raises:
-        UnsupportedError: `tx` is no transformation.
-        BindError: a rule has another option than `lr_scale`, or `moments` is none of the three.
+        UnsupportedError: `tx` is not a transformation.
+        BindError: a rule has an option other than `lr_scale`, or `moments` is not one of the three words.
         NoMatchError, SelectorError, TiedError: in ``init`` and ``update``: as in :func:`freeze`, for `rules`.
         NothingTrainableError: in ``init``: the tree has nothing to train.
-        StructureError: in ``update``: the gradients are not those of the parameters, the parameters are left out, or
+        StructureError: in ``update``: the gradients do not fit the parameters, the parameters are missing, or
             the state is of another transformation.
         UnsupportedError: in ``update``: the frozen set has changed, and `tx` keeps one array for all parameters.
         SamePathError: two leaves of the tree have one name.
@@ -183,11 +190,11 @@ def optimizer(
 
 @final
 class _Follower:
-    """The two functions of the transformation, and what is known of `tx`."""
+    """The two functions of the transformation, with the cached state_layouts and rates of `tx`."""
 
     def __init__(self, tx: optax.GradientTransformation, rules: Sequence[Rule], moments: Moments) -> None:
         self._tx, self._moments = optax.with_extra_args_support(tx), moments
-        self._charts, self._rates = charts(self._tx.init), rates(rules)
+        self._layouts, self._rates = state_layouts(self._tx.init), rates(rules)
 
     def init(self, params: Any) -> OptimizerState:
         held = places(params)
@@ -205,49 +212,49 @@ class _Follower:
             return self._tx.update(gradients, before, trained, **extra)
 
         if len(state.cohorts) > 1:
-            updates, state = stepped(run, state, self.chart_of(held, params).entries, held.trained_names)
+            updates, state = stepped(run, state, self.layout_of(held, params).arrays, held.trained_names)
         else:
             updates, after = run(state.inner)
             state = replace(state, inner=after)
         return held.updates(scaled(updates, held.trained_names, self._rates(params)), grads), state
 
-    def follow(self, state: OptimizerState, held: Places, params: Any) -> OptimizerState:
-        """The state for what trains now."""
-        chart = self.chart_of(held, params)
-        if state.names == held.trainable and jax.tree.structure(state.inner) == chart.structure:
+    def follow(self, state: OptimizerState, held: ParamPlaces, params: Any) -> OptimizerState:
+        """The state for the present trainable set."""
+        layout = self.layout_of(held, params)
+        if state.names == held.trainable and jax.tree.structure(state.inner) == layout.structure:
             return state
-        return moved(state, self._tx.init(held.trained(params)), chart, held.trained_names, self._moments)
+        return moved(state, self._tx.init(held.trained(params)), layout, held.trained_names, self._moments)
 
     def loaded(self, state: Mapping[str, Any], params: Any) -> OptimizerState:
         held = places(params)
-        chart, trained = self.chart_of(held, params), held.trained(params)
-        check_apart(chart, LOAD, "is to load by name")
+        layout, trained = self.layout_of(held, params), held.trained(params)
+        check_separate(layout, LOAD, "cannot load by name")
         arrays = dict(zip(held.names, jax.tree.leaves(held.all(params)), strict=True))
-        parts = loaded(state, chart, arrays)
-        return arranged(parts, self._tx.init(trained), chart, held.trained_names, self._moments)
+        parts = loaded(state, layout, arrays)
+        return arranged(parts, self._tx.init(trained), layout, held.trained_names, self._moments)
 
-    def chart_of(self, held: Places, params: Any) -> Chart:
-        """What `tx` keeps for a tree."""
-        return self._charts(held.all(params), held.names, held.trainable)
+    def layout_of(self, held: ParamPlaces, params: Any) -> StateLayout:
+        """The layout of the state that `tx` keeps for a tree."""
+        return self._layouts(held.all(params), held.names, held.trainable)
 
 
 def _checked(tx: Any) -> optax.GradientTransformation:
     if isinstance(tx, optax.MultiSteps):
-        # Its own gradient_transformation() would lose further arguments.
+        # Its own gradient_transformation() would drop extra arguments.
         return optax.GradientTransformationExtraArgs(tx.init, tx.update)
     if isinstance(tx, optax.GradientTransformation):
         return tx
     name = getattr(tx, "__name__", "tx")
     raise UnsupportedError(
         f"optimizer({name})",
-        f"is handed {described(tx)}, and takes a transformation of Optax.",
+        f"got {described(tx)}, but takes an Optax transformation.",
         f"Call it first: optimizer(optax.{name}(1e-3))."
         if callable(tx)
         else "For example: optimizer(optax.adamw(1e-3)).",
     )
 
 
-def _check_trainable(held: Places, params: Any) -> None:
+def _check_trainable(held: ParamPlaces, params: Any) -> None:
     if not held.trainable:
         read = survey(params)
         expression = "optimizer(tx).init(params)"
@@ -256,14 +263,14 @@ def _check_trainable(held: Places, params: Any) -> None:
 
 def _check_arguments(state: Any, params: Any) -> None:
     if params is None:
-        problem = "got no parameters, and they say what is frozen."
-        fix = "Hand them over: updates, state = tx.update(grads, state, params)."
+        problem = "got no parameters, but they hold the marks."
+        fix = "Pass them: updates, state = tx.update(grads, state, params)."
         raise StructureError(UPDATE.replace(", params", ""), problem, (), fix)
     _check_state(UPDATE, state)
 
 
 def _check_state(expression: str, state: Any) -> None:
     if not isinstance(state, OptimizerState):
-        problem = f"got {described(state)} for a state, and it is none of optimizer(tx)."
+        problem = f"got {described(state)}, which is not a state of optimizer(tx)."
         fix = "Make it with the same transformation: state = optimizer(tx).init(params)."
         raise StructureError(expression, problem, (), fix)

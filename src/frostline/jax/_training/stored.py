@@ -1,4 +1,4 @@
-"""Arrays as a file has them, and back."""
+"""Arrays in a file: writing them and reading them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from frostline.checkpoint.delta import Source
 from frostline.checkpoint.stored import StoredTensor
 from frostline.jax._arrays import bytes_of
 
-# Arrays that are made of a number of Python are weak.
+# JAX arrays made from Python numbers have a weak dtype.
 _NUMBERS = {"f": 0.0, "i": 0, "c": 0j}
 
 
 def source(array: Any) -> Source:
-    """An array that is to be saved; of a key of random numbers, what it consists of.
+    """An array to save; for a random key, its data.
 
     Example:
         >>> source(jnp.ones((2, 3), jnp.bfloat16)).nbytes
@@ -31,22 +31,22 @@ def source(array: Any) -> Source:
 
 
 def stored(path: str, array: Any) -> StoredTensor:
-    """What a file must have in the place of an array."""
+    """The entry that a file must have for an array."""
     data = _data(array)
     return StoredTensor(path, tuple(data.shape), str(data.dtype), _nbytes(data))
 
 
 def like(leaf: Any, found: StoredTensor, data: bytearray, *, weak: bool) -> Any:
-    """The array in a file, of the kind of a leaf and where that is.
+    """The array in a file, of the same kind and on the same devices as a leaf.
 
     Args:
-        leaf: what there is now, of the same shape and dtype.
-        found: what is in the file.
+        leaf: the present array, of the same shape and dtype.
+        found: the entry in the file.
         data: its bytes.
         weak: whether its dtype is weak.
 
     Raises:
-        DeltaError: JAX makes no arrays of this dtype now.
+        DeltaError: JAX cannot make arrays of this dtype now.
     """
     numbers = np.ndarray(found.shape, _data(leaf).dtype, data)
     if isinstance(leaf, np.ndarray):
@@ -54,37 +54,37 @@ def like(leaf: Any, found: StoredTensor, data: bytearray, *, weak: bool) -> Any:
     if isinstance(leaf, np.generic):
         return numbers[()]
     array = _keyed(leaf, _array(found, numbers, weak=weak))
-    # Arrays that were never put anywhere stay free to go where the others are.
+    # Uncommitted arrays stay uncommitted.
     return jax.device_put(array, leaf.sharding) if leaf.committed else array
 
 
 def free(found: StoredTensor, data: bytearray, *, weak: bool) -> Any:
-    """The array in a file, of the dtype that the file says, anywhere.
+    """The array in a file, with the dtype of the file, on the default device.
 
     Raises:
-        ValueError: there is no such dtype, or the bytes are not as many as it takes.
-        DeltaError: JAX makes no arrays of this dtype now.
+        ValueError: there is no such dtype, or the number of bytes is wrong.
+        DeltaError: JAX cannot make arrays of this dtype now.
     """
     try:
         dtype = jnp.dtype(found.dtype)
     except TypeError:
         raise ValueError(f"{found.path!a} is of the unknown dtype {found.dtype!a}") from None
     if dtype.hasobject or found.nbytes != found.size * dtype.itemsize:
-        raise ValueError(f"{found.path!a} is no {found.dtype!a} of shape {found.shape}, as it says")
+        raise ValueError(f"{found.path!a} has too many or too few bytes for {found.dtype!a} of shape {found.shape}")
     try:
         numbers = np.ndarray(found.shape, dtype, data)
     except OverflowError as error:
-        raise ValueError(f"{found.path!a} has a shape that no array has") from error
+        raise ValueError(f"{found.path!a} has an impossible shape") from error
     return _array(found, numbers, weak=weak)
 
 
 def has_values(array: Any) -> bool:
-    """Whether an array has bytes: one that is only described has none, nor one of objects of Python."""
+    """Whether an array has bytes; a shape without data, or an array of Python objects, has none."""
     return not isinstance(array, jax.ShapeDtypeStruct) and not (isinstance(array, np.ndarray) and array.dtype.hasobject)
 
 
 def is_key(array: Any) -> bool:
-    """Whether it is a key of random numbers, or several."""
+    """Whether an array holds random keys."""
     return bool(jnp.issubdtype(array.dtype, jax.dtypes.extended))
 
 
@@ -106,7 +106,7 @@ def _array(found: StoredTensor, numbers: np.ndarray[Any, Any], *, weak: bool) ->
 
 
 def _weak(array: jax.Array) -> jax.Array:
-    """The same bits in a weak array, where JAX makes weak ones of this dtype."""
+    """The same bits with a weak dtype, if JAX has a weak form of it."""
     number = _NUMBERS.get(array.dtype.kind)
     room = array if number is None else jnp.full(array.shape, number)
     return room.at[...].set(array) if room.dtype == array.dtype else array

@@ -1,4 +1,4 @@
-"""Gradients as an optimizer is to see them, and updates in the shape of gradients."""
+"""The trainable part of gradients, and updates in the shape of gradients."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from jax.tree_util import PyTreeDef, register_pytree_node, tree_flatten, tree_un
 from frostline._core.errors import StructureError
 from frostline._core.errors.base import counted, listed
 from frostline.jax._arrays import is_param
-from frostline.jax._uses.slots import layout
+from frostline.jax._uses.layout import layout
 from frostline.jax._uses.window import is_window
 
 
 @final
-class Still:
-    """The update of a frozen array: what it is added to stays the same object, to the bit.
+class NoUpdate:
+    """The update of a frozen array: adding it returns the array itself.
 
-    Zeros would not do: a negative zero plus zero is zero, and XLA flushes denormals where it adds. It is a pytree node
-    without children, so it passes through ``jit``, and ``optax.apply_updates`` hands it to the array as it is.
+    Zeros would change bytes: a negative zero plus zero is zero, and XLA flushes denormals when it adds. This is a
+    pytree node without children, so it passes through ``jit``, and ``optax.apply_updates`` adds it to the array.
     """
 
     __slots__ = ()
 
-    # Else NumPy would add it to each number of an array.
+    # Otherwise NumPy would add it to each element of an array.
     __array_ufunc__ = None
 
     def __add__(self, other: Any) -> Any:
@@ -35,20 +35,20 @@ class Still:
     __radd__ = __add__
 
     def __repr__(self) -> str:
-        return "Still()"
+        return "NoUpdate()"
 
 
-register_pytree_node(Still, lambda _: ((), None), lambda *_: Still())
+register_pytree_node(NoUpdate, lambda _: ((), None), lambda *_: NoUpdate())
 
 
 @dataclass(frozen=True)
-class Places:
-    """The places for arrays in a tree, and what trains there.
+class ParamPlaces:
+    """The parameters of a tree by their places.
 
     Attributes:
-        structure: of the tree, a leaf wherever it has None.
-        params: for each place the name of the parameter there, or None.
-        trainable: the names of those that train.
+        structure: the structure of the tree, in which None is a leaf.
+        params: for each leaf the name of the parameter there, or None.
+        trainable: the names of the parameters that train.
     """
 
     structure: PyTreeDef
@@ -62,7 +62,7 @@ class Places:
 
     @property
     def trained_names(self) -> tuple[str, ...]:
-        """The names of those that train."""
+        """The names of the trainable parameters."""
         return tuple(name for name in self.names if name in self.trainable)
 
     def all(self, tree: Any) -> Any:
@@ -70,14 +70,14 @@ class Places:
         return self._only(frozenset(self.names), tree)
 
     def trained(self, tree: Any) -> Any:
-        """The part of a tree that trains, with None elsewhere."""
+        """The trainable part of a tree, with None elsewhere."""
         return self._only(self.trainable, tree)
 
     def checked(self, grads: Any, params: Any) -> Any:
-        """The part of the gradients that trains.
+        """The trainable part of the gradients.
 
         Raises:
-            StructureError: they are no gradients of these parameters.
+            StructureError: the gradients do not fit these parameters.
         """
         leaves, structure = tree_flatten(grads, is_leaf=_is_hole)
         if not structure == self.structure:
@@ -88,7 +88,7 @@ class Places:
         return self.trained(grads)
 
     def updates(self, trained: Any, grads: Any) -> Any:
-        """The updates of all places, in the shape of the gradients."""
+        """The updates at all places, in the shape of the gradients."""
         left = iter(jax.tree.leaves(trained))
         pairs = zip(self.params, tree_flatten(grads, is_leaf=_is_hole)[0], strict=True)
         found = [next(left) if name in self.trainable else _unmoved(grad) for name, grad in pairs]
@@ -99,11 +99,11 @@ class Places:
         return tree_unflatten(self.structure, [leaf if name in names else None for name, leaf in pairs])
 
 
-def places(params: Any) -> Places:
-    """The places of a tree, as its marks and frozen uses have it.
+def places(params: Any) -> ParamPlaces:
+    """The places of the parameters of a tree.
 
-    Two arrays are one where a mark says so. That they are the same object is not asked: within ``jit`` it could not be
-    seen, and the state that was made outside would not fit.
+    Only marks tie arrays here, not identity: inside ``jit`` identity is lost, and a state that was made outside would
+    not fit.
     """
     leaves, structure = tree_flatten(params, is_leaf=_is_hole)
     arrays, inner = tree_flatten(params)
@@ -117,7 +117,7 @@ def places(params: Any) -> Places:
     names |= trainable
     numbers = iter(range(len(arrays)))
     at_places = tuple(None if leaf is None else names.get(next(numbers)) for leaf in leaves)
-    return Places(structure, at_places, frozenset(trainable.values()))
+    return ParamPlaces(structure, at_places, frozenset(trainable.values()))
 
 
 def _is_hole(node: object) -> bool:
@@ -125,12 +125,12 @@ def _is_hole(node: object) -> bool:
 
 
 def _unmoved(grad: Any) -> Any:
-    return None if grad is None else Still()
+    return None if grad is None else NoUpdate()
 
 
 UPDATE = "optimizer(tx).update(grads, state, params)"
 _DIFFERENTIATE = "Differentiate the tree that is updated: value, grads = value_and_grad(loss)(params, batch)."
-_THAW = "Have arrays with several names noted, outside of jit and before all else: params = thaw(params)."
+_THAW = "Record arrays with several names first, outside jit: params = thaw(params)."
 
 
 def _lacking(missing: list[Any], count: int) -> StructureError:
@@ -155,7 +155,7 @@ def _ties(tree: Any) -> tuple[tuple[str, ...], ...]:
 
 
 def _verdicts(tree: Any) -> dict[str, str]:
-    """What a tree says of each of its names, whether there is something or None."""
+    """Whether each name of a tree is frozen or trainable, None leaves included."""
     leaves, structure = tree_flatten(tree, is_leaf=_is_hole)
     full = tree_unflatten(structure, range(len(leaves)))
     slots = layout(full, jax.tree.structure(full)).slots

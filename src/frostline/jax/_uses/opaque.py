@@ -1,24 +1,25 @@
-"""What JAX cannot look into: objects that are no pytrees, and functions over arrays."""
+"""Layers that JAX cannot look into: objects that are not pytrees, and functions that close over arrays."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from types import CellType, FunctionType, MethodType
+from contextlib import suppress
+from types import FunctionType, MethodType
 from typing import Any
 
 import jax
 
 from frostline._core.errors import LayerError
 from frostline.jax._arrays import described
-from frostline.jax._uses.slots import children
+from frostline.jax._uses.layout import children
 
 
 def check_transparent(layer: Any) -> None:
-    """Sees to it that what a use is to stop can be stopped.
+    """Checks that a frozen use can stop every gradient of the layer.
 
     Raises:
-        LayerError: the layer is no pytree, or has a function in it over arrays that are being traced.
+        LayerError: the layer is not a pytree, or contains a function that closes over traced arrays.
 
     Example:
         >>> check_transparent(jnp.tanh)
@@ -28,44 +29,39 @@ def check_transparent(layer: Any) -> None:
     if _is_opaque(owner):
         raise LayerError(
             f"Frozen({type(owner).__name__})",
-            f"holds {described(owner)} that is no pytree: JAX cannot see its parameters, and they would train.",
-            "Register its class, jax.tree_util.register_dataclass; linen and Haiku have a Frozen in "
+            f"holds {described(owner)}, which is not a pytree: JAX cannot see its parameters, and they would train.",
+            "Register its class with jax.tree_util.register_dataclass. For linen and Haiku use the Frozen of "
             "frostline.integrations.",
         )
     if any(map(_is_over_arrays, jax.tree.leaves(layer))):
         raise LayerError(
             "Frozen(function)",
-            "holds a function over arrays that JAX cannot see, and they would train.",
-            "Make them visible: Frozen(jax.tree_util.Partial(function, params)).",
+            "holds a function that closes over arrays. JAX cannot see them, and they would train.",
+            "Pass them as arguments: Frozen(jax.tree_util.Partial(function, params)).",
         )
 
 
 def _is_opaque(thing: Any) -> bool:
-    """Whether it can be called, and is neither a pytree nor a function; those have a name."""
+    """Whether an object can be called and is neither a pytree nor a function; functions have a name."""
     is_function = hasattr(thing, "__name__") or isinstance(thing, functools.partial)
     return callable(thing) and not is_function and children(thing) is None
 
 
 def _is_over_arrays(function: Any, outer: tuple[Any, ...] = ()) -> bool:
-    """Whether a function brings arrays of its own that are being traced; all others are constants anyhow."""
+    """Whether a function closes over traced arrays; all other arrays are constants in any case."""
     if isinstance(function, jax.core.Tracer) or not callable(function) or any(function is other for other in outer):
         return False
-    behind = jax.tree.leaves(list(_behind(function)))
+    behind = jax.tree.leaves(list(_closed_over(function)))
     return any(isinstance(leaf, jax.core.Tracer) or _is_over_arrays(leaf, (*outer, function)) for leaf in behind)
 
 
-def _behind(function: Any) -> Iterator[Any]:
+def _closed_over(function: Any) -> Iterator[Any]:
     if isinstance(function, functools.partial):
         yield from (function.func, function.args, function.keywords)
     elif isinstance(function, MethodType):
         yield from (function.__func__, function.__self__)
     elif isinstance(function, FunctionType):
-        yield from filter(None, map(_content, function.__closure__ or ()))
+        for cell in function.__closure__ or ():
+            with suppress(ValueError):  # an empty cell: a recursive function that is still being defined
+                yield cell.cell_contents
     yield getattr(function, "__wrapped__", None)
-
-
-def _content(cell: CellType) -> Any:
-    try:
-        return [cell.cell_contents]
-    except ValueError:  # a function that speaks of itself, and has no name yet
-        return None

@@ -1,4 +1,4 @@
-"""A frozen use of a layer, at construction."""
+"""A frozen use of a layer."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from frostline._core.errors import LayerError
 from frostline.jax._arrays import ARRAYS, described
 from frostline.jax._uses.mode import in_evaluation
 from frostline.jax._uses.opaque import check_transparent
-from frostline.jax._uses.window import THROUGH, Content, Window, inner_of, is_window, stopped, window_of
+from frostline.jax._uses.window import THROUGH, Window, WindowContent, inner_of, is_window, stopped, window_of
 
 
 @final
 class Frozen(Window):
     """A frozen use of a layer: differentiable with respect to its input, constant with respect to the layer.
 
-    It is a pytree node with the layer as its visible child, so it can be mapped, traced, moved and saved; paths are
+    It is a pytree node with the layer as its visible child, so it can be mapped, traced, moved and saved. Its paths are
     those of the layer. A call stops the gradients of the layer's own leaves and nothing else, and puts the layer in
-    evaluation mode (bool leaves called ``inference`` are true, as Equinox writes it). The same layer trains wherever
-    it is used without ``Frozen``. ``Frozen(Frozen(layer))`` is ``Frozen(layer)``.
+    evaluation mode: bool leaves called ``inference``, as in Equinox, are true. The same layer trains wherever it is
+    used without ``Frozen``. ``Frozen(Frozen(layer))`` is ``Frozen(layer)``.
 
     Args:
-        layer: a pytree that can be called, or a container of arrays (its items are frozen, too).
+        layer: a pytree that can be called, or a container of arrays; its items are frozen, too.
 
     Raises:
-        LayerError: `layer` is an array or nothing, is no pytree, or is a function over arrays that are being traced.
+        LayerError: `layer` is an array, None, not a pytree, or a function that closes over traced arrays.
 
     Source:
         https://github.com/FluxML/Flux.jl/issues/1931
@@ -44,13 +44,13 @@ class Frozen(Window):
     __slots__ = ()
 
     def __new__(cls, layer: Any) -> Frozen:
-        """The use of a layer; of a use or of a marked tree that of what it holds."""
+        """Returns a use unchanged, and the use of the tree inside a marked one."""
         if is_window(layer):
             return layer if type(layer) is Frozen else cls(inner_of(layer))
         if layer is None or isinstance(layer, ARRAYS):
             raise LayerError(
                 f"Frozen({'None' if layer is None else 'array'})",
-                f"holds {described(layer)}, and a use is of a layer.",
+                f"holds {described(layer)}, but only a layer can have a frozen use.",
                 "Stop the gradient of an array with jax.lax.stop_gradient(x), or freeze it where it is: "
                 'freeze(model, "encoder.weight").',
             )
@@ -65,8 +65,8 @@ class Frozen(Window):
 
 
 @final
-class Use(Content):
-    """A layer, all of it frozen here."""
+class FrozenContent(WindowContent):
+    """A layer in which everything is frozen."""
 
     __slots__ = ("child",)
 
@@ -84,13 +84,13 @@ class Use(Content):
         return self.child
 
     def made_ready(self, leaves: list[Any], structure: PyTreeDef) -> Any:
-        """All of it stopped, and in evaluation mode."""
+        """The layer in evaluation mode, without gradients."""
         return in_evaluation(tree_unflatten(structure, map(stopped, leaves)))
 
 
 def _made(layer: Any) -> Frozen:
-    # JAX puts anything in the place of a child, so nothing is checked here.
-    use: Frozen = window_of(Frozen, Use(layer))
+    # JAX may put any object in the place of a child, so nothing is checked here.
+    use: Frozen = window_of(Frozen, FrozenContent(layer))
     return use
 
 

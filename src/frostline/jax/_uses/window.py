@@ -1,4 +1,4 @@
-"""What Frozen and a marked tree have in common: they look like the tree that they hold."""
+"""Windows: nodes that look like the tree inside them. `Frozen` and marked trees are windows."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from frostline._core.errors import LayerError
 from frostline.jax._arrays import described
 
 
-class Content(ABC):
-    """What a window holds.
+class WindowContent(ABC):
+    """The content of a window.
 
     Attributes:
-        pins: whether all below it is frozen for good, so that thawing cannot change it.
-        marks: the names below it that are frozen until they are thawed.
-        ties: names of one array each, below it; the first is where the array is, at the others it is left out.
+        pins: whether everything below it is frozen and cannot be thawed.
+        marks: the names below it that are frozen until they thaw.
+        ties: groups of names below it, one array each. The array is at the first name and left out at the others.
         child: the one child that JAX sees.
     """
 
@@ -39,37 +39,37 @@ class Content(ABC):
     @property
     @abstractmethod
     def inner(self) -> Any:
-        """The tree as it is."""
+        """The tree itself."""
 
     def seen(self) -> Any:
-        """The tree as it is to be used: gradients stop at what is frozen, what is held is in evaluation mode."""
+        """The tree for use: gradients stop at frozen leaves, and held modules are in evaluation mode."""
         leaves, structure = tree_flatten(self.inner)
         if self._shown is not None and _are_same(leaves, self._shown[0]) and structure == self._shown[1]:
             return self._shown[2]
         seen = self.made_ready(leaves, structure)
-        # Each look would add as many operations to a trace as there are arrays; but none is to outlive its trace.
+        # Without this, each access adds an operation per array to a trace. The result must not outlive its trace.
         if get_opaque_trace_state(convention=None) == self._born:
             self._shown = leaves, structure, seen
         return seen
 
     @abstractmethod
     def made_ready(self, leaves: list[Any], structure: PyTreeDef) -> Any:
-        """The tree of these leaves as it is to be used."""
+        """The tree of these leaves, made ready for use."""
 
 
 class Window:
-    """A pytree node with one visible child, seen through: attributes, items and calls are those of the child.
+    """A pytree node with one visible child: its attributes, items and calls are those of the child.
 
-    It takes the class of what it holds (``isinstance`` says so), and adds nothing to a path. It never holds an array:
-    what looks like an array and is none breaks inside of JAX. All that is its own is behind one name, so that no
-    name of a layer is hidden.
+    ``isinstance`` gives the class of the child, and the window adds nothing to a path. It never holds an array: an
+    object that looks like an array breaks inside JAX. Its own state is behind one name, so that it hides no name
+    of a layer.
     """
 
     __slots__ = ("__weakref__", "_frostline")
 
-    _frostline: Content
+    _frostline: WindowContent
 
-    # Layers are told apart by their class, for example those that carry state in a sequence.
+    # Libraries dispatch on the class of a layer, for example to find those that carry state.
     @property  # type: ignore[misc]
     def __class__(self) -> type:
         return self._frostline.inner.__class__
@@ -79,13 +79,13 @@ class Window:
         if not callable(seen):
             raise LayerError(
                 "Frozen(layer)(...)",
-                f"calls {described(seen)}, which cannot be called.",
-                "Hand it to the function that uses it, apply(params, x): its items are frozen as well.",
+                f"calls {described(seen)}, which is not callable.",
+                "Pass it to the function that uses it, apply(params, x): its items are frozen, too.",
             )
         return seen(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        # What Python and JAX look for on any object is asked of this one, and not of what it holds.
+        # Python and JAX look up special methods on the window itself, not on its child.
         if name.startswith("__") or name == "_frostline":
             raise AttributeError(name)
         if name in _CHANGES and isinstance(self, MutableMapping | MutableSequence):
@@ -111,21 +111,21 @@ class Window:
         return True
 
 
-# What is seen of a tree may be a copy of it, and what is changed there would be lost.
+# The tree that is seen may be a copy, so a change of it would be lost.
 _CHANGES = frozenset({"append", "clear", "extend", "insert", "move_to_end", "pop", "popitem", "remove", "reverse"})
 _CHANGES |= {"setdefault", "sort", "update"}
-_READ_ONLY = "{} would change a frozen tree in place, and it can only be read: make another one, then freeze it."
+_READ_ONLY = "{} would change a frozen tree in place, but a frozen tree is read-only: make another one, then freeze it."
 
 
-def window_of(kind: type[Window], content: Content) -> Any:
-    """A window of this kind."""
+def window_of(kind: type[Window], content: WindowContent) -> Any:
+    """Makes a window of this kind."""
     window = object.__new__(kind)
     object.__setattr__(window, "_frostline", content)
     return window
 
 
 class Through:
-    """The key of the child of a window: none. It makes paths those of the tree without windows."""
+    """The key of the child of a window. It is empty, so that paths are those of the tree without windows."""
 
     __slots__ = ()
 
@@ -143,12 +143,12 @@ THROUGH = Through()
 
 
 def is_window(node: object) -> bool:
-    """Whether a node is one."""
+    """Whether a node is a window."""
     return issubclass(type(node), Window)
 
 
 def inner_of(node: Any) -> Any:
-    """What a window holds; any other node as it is."""
+    """The tree inside a window; any other node itself."""
     return node._frostline.inner if is_window(node) else node
 
 
@@ -157,5 +157,5 @@ def _are_same(some: list[Any], others: list[Any]) -> bool:
 
 
 def stopped(leaf: Any) -> Any:
-    """The leaf, but no gradient passes; only what is being traced could have one."""
+    """The leaf without a gradient. Only a tracer can have one."""
     return jax.lax.stop_gradient(leaf) if isinstance(leaf, jax.core.Tracer) else leaf

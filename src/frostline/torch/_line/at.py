@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from frostline.features.boundary import Boundary
-from frostline.torch._holding.patch import bare
+from frostline.torch._holding.forward import bare
 from frostline.torch._line import refusals
 from frostline.torch._line.calls import Reached, calls_of, stopping
 from frostline.torch._line.inputs import Inputs

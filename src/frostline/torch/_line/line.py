@@ -10,7 +10,7 @@ from torch import nn
 
 from frostline._core.fingerprint import digest, fingerprint
 from frostline.features.boundary import Boundary
-from frostline.torch._holding.patch import bare
+from frostline.torch._holding.forward import bare
 from frostline.torch._line import refusals
 from frostline.torch._line.above import Above
 from frostline.torch._line.at import CutAt
