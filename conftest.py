@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+import gc
+import os
+import tempfile
+from collections.abc import Iterator, MutableMapping
 from typing import Any
+
+# Small tensors: threads would only wait for each other, in this process and in those that a test starts.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +30,27 @@ settings.load_profile("frostline")
 # Sharded arrays are tested on the processor; this must be said before JAX looks for devices.
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compiles each program of JAX once for all processes of a run, and anew for the next run."""
+    if not hasattr(config, "workerinput"):
+        folder = tempfile.TemporaryDirectory(prefix="frostline-compiled-", ignore_cleanup_errors=True)
+        config.add_cleanup(folder.cleanup)
+        os.environ["FROSTLINE_COMPILED"] = folder.name
+    jax.config.update("jax_compilation_cache_dir", os.environ["FROSTLINE_COMPILED"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _let_go() -> Iterator[None]:
+    """What a file has compiled is of no use to the next one, and would be held to the end."""
+    yield
+    jax.clear_caches()
+    torch.compiler.reset()
+    gc.collect()
+
 
 FRONT_ENDS = {
     "frostline.jax": (frostline.jax, {"jax": jax, "jnp": jnp, "np": np, "optax": optax}),

@@ -1,26 +1,26 @@
-"""Lets writers save in a loop, between two contents, and kills each at a random instant; prints what was then there.
+"""Kills a writer at each of its steps, and a second one at each of its own; prints what was then there, as JSON.
 
-    python nursery.py FOLDER KILLS SEED careful|careless
+    python nursery.py FOLDER careful|careless
 
 It imports no framework, so that a writer is forked in a millisecond.
 """
 
-import collections
+import json
 import os
-import random
-import signal
 import sys
-import time
-from itertools import cycle
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from checkpoint.deltas import small, source, write
+from checkpoint.killing import each_kill
 
-SIZE = 600_000
+SIZE = 20_000
 
 
-def content(letter: bytes) -> object:
-    return small(tensors={"head.weight": source("uint8", (SIZE,), letter * SIZE)}, schedule=letter.decode())
+def content(letter: str) -> object:
+    tensors = {"head.weight": source("uint8", (SIZE,), letter.encode() * SIZE)}
+    return small(tensors=tensors, schedule=letter)
 
 
 def save_carelessly(file: Path, data: bytes) -> None:
@@ -29,35 +29,34 @@ def save_carelessly(file: Path, data: bytes) -> None:
             stream.write(data[begin : begin + 10_000])
 
 
-def write_forever(file: Path, kind: str, reference: list[bytes]) -> None:
-    for number, letter in cycle(enumerate(b"ab")):
+def main(folder: Path, kind: str) -> None:
+    elsewhere, place = folder / "elsewhere", folder / "place"
+    elsewhere.mkdir()
+    place.mkdir()
+    file = place / "run.safetensors"
+    reference = {write(elsewhere / letter, content(letter)).read_bytes(): letter for letter in "abc"}
+    data = {letter: data for data, letter in reference.items()}
+
+    def save(letter: str) -> Callable[[], object]:
         if kind == "careful":
-            write(file, content(bytes([letter])))
-        else:
-            save_carelessly(file, reference[number])
+            return lambda: write(file, content(letter))
+        return lambda: save_carelessly(file, data[letter])
 
+    def found() -> tuple[str, int]:
+        """Whose content the file has, and how many others there are."""
+        return reference.get(file.read_bytes(), "torn"), len(os.listdir(place)) - 1
 
-def main(folder: Path, kills: int, seed: int, kind: str) -> None:
-    file, dice = folder / "run.safetensors", random.Random(seed)
-    reference = [write(folder / letter, content(letter.encode())).read_bytes() for letter in "ab"]
-    file.write_bytes(reference[0])
-    seen: collections.Counter[str] = collections.Counter()
-    for _ in range(kills):
-        writer = os.fork()
-        if writer == 0:
-            write_forever(file, kind, reference)
-        time.sleep(dice.choice([0.0005, 0.002, 0.01, 0.03]) * dice.random())
-        os.kill(writer, signal.SIGKILL)
-        os.waitpid(writer, 0)
-        found = file.read_bytes()
-        seen["ab"[reference.index(found)] if found in reference else "torn"] += 1
-        leftovers = [name for name in os.listdir(folder) if name.endswith(".part")]
-        seen["with a leftover"] += bool(leftovers)
-        seen["with several"] += len(leftovers) > 1
-    write(file, content(b"a"))
-    lines = [f"{word}={seen[word]}" for word in ("a", "b", "torn", "with a leftover", "with several")]
-    sys.stdout.write("\n".join([*lines, " ".join(sorted(os.listdir(folder)))]))
+    file.write_bytes(data["a"])
+    once, twice, after = [], Counter[tuple[str, str, int]](), Counter[tuple[str, int]]()
+    for step in each_kill(place, save("b")):
+        first, leftovers = found()
+        once.append((step, first, leftovers))
+        for _ in each_kill(place, save("c")):
+            twice[first, *found()] += 1
+        save("c")()
+        after[found()] += 1
+    json.dump({"once": once, "twice": sorted(twice), "kills": twice.total(), "after": sorted(after)}, sys.stdout)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -1,30 +1,27 @@
-"""Lets a writer fill a cache, kills it at a random instant, and looks at what is there; again and again.
+"""Kills a writer that fills a cache at each of its steps, the next one at each of its own; prints what was then there.
 
     python cache_nursery.py FOLDER careful|careless
-
-It goes on until enough was seen; the last writer is let live, and must have filled it.
 
 It imports no framework, so that a writer is forked in a millisecond.
 """
 
+import json
 import os
-import random
-import signal
 import sys
-import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from checkpoint.killing import each_kill
 from features.made_stores import label, layer, manifest, rows
 from frostline.features import writing
 from frostline.features.manifest import NAME
 from frostline.features.store import Store
 
-writing.MOST_ROWS = 40
-SAMPLES = 3000
+writing.MOST_ROWS = 3
+writing.MOST_SECONDS = float("inf")
+SAMPLES = 8
 
 
 @contextmanager
@@ -39,21 +36,19 @@ def fill(folder: Path) -> None:
     store.create()
     store.remove(store.leftovers_of(0, 1))
     todo, writer = store.missing(range(SAMPLES), 0), store.writer()
-    for begin in range(0, len(todo), 8):
-        some = todo[begin : begin + 8]
-        writer.add(0, some, rows(some))
+    for sample in todo:
+        writer.add(0, [sample], rows([sample]))
     writer.flush()
 
 
-def killed(folder: Path, wait: float) -> None:
-    """Lets a writer work for some seconds."""
-    writer = os.fork()
-    if writer == 0:
-        fill(folder)
-        signal.pause()
-    time.sleep(wait)
-    os.kill(writer, signal.SIGKILL)
-    os.waitpid(writer, 0)
+def state(folder: Path) -> str:
+    """One word on what is there, and the rows and leftovers."""
+    if not (folder / NAME).exists():
+        return f"no cache, {len(os.listdir(folder)) if folder.exists() else 0} leftovers"
+    store = Store.opened(folder)
+    leftovers = sum(name.endswith(".part") for name in os.listdir(folder))
+    word = "damaged" if store.verify() else "whole" if is_as_it_should_be(store) else "wrong"
+    return f"{word}, {store.rows} rows, {leftovers} leftovers"
 
 
 def is_as_it_should_be(store: Store) -> bool:
@@ -62,44 +57,25 @@ def is_as_it_should_be(store: Store) -> bool:
     return found["value.0"] == b"".join(map(layer, there)) and found["rest.0"] == b"".join(map(label, there))
 
 
-def look(store: Store, seen: Counter[str], before: int) -> None:
-    damages = store.verify()
-    seen["damaged"] += bool(damages)
-    seen["shrunk"] += store.rows < before
-    seen["wrong"] += not damages and not is_as_it_should_be(store)
-    seen["with a leftover"] += bool(store.leftovers())
-    seen["went on"] += store.rows > before
-
-
 def main(folder: Path, kind: str) -> None:
     if kind == "careless":
         writing.replacing = carelessly
-    dice, seen, patience = random.Random(0), Counter(dict.fromkeys(WORDS, 0)), 0.01
-    while seen["kills"] < 1000 and not ENOUGH[kind](seen):
-        before = Store.opened(folder).rows if (folder / NAME).exists() else 0
-        killed(folder, patience * dice.random())
-        seen["kills"] += 1
-        store = Store.opened(folder) if (folder / NAME).exists() else None
-        if store is not None:
-            look(store, seen, before)
-        # A machine may be slow: a writer gets longer when nothing came of it, and less when it was done.
-        went_on = store is not None and store.rows > before
-        patience = min(patience * (1.1 if went_on else 1.5), 3.0)
-        if store is not None and store.rows == SAMPLES:
-            patience /= 10
-            store.clear()
-    fill(folder)
-    store = Store.opened(folder)
-    seen["whole"] = store.verify() == [] and store.rows == SAMPLES and is_as_it_should_be(store)
-    seen["leftovers"] = len(store.leftovers())
-    sys.stdout.write("\n".join(f"{word}={int(number)}" for word, number in seen.items()))
+    once: list[tuple[str, str]] = []
+    twice: set[tuple[str, str]] = set()
+    after: set[str] = set()
+    kills = 0
+    for step in each_kill(folder, lambda: fill(folder)):
+        first = state(folder)
+        once.append((step, first))
+        kills += 1
+        if kind == "careful":
+            for _ in each_kill(folder, lambda: fill(folder)):
+                twice.add((first, state(folder)))
+                kills += 1
+            fill(folder)
+            after.add(state(folder))
+    json.dump({"once": once, "kills": kills, "twice": sorted(twice), "after": sorted(after)}, sys.stdout)
 
-
-WORDS = ("kills", "damaged", "shrunk", "wrong", "with a leftover", "went on")
-ENOUGH = {
-    "careful": lambda seen: seen["kills"] >= 30 and seen["went on"] > 5 and seen["with a leftover"] > 2,
-    "careless": lambda seen: seen["damaged"] > 0,
-}
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2])

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import frostline.torch as ft
 from frostline.torch._autograd.saved import SavedTensor, saving
 from frostline.torch._autograd.workspace import lstm_workspace
 from frostline.torch._tensors import distinct_bytes
@@ -53,13 +54,45 @@ def test_a_smaller_form_counts_as_what_it_is() -> None:
     assert kept.unpack().tolist() == [0.0, 1.0, 0.0, 1.0]
 
 
+SHAPES = [(1, 1, 1, 1), (5, 3, 20, 40), (10, 4, 32, 64), (20, 8, 256, 128), (7, 2, 64, 256)]
+
+
+def is_one_kernel(dtype: torch.dtype) -> bool:
+    """Whether oneDNN runs a layer of an LSTM on this processor: bfloat16 needs instructions that not each one has."""
+    return torch.backends.mkldnn.is_available() and (
+        dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (5, 3, 20, 40), (10, 4, 32, 64), (20, 8, 256, 128), (7, 2, 64, 256)])
+@pytest.mark.parametrize("shape", SHAPES)
 def test_a_workspace_is_as_large_as_the_kernel_makes_it(shape: tuple[int, int, int, int], dtype: torch.dtype) -> None:
     steps, samples, features, width = shape
     sizes = [(4 * width, features), (4 * width, width), (4 * width,), (4 * width,)]
     weights = [torch.zeros(*size, dtype=dtype) for size in sizes]
     states = [torch.zeros(1, samples, width, dtype=dtype)] * 2
     data = torch.zeros(steps, samples, features, dtype=dtype)
-    made = torch.ops.aten.mkldnn_rnn_layer(data, *weights, *states, False, [], 2, width, 1, True, False, False, True)
-    assert made[3].nbytes == lstm_workspace(data, width)
+    kernel = torch.ops.aten.mkldnn_rnn_layer
+    args = (data, *weights, *states, False, [], 2, width, 1, True, False, False, True)
+    if is_one_kernel(dtype):
+        assert kernel(*args)[3].nbytes == lstm_workspace(data, width)
+    else:
+        with pytest.raises(RuntimeError):
+            kernel(*args)
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")  # the flags speak of Intel GPUs, too
+@pytest.mark.parametrize("with_onednn", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_lstm_keeps_what_the_run_without_data_predicts(
+    shape: tuple[int, int, int, int], dtype: torch.dtype, with_onednn: bool
+) -> None:
+    """In one kernel with a workspace, or in operators that keep what each needs, as on a processor without it."""
+    steps, samples, features, width = shape
+    layer, data = nn.LSTM(features, width, dtype=dtype), torch.zeros(steps, samples, features, dtype=dtype)
+    with torch.backends.mkldnn.flags(enabled=with_onednn):
+        with saving(layer) as saved:
+            made = layer(data)[0]
+        assert made.grad_fn.name().startswith("Mkldnn") is (with_onednn and is_one_kernel(dtype))
+        assert saved.nbytes == ft.cost(layer, data).now.saved_bytes

@@ -216,7 +216,7 @@ _POOLS = ("MaxPool{}DWithIndicesBackward0", "AdaptiveMaxPool{}DBackward0", "Frac
 _AVERAGES = tuple(f"{kind}Pool{rank}DBackward0" for kind in ("Avg", "AdaptiveAvg") for rank in (2, 3))
 _PADS = tuple(f"{kind}Pad{rank}DBackward0" for kind in ("Reflection", "Replication") for rank in (1, 2, 3))
 
-RULES = (
+LEAN_RULES = (
     SavedTensorRule(("ConvolutionBackward0",), {"input": _read_for(1, unread=SHAPE), "weight": _read_for(0)}),
     SavedTensorRule(
         ("NativeBatchNormBackward0", "CudnnBatchNormBackward0", "MiopenBatchNormBackward0"),
@@ -251,7 +251,6 @@ RULES = (
         {"self": _mask(lambda node, x: _fitting(RangeMask(None, node._saved_max, closed=True), x.dtype))},
         reads=("max",),
     ),
-    SavedTensorRule(("AbsBackward0",), {"self": _always(Form(math.log2(3)))}),
     *(
         SavedTensorRule(
             tuple(name.format(rank) for name in _POOLS), {"self": _always(SHAPE), "result1": _window_index(rank)}
@@ -260,7 +259,11 @@ RULES = (
     ),
     SavedTensorRule((*_AVERAGES, *_PADS), {"self": _always(SHAPE)}),
     SavedTensorRule(("MulBackward0",), {"other": _noise}),
-    # From here on `lean` leaves the tensors alone: they are small, or not part of a frozen network.
+)
+"""The rules by which `lean` keeps a smaller form."""
+
+LIMIT_RULES = (
+    SavedTensorRule(("AbsBackward0",), {"self": _always(Form(math.log2(3)))}),
     SavedTensorRule(
         ("NativeLayerNormBackward0", "NativeGroupNormBackward0"),
         {
@@ -284,6 +287,9 @@ RULES = (
     SavedTensorRule(("EmbeddingBagBackward0",), {"per_sample_weights": _read_for(0)}),
     SavedTensorRule(("SoftmaxBackwardDataBackward0", "NativeDropoutBackwardBackward0"), {"grad_output": _read_for(1)}),
 )
+"""The rules for tensors that `lean` leaves alone, because they are small or not part of a frozen network."""
+
+RULES = (*LEAN_RULES, *LIMIT_RULES)
 
 KNOWN, MISSING = rules_by_kind(RULES, torch._C._functions, torch._C._autograd.SavedTensor)
 """The rules of this release of PyTorch, and the names that it lacks."""
