@@ -19,7 +19,7 @@ from benchmarks.lines.cuts import CUTS
 from benchmarks.lines.outcome import EPOCHS, PLAIN, STEPS, Cached, Found, Runtime, Runtimes
 from benchmarks.timing import Ratio
 from frostline.errors import LineError
-from frostline.torch import Line, frostline
+from frostline.torch import FrostLine, frostline
 
 
 def find(name: str, size: str) -> Found:
@@ -85,7 +85,7 @@ def compare_runtimes(name: str, size: str, rounds: int) -> Runtimes:
     lines = {each: frostline(model, example, runtime=None if each == PLAIN else each) for each in running}
     adamw = optimizer(model)
 
-    def step(line: Line) -> tuple[float, float]:
+    def step(line: FrostLine) -> tuple[float, float]:
         begin = time.process_time()
         crossing = line.below(example)
         between = time.process_time()

@@ -173,7 +173,7 @@ def test_the_state_of_an_optimizer_stays_at_home() -> None:
     fj.save_delta("b", tree, optimizer=tx, state=tx.init(tree))
     with pytest.raises(DeltaError, match=r"its format is 'frostline\.optimizer', not 'frostline\.optax'"):
         fj.load_delta("a", tree, optimizer=tx)
-    with pytest.raises(DeltaError, match="it is no state of an optimizer of PyTorch"):
+    with pytest.raises(DeltaError, match="it is not the state of an optimizer of PyTorch"):
         ft.load_delta("b", model, optimizer=binding)
     # Without it they load.
     assert raw_of_tree(fj.load_delta("a", tree).tree) == raw(model)

@@ -43,7 +43,7 @@ LINES = {
 each = pytest.mark.parametrize(("net", "frozen"), LINES, ids=["-".join((net, *some)) for net, some in LINES])
 
 
-def lines(twins: Twins) -> tuple[ft.Line, fj.Line]:
+def lines(twins: Twins) -> tuple[ft.FrostLine, fj.Line]:
     return ft.frostline(twins.model, twins.tensor), fj.frostline(twins.fn, twins.tree, twins.array)
 
 

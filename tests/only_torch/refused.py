@@ -38,7 +38,7 @@ def _plan_without(path: str) -> Callable[[nn.Module], Plan]:
     return lambda model: Plan(ft.plan(model).frozen - {path}, ft.plan(model).trainable | {path})
 
 
-FOREIGN = "It is no part of this model, or not any more: names say what is."
+FOREIGN = "It is not part of this model, or no longer: select by path instead."
 EMPTY_FIX = "Fix the pattern, or pass allow_empty=True if matching nothing is what you want."
 MODES = [
     "There are:",

@@ -20,9 +20,14 @@ class Boundary:
     Example:
         >>> Boundary("layer3", (256, 10, 10), "float32", 102400)
         Boundary(name='layer3', shape=(256, 10, 10), dtype='float32', bytes=102400)
+        >>> print(Boundary("layer3", (256, 10, 10), "float32", 102400))
+        layer3 float32[256, 10, 10]
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype}{list(self.shape)}"

@@ -89,8 +89,8 @@ def test_many_plans_leave_one_claim() -> None:
     for _ in range(50):
         ft.follow(model, FROZEN_BODY)
         ft.follow(model, NOTHING)
-    ledgers = [vars(m)["_frostline"] for m in model.modules() if "_frostline" in vars(m)]
-    assert [len(claims) for ledger in ledgers for claims in ledger.claims.values()] == [1] * 6
+    claims = [vars(m)["_frostline"] for m in model.modules() if "_frostline" in vars(m)]
+    assert [len(of_one) for each in claims for of_one in each.of.values()] == [1] * 6
 
 
 def test_a_plan_drops_stale_gradients() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import frostline.torch as ft
-from frostline.torch._line.line import Line
+from frostline.torch._line.line import FrostLine
 from only_torch.bits import bits
 
 PREFIXES = {
@@ -67,7 +67,7 @@ def outputs(returned: Any) -> list[tuple[str, tuple[int, ...], bytes]]:
     return [bits(leaf) for leaf in pytree.tree_leaves(returned) if isinstance(leaf, Tensor)]
 
 
-def both_ways(model: nn.Module, line: Line, *inputs: Tensor, **named: Tensor) -> tuple[Any, Any]:
+def both_ways(model: nn.Module, line: FrostLine, *inputs: Tensor, **named: Tensor) -> tuple[Any, Any]:
     """What the model returns, and what its two parts return, with the same dice."""
     torch.manual_seed(1)
     want = model(*inputs, **named)
@@ -76,7 +76,7 @@ def both_ways(model: nn.Module, line: Line, *inputs: Tensor, **named: Tensor) ->
     return want, line.above(*crossing)
 
 
-def crossing(line: Line) -> list[tuple[str, tuple[int, ...]]]:
+def crossing(line: FrostLine) -> list[tuple[str, tuple[int, ...]]]:
     """Names and shapes at the boundary."""
     return [(each.name, each.shape) for each in line.boundary]
 

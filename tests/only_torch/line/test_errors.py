@@ -195,25 +195,25 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "other inputs",
         lambda: frostline(held(Net, "body"), X).below(torch.ones(3, 5)),
         [
-            "line.below(float32[3, 5]) is not what the line was drawn for:",
+            "line.below(float32[3, 5]) does not fit the line, which was drawn for:",
             "  float32[3, 4]",
-            "Only the number of samples may differ; for other shapes draw another line: frostline(model, *inputs).",
+            "Only the number of samples may differ; draw a line for other shapes: frostline(model, *inputs).",
         ],
     ),
     (
         "another boundary",
         lambda: frostline(held(Net, "body"), X).above(torch.ones(3, 9)),
         [
-            "line.above(float32[3, 9]) is not what the line was drawn for:",
+            "line.above(float32[3, 9]) does not fit the line, which was drawn for:",
             "  body float32[8], for each sample",
-            "Hand it what line.below gives, samples first: line.above(*line.below(*inputs)).",
+            "Hand it what line.below returns, samples first: line.above(*line.below(*inputs)).",
         ],
     ),
     (
         "thawed",
         thawed,
         [
-            "line would leave 2 parameters below it without a gradient.",
+            "line has 2 parameters below it that would train without a gradient.",
             "  body.0.weight",
             "  body.0.bias",
             "Freeze what is below again, or draw the line anew: line = frostline(model, *example).",
@@ -223,26 +223,26 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "batch statistics below",
         lambda: frostline(by_hand_through(), X),
         [
-            "frostline(Net, float32[3, 4]) has 'body.1' below its line, which is not the same in each call.",
+            "frostline(Net, float32[3, 4]) has 'body.1' below its line, whose output changes from call to call.",
             "  body.1: BatchNorm1d, aten.batch_norm.default",
-            'Hold it still by freezing it here: ft.freeze(model, "body").',
+            'Hold it by freezing it here: ft.freeze(model, "body").',
         ],
     ),
     (
         "dropout below",
         lambda: frostline(random_by_hand(), X),
         [
-            "frostline(Net, float32[3, 4]) has 'body.3' below its line, which is not the same in each call.",
+            "frostline(Net, float32[3, 4]) has 'body.3' below its line, whose output changes from call to call.",
             "  body.3: Dropout, aten.dropout.default",
-            'Hold it still by freezing it here: ft.freeze(model, "body").',
+            'Hold it by freezing it here: ft.freeze(model, "body").',
         ],
     ),
     (
         "samples that are mixed and still there",
         lambda: frostline(held(Mixing, "body", "neck[0]"), X),
         [
-            "frostline(Mixing, float32[3, 4]) mixes samples below its line: 1 value cannot be kept for each sample by "
-            "itself.",
+            "frostline(Mixing, float32[3, 4]) mixes samples below its line: 1 value cannot be stored for each sample "
+            "by itself.",
             "  neck.0",
             ALONE,
         ],
@@ -251,7 +251,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "samples that are gone",
         lambda: frostline(held(Dropping, "body", "neck[0]"), X),
         [
-            "frostline(Dropping, float32[3, 4]) mixes samples below its line: 1 value cannot be kept for each sample "
+            "frostline(Dropping, float32[3, 4]) mixes samples below its line: 1 value cannot be stored for each sample "
             "by itself.",
             "  neck.0: aten.linear.default",
             ALONE,
@@ -266,7 +266,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "a backward of its own",
         lambda: frostline(held(Backward, "body"), X),
         [
-            "frostline(Backward, float32[3, 4]) computes otherwise in two parts: 4 of 6 gradients differ.",
+            "frostline(Backward, float32[3, 4]) computes something else in two parts: 4 of 6 gradients differ.",
             "  neck.0.weight: by up to 1.3e+00",
             "  neck.0.bias: by up to 1.0e+00",
             "  neck.1.weight: by up to 1.3e-01",
@@ -301,8 +301,8 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "a cut that is not all",
         lambda: frostline(held(Skipping, "body"), X, at="body"),
         [
-            "frostline(Skipping, float32[3, 4]) uses more from before 'body' than its output: what it returns cannot "
-            "be computed from that alone.",
+            "frostline(Skipping, float32[3, 4]) uses more from before 'body' than its output, from which alone it "
+            "cannot go on.",
             "Cut behind a module that everything goes through, or leave at= away if the model can be traced.",
         ],
     ),
@@ -318,18 +318,18 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "a cut above dropout",
         lambda: frostline(random_by_hand(), X, at="body"),
         [
-            "frostline(Net, float32[3, 4]) has 'body.3' below its line, which is not the same in each call.",
+            "frostline(Net, float32[3, 4]) has 'body.3' below its line, whose output changes from call to call.",
             "  body.3: Dropout",
-            'Hold it still by freezing it here: ft.freeze(model, "body").',
+            'Hold it by freezing it here: ft.freeze(model, "body").',
         ],
     ),
     (
         "a cut above batch statistics",
         lambda: frostline(by_hand(), X, at="body.2"),
         [
-            "frostline(Net, float32[3, 4]) has 'body.1' below its line, which is not the same in each call.",
+            "frostline(Net, float32[3, 4]) has 'body.1' below its line, whose output changes from call to call.",
             "  body.1: BatchNorm1d",
-            'Hold it still by freezing it here: ft.freeze(model, "body").',
+            'Hold it by freezing it here: ft.freeze(model, "body").',
         ],
     ),
 ]
@@ -367,7 +367,7 @@ def test_what_cannot_be_traced_says_so_and_shows_the_way() -> None:
 
 
 def test_thawing_stops_above_too() -> None:
-    with pytest.raises(LineError, match="2 parameters below it without a gradient"):
+    with pytest.raises(LineError, match="2 parameters below it that would train without a gradient"):
         thawed_above()
 
 

@@ -249,7 +249,7 @@ def test_inputs_and_outputs_may_be_structured() -> None:
     want, got = both_ways(model, line, {"x": torch.randn(2, 4)}, 0.5, shift=torch.randn(2, 1))
     assert outputs(got) == outputs(want)
     assert (got["features"][1], got["scale"]) == (None, 0.5)
-    with pytest.raises(LineError, match="is not what the line was drawn for"):
+    with pytest.raises(LineError, match="does not fit the line, which was drawn for"):
         line.below({"x": torch.randn(2, 4)}, 0.25, shift=torch.randn(2, 1))
 
 

@@ -223,7 +223,7 @@ def test_a_line_prints_what_crosses() -> None:
     model, (x,) = frozen("unet")
     assert str(frostline(model, x)) == "\n".join(
         [
-            "<Line at down.0, down.1, down.2: 7168 bytes and 350208 FLOPs a sample>",
+            "<FrostLine at down.0, down.1, down.2: 7168 bytes and 350208 FLOPs a sample>",
             "  down.0 float32[4, 16, 16]: 4096 bytes",
             "  down.1 float32[8, 8, 8]: 2048 bytes",
             "  down.2 float32[16, 4, 4]: 1024 bytes",

@@ -15,7 +15,7 @@ import frostline.torch as ft
 from frostline.errors import RuntimeChoiceError
 from frostline.torch import frostline
 from frostline.torch._runtime import candidates as _candidates
-from frostline.torch._runtime.contest import off
+from frostline.torch._runtime.benchmark import off
 from frostline.torch._runtime.int8 import Int8Linear
 from frostline.torch._runtime.record import RuntimeRecord, Trial
 from only_torch.bits import bits, contents
@@ -228,7 +228,7 @@ def test_how_far_off() -> None:
     assert off(torch.zeros(0), torch.zeros(0)) == 0
 
 
-INSTEAD = 'Pass runtime="auto", which takes the fastest of what runs here, or leave it out.'
+INSTEAD = 'Pass runtime="auto", which takes the fastest of those that run here, or leave it out.'
 REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
     (
         "no such runtime",
@@ -240,14 +240,14 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
             '  runtime="bfloat16"',
             '  runtime="int8"',
             '  runtime="compiled"',
-            'Pass runtime="auto", or leave it out; all but "auto" can be joined: runtime="channels_last+bfloat16".',
+            'Pass runtime="auto", or leave it out; join all but "auto": runtime="channels_last+bfloat16".',
         ],
     ),
     (
         "nothing to do",
         {"runtime": "channels_last"},
         [
-            'runtime="channels_last" cannot run what is below the line: '
+            'runtime="channels_last" cannot run the part below the line: '
             "no convolution of 2 or 3 dimensions is below the line.",
             "  2 of 4 can: bfloat16, int8",
             INSTEAD,
@@ -257,7 +257,7 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
         "no compiler",
         {"runtime": "compiled"},
         [
-            'runtime="compiled" cannot run what is below the line: no C++ compiler was found.',
+            'runtime="compiled" cannot run the part below the line: no C++ compiler was found.',
             "  2 of 4 can: bfloat16, int8",
             INSTEAD,
         ],
@@ -266,7 +266,7 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
         "what does not go together",
         {"runtime": "compiled+int8"},
         [
-            'runtime="int8+compiled" cannot run what is below the line: '
+            'runtime="int8+compiled" cannot run the part below the line: '
             "compiled programs multiply matrices of eight bits in a slow way.",
             "  2 of 4 can: bfloat16, int8",
             INSTEAD,
@@ -276,7 +276,7 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
         "a line cut by hand",
         {"runtime": "int8", "at": "2"},
         [
-            'runtime="int8" cannot run what is below the line: the line was cut by hand, so its parts are not known.',
+            'runtime="int8" cannot run the part below the line: the line was cut by hand, so its parts are not known.',
             "  0 of 4 can: none",
             INSTEAD,
         ],
@@ -294,7 +294,7 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
         "a bound that is none",
         {"runtime": "int8", "bound": 0},
         [
-            "bound=0 is no error that can be allowed: it is a part of the largest value, above 0.",
+            "bound=0 must be a positive number: the largest error, as a part of the largest value.",
             "Pass bound=0.03, or leave it out.",
         ],
     ),

@@ -337,7 +337,7 @@ REFUSED: list[tuple[str, Callable[[nn.Sequential, torch.optim.Optimizer], object
         "an option that there is not",
         lambda model, optimizer: ft.bind(torch.optim.Rprop(model.parameters()), model, rules=[Rule("**", decay=1.0)]),
         [
-            "Rule('**', decay=1.0) has 1 options that Rprop has not: decay. It has:",
+            "Rule('**', decay=1.0) has 1 options that Rprop lacks: decay. It has:",
             "  capturable",
             "  differentiable",
             "  etas",
@@ -363,11 +363,11 @@ REFUSED: list[tuple[str, Callable[[nn.Sequential, torch.optim.Optimizer], object
         "another word for moments",
         lambda model, optimizer: ft.bind(optimizer, model, moments="drop"),  # type: ignore[arg-type]
         [
-            "bind(optimizer, model, moments='drop') names none of the 3 things that can be done with the moments of "
-            "what is frozen.",
+            "bind(optimizer, model, moments='drop') is not one of the 3 ways to treat the moments of frozen "
+            "parameters:",
             '  "keep"     they stay as they are',
-            '  "cpu"      they go to the main memory',
-            '  "release"  they are gone, and start anew',
+            '  "cpu"      they go to main memory',
+            '  "release"  they are dropped, and start anew',
             'Write moments="keep", or leave it out.',
         ],
     ),
@@ -375,8 +375,8 @@ REFUSED: list[tuple[str, Callable[[nn.Sequential, torch.optim.Optimizer], object
         "a state of PyTorch's own",
         lambda model, optimizer: ft.bind(optimizer, model).load_state_dict(optimizer.state_dict()),
         [
-            "binding.load_state_dict(state) got no state of version 1 that a binding saved, but "
-            "['param_groups', 'state'].",
+            "binding.load_state_dict(state) got ['param_groups', 'state'], and not a state of version 1 that a "
+            "binding saved.",
             STATE_FIX,
         ],
     ),

@@ -14,7 +14,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 import frostline.torch as ft
 from frostline.schedules import LISA, HiFT, Phase, Phases, Schedule, Span, ULMFiT
-from frostline.torch._training.compiled_blocks import Even
+from frostline.torch._training.compiled_blocks import CompiledBlock
 from only_torch.bits import bits
 
 # PyTorch's compiler looks at it, and hides its own warning from all but those who make errors of warnings.
@@ -176,7 +176,7 @@ def test_the_model_itself_and_blocks_that_are_not_compiled_are_left_alone() -> N
     model.blocks[1].compile(backend="eager")
     ft.Driver(ALL, model, torch.optim.SGD(model.parameters()))
     ft.Driver(ALL, Net(), torch.optim.SGD(model.parameters()))
-    evened = {path for path, module in model.named_modules() if isinstance(module._compiled_call_impl, Even)}
+    evened = {path for path, module in model.named_modules() if isinstance(module._compiled_call_impl, CompiledBlock)}
     assert evened == {"blocks.1"}
 
 

@@ -244,7 +244,7 @@ class TestWords:
         with pytest.raises(BindError) as raised:
             binding.scale({"0.wieght": 0.5})
         assert str(raised.value).splitlines() == [
-            "binding.scale(factors) names 1 of 1 paths that are none of the 2 bound ones:",
+            "binding.scale(factors) names 1 of 1 paths that are not among the 2 bound ones:",
             "  0.wieght",
             "Write one of binding.names: ['0.weight'].",
         ]

@@ -5,14 +5,14 @@ import torch
 from torch import Tensor, nn
 
 import frostline.torch as ft
-from frostline.torch._holding import calls as _still
+from frostline.torch._holding import calls as _calls
 from only_torch.bits import bits, without_gradient
 
 
 @pytest.fixture
 def _cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes every recurrent layer look as if cuDNN ran it."""
-    monkeypatch.setattr(_still, "runs_on_cudnn", lambda module: isinstance(module, nn.RNNBase))
+    monkeypatch.setattr(_calls, "runs_on_cudnn", lambda module: isinstance(module, nn.RNNBase))
 
 
 def lstm() -> nn.LSTM:

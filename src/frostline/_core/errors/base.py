@@ -23,6 +23,12 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
+def first_line(error: Exception) -> str:
+    """The class of somebody else's error, and the first line of its text."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 @dataclass_transform(eq_default=False, field_specifiers=(field,))
 class FrostlineError(Exception):
     """The base of all errors of frostline.

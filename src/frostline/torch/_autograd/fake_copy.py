@@ -17,11 +17,9 @@ from frostline._core.errors import UnsupportedError
 from frostline.torch._autograd.integers import is_exact
 from frostline.torch._uses.hooks import HOOKS, copied_hooks
 from frostline.torch._uses.rebinding import Rebinding
-from frostline.torch._uses.structure import alias, reachable
+from frostline.torch._uses.structure import alias, reachable, rebind_attributes
 from frostline.torch._uses.use import Frozen
 from frostline.torch._wrappers import is_compiled
-
-_REGISTRIES = {"_parameters", "_buffers", "_modules"}
 
 
 @final
@@ -147,14 +145,7 @@ def _copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
         ) from error
     rebinding = Rebinding(memo)
     for copied in made.modules():
-        _lead_to_copies(copied, rebinding)
+        rebind_attributes(copied, rebinding)
+        for hooks in (vars(copied)[name] for name in HOOKS if name in vars(copied)):
+            hooks.update({key: rebinding.of(hook) for key, hook in hooks.items()})
     return made
-
-
-def _lead_to_copies(module: nn.Module, rebinding: Rebinding) -> None:
-    vars(module).pop("_compiled_call_impl", None)  # module.compile() made it, and it calls the original
-    for name, value in list(vars(module).items()):
-        if name in HOOKS:
-            value.update({key: rebinding.of(hook) for key, hook in value.items()})
-        elif name not in _REGISTRIES:
-            vars(module)[name] = rebinding.of(value)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from frostline._core.errors import StaleCacheError
 from frostline.features.boundary import Boundary
-from frostline.torch._freezing import whole as _whole
+from frostline.torch._freezing.held_modules import FOLLOWERS
 
 Stamp = tuple[bool, int, int]
 """Whether a tensor can be trained, where it is, and how often it was written to."""
@@ -55,7 +55,7 @@ class Watch:
         self.fingerprint = line.fingerprint()
         self._stamps = _stamps(line.tensors)
         self.thawed = torch.zeros((), dtype=torch.int64).share_memory_()
-        _whole.FOLLOWERS.add(self)
+        FOLLOWERS.add(self)
 
     def sync(self) -> None:
         """Something was frozen or thawed somewhere."""

@@ -7,7 +7,7 @@ import itertools
 from torch import nn
 
 from frostline.torch._autograd.fake_copy import Shades, shadow
-from frostline.torch._holding.patch import patches, remove_all
+from frostline.torch._holding.forward import patches, remove_all
 from frostline.torch._lean import slimming as _slimming
 from frostline.torch._wrappers import is_compiled, unwrapped
 

@@ -13,8 +13,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.optim import LBFGS, Optimizer
 
 from frostline._core.errors import CostError
-from frostline.torch._inspection.optimizer_findings import state_bytes
 from frostline.torch._tensors import described
+from frostline.torch._training.moments import state_bytes
 
 Maker = Callable[[list[torch.Tensor]], Optimizer]
 

@@ -19,7 +19,7 @@ from frostline.torch._cost.alive import Alive
 from frostline.torch._cost.kernels import FLOWING, TOSSED, Kernels
 from frostline.torch._cost.limit import NOWHERE, Node, graph, least_saved
 from frostline.torch._cost.places import Places
-from frostline.torch._holding.patch import patches
+from frostline.torch._holding.forward import patches
 from frostline.torch._lean.folding import shadows
 from frostline.torch._tensors import distinct_bytes, storage_identity, storages
 

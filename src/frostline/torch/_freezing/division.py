@@ -1,8 +1,7 @@
-"""What stands still under a plan, and what may move: parameters, and the buffers around them."""
+"""The tensors of a model, divided into those that stand still under a plan and those that may move."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -19,19 +18,19 @@ class Division:
     """The tensors of a model in two parts.
 
     Attributes:
-        still: what nothing moves: frozen parameters, and buffers of modules that are frozen whole.
+        still: frozen parameters, and the buffers of held modules.
         moving: the rest.
-        shadows: names inside frozen uses of what trains elsewhere in the model -> its name there. They are in neither
-            part: that the layer moves is meant.
+        trained_elsewhere: the names, inside frozen uses, of tensors that the model trains elsewhere -> their names
+            there. They are in neither part: that the layer moves is meant.
     """
 
     still: Tensors
     moving: Tensors
-    shadows: dict[str, str]
+    trained_elsewhere: dict[str, str]
 
 
-def tensors(read: Survey) -> Tensors:
-    """All parameters, and the buffers by each of their names."""
+def named_tensors(read: Survey) -> Tensors:
+    """Returns all parameters, and the buffers under each of their names."""
     found: Tensors = {path: (parameter, "parameter") for path, parameter in read.parameters.items()}
     for path, module in read.modules.items():
         for local, buffer in module._buffers.items():
@@ -41,40 +40,31 @@ def tensors(read: Survey) -> Tensors:
 
 
 def divided(read: Survey, plan: Plan) -> Division:
-    """The tensors of a model as they would be, if it followed a plan.
+    """Divides the tensors of a model as they would be divided if it followed a plan.
 
     Args:
         read: the model.
         plan: a plan that speaks of its paths.
     """
-    held = _held(read, plan)
+    names = [(name, param.path in plan.frozen) for param in read.inventory.params for name in param.names]
+    with_trainable = {above for name, is_frozen in names if not is_frozen for above in _above(name)}
+    all_frozen = {above for name, is_frozen in names if is_frozen for above in _above(name)} - with_trainable
+    held = all_frozen | (plan.frozen & read.modules.keys())
     still: Tensors = {}
     moving: Tensors = {}
-    for path, (tensor, kind) in tensors(read).items():
-        stands = path in plan.frozen if kind == "parameter" else not held.isdisjoint(_above(path))
-        (still if stands else moving)[path] = (tensor, kind)
-    names = {tensor.data_ptr(): path for path, (tensor, _) in moving.items() if not tensor.is_meta}
-    shadows = {
-        path: names[tensor.data_ptr()]
+    for path, (tensor, kind) in named_tensors(read).items():
+        is_still = path in plan.frozen if kind == "parameter" else not held.isdisjoint(_above(path))
+        (still if is_still else moving)[path] = (tensor, kind)
+    trained = {tensor.data_ptr(): path for path, (tensor, _) in moving.items() if not tensor.is_meta}
+    elsewhere = {
+        path: trained[tensor.data_ptr()]
         for path, (tensor, _) in still.items()
-        if _is_pinned(read, path) and tensor.data_ptr() in names
+        if id(read.modules[path.rpartition(".")[0]]) in read.pinned and tensor.data_ptr() in trained
     }
-    return Division({path: found for path, found in still.items() if path not in shadows}, moving, shadows)
+    return Division({path: found for path, found in still.items() if path not in elsewhere}, moving, elsewhere)
 
 
-def _held(read: Survey, plan: Plan) -> frozenset[str]:
-    """The paths of modules whose buffers stand still: frozen whole, or without parameters and frozen by themselves."""
-    names = [(name, param.path in plan.frozen) for param in read.inventory.params for name in param.names]
-    learning = {above for name, is_frozen in names if not is_frozen for above in _above(name)}
-    whole = {above for name, is_frozen in names if is_frozen for above in _above(name)} - learning
-    return frozenset(whole | (plan.frozen & read.modules.keys()))
-
-
-def _is_pinned(read: Survey, path: str) -> bool:
-    return id(read.modules[path.rpartition(".")[0]]) in read.pinned
-
-
-def _above(path: str) -> Iterable[str]:
-    """The paths of the modules around a tensor, the root first."""
+def _above(path: str) -> list[str]:
+    """Returns the paths of the modules around a tensor, the root first."""
     keys = path.split(".")
     return [".".join(keys[:depth]) for depth in range(len(keys))]

@@ -1,4 +1,4 @@
-"""Freeze and thaw a model in place, and read or follow what is frozen as a plan."""
+"""Freezing and thawing in place, and what is frozen as a plan, to be read or followed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import nn
 
 from frostline._core.errors import ModeError, PinnedError
 from frostline._core.plan import Change, Plan
+from frostline.torch._freezing.held_modules import hold_frozen_modules
 from frostline.torch._freezing.selection import Choice, select, written
 from frostline.torch._freezing.survey import Survey, survey
-from frostline.torch._freezing.whole import settle
 from frostline.torch._holding.claims import Claim, Site, add, latest, withdraw, withdraw_owner
 from frostline.torch._holding.lbfgs import keep_lbfgs_to_trainable
 from frostline.torch._holding.mode import is_held
@@ -20,7 +20,7 @@ from frostline.torch._wrappers import refuse_wrapped
 
 
 class Handle:
-    """Undoes just one freezing or thawing, in any order with others; also a context manager.
+    """The way back from one freezing or thawing, in any order with others; also a context manager.
 
     Attributes:
         plan: what was frozen when the handle was made.
@@ -41,9 +41,9 @@ class Handle:
         self._sites = sites
 
     def undo(self) -> None:
-        """Takes this freezing or thawing back, in place; what others claimed stays. Idempotent."""
+        """Undoes this freezing or thawing and no other, in place. Idempotent."""
         withdraw(self._sites, self._claim)
-        settle(survey(self._root))
+        hold_frozen_modules(survey(self._root))
 
     def __enter__(self) -> Self:
         return self
@@ -62,20 +62,20 @@ def freeze(
     expect: int | None = None,
     allow_empty: bool = False,
 ) -> Handle:
-    """Freezes parameters of a model in place, and holds modules that are frozen whole.
+    """Freezes parameters of a model in place, and holds modules all of whose parameters are frozen.
 
-    A frozen parameter does not require a gradient and has none. A module all of whose parameters
-    are frozen is held: it stays in evaluation mode through any ``train()``, and its buffers do
-    not move. No module or parameter is replaced, so an optimizer made before stays right.
+    A frozen parameter does not require a gradient and has none. A held module stays in evaluation
+    mode through any ``train()``, and its buffers do not move. No module or parameter is replaced,
+    so an optimizer that was made before stays right.
 
     Args:
         model: the model, or a part of it.
         selectors: what to freeze, read in order: paths such as ``"encoder.layers[:-2]"``,
-            ``"!head"`` to take back, selector values, modules or parameters of the model. None
-            means the whole model.
+            ``"!head"`` to take back, selector values, modules or parameters of the model. Without
+            selectors, the whole model.
         mode: ``"eval"`` holds frozen modules in evaluation mode; ``"follow"`` lets them follow
             ``train()`` and ``eval()``, and still moves nothing in them.
-        expect: how many parameters must be selected.
+        expect: the number of parameters that must be selected.
         allow_empty: whether a selector may match nothing.
 
     Returns:
@@ -83,10 +83,10 @@ def freeze(
 
     Raises:
         NoMatchError: a selector matches nothing.
-        CountError: another number of parameters than `expect` is selected.
+        CountError: the number of selected parameters is not `expect`.
         TiedError: one name of a tensor is chosen and another refused.
         SelectorError: a selector cannot be read.
-        ModeError: `mode` is neither of the two.
+        ModeError: `mode` is neither "eval" nor "follow".
         WrappedError: the model is inside a wrapper that would ignore the change.
         UnsupportedError: rows of a tensor are selected, or a parameter is lazy.
 
@@ -118,8 +118,8 @@ def thaw(
 
     Args:
         model: the model, or a part of it.
-        selectors: as in :func:`freeze`. None means the whole model.
-        expect: how many parameters must be selected.
+        selectors: as in :func:`freeze`; without them, the whole model.
+        expect: the number of parameters that must be selected.
         allow_empty: whether a selector may match nothing.
 
     Returns:
@@ -145,9 +145,9 @@ def thaw(
 
 
 def plan(model: nn.Module) -> Plan:
-    """What is frozen in a model, as a value.
+    """Returns what is frozen in a model, as a value.
 
-    A parameter is frozen when it does not require a gradient, whoever saw to that. A module with
+    A parameter is frozen when it does not require a gradient, whoever froze it. A module with
     buffers and no parameters is frozen when it is held.
 
     Example:
@@ -160,17 +160,17 @@ def plan(model: nn.Module) -> Plan:
 
 
 def follow(model: nn.Module, plan: Plan) -> Change:
-    """Makes a model frozen as a plan says, in place; a later call takes the place of this one.
+    """Freezes and thaws a model in place, until it is as a plan says; a later call replaces this one.
 
     Args:
-        model: the model that the plan speaks of.
-        plan: what is to be frozen, and what trainable.
+        model: the model that the plan is for.
+        plan: the parameters that are to be frozen, and those that are to train.
 
     Returns:
-        What was frozen and what was thawed.
+        The change: the paths that were frozen and those that were thawed.
 
     Raises:
-        PlanMismatchError: the plan speaks of other paths than the model has.
+        PlanMismatchError: the paths of the plan are not those of the model.
         PinnedError: the plan wants to train a frozen use.
         WrappedError: the model is inside a wrapper that would ignore the change.
 
@@ -183,16 +183,23 @@ def follow(model: nn.Module, plan: Plan) -> Change:
     read = survey(model)
     # From the plan, so that an error says which side lacks what.
     change = plan.change_to(plan_of(read)).inverse()
-    if change.thaw & _pinned(read):
-        raise PinnedError("follow(model, plan)", tuple(sorted(change.thaw & _pinned(read))))
+    if pinned := change.thaw & _pinned(read):
+        raise PinnedError("follow(model, plan)", tuple(sorted(pinned)))
     if change:
         refuse_wrapped(model)
-    _enact(read, plan)
+    keep_lbfgs_to_trainable()
+    for path in read.inventory.paths:
+        sites = _free_sites(read, [path])
+        present = latest(*sites[0]) if sites else None
+        mode = present.mode if present is not None and present.frozen else "eval"
+        withdraw_owner(sites, "follow")
+        add(sites, Claim(frozen=path in plan.frozen, mode=mode, owner="follow"))
+    hold_frozen_modules(read)
     return change
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that training moves, by path: what an optimizer should get.
+    """Returns the parameters that training moves, by path: those that an optimizer should get.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), Frozen(nn.Linear(8, 2)))
@@ -205,7 +212,7 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def frozen(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that training does not move, by path; with `trainable`, all there are.
+    """Returns the parameters that training does not move, by path; with `trainable`, these are all.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), Frozen(nn.Linear(8, 2)))
@@ -218,18 +225,14 @@ def frozen(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def plan_of(read: Survey) -> Plan:
-    """The plan of a model that has been read."""
-    paths = read.inventory.paths
-    frozen_paths = {p for p in paths if _is_frozen(read, p)}
-    return Plan(frozen=frozenset(frozen_paths), trainable=frozenset(paths - frozen_paths))
-
-
-def _is_frozen(read: Survey, path: str) -> bool:
-    parameter = read.parameters.get(path)
-    module = read.sites[path][0][0]
-    if parameter is None:
-        return id(module) in read.pinned or is_held(module)
-    return id(module) in read.pinned or not parameter.requires_grad
+    """Returns the plan of a model that has been read."""
+    frozen_paths: set[str] = set()
+    trainable_paths: set[str] = set()
+    for path in read.inventory.paths:
+        module, parameter = read.sites[path][0][0], read.parameters.get(path)
+        stands = is_held(module) if parameter is None else not parameter.requires_grad
+        (frozen_paths if stands or id(module) in read.pinned else trainable_paths).add(path)
+    return Plan(frozen=frozenset(frozen_paths), trainable=frozenset(trainable_paths))
 
 
 def _pinned(read: Survey) -> frozenset[str]:
@@ -248,16 +251,5 @@ def _claim(model: nn.Module, read: Survey, paths: frozenset[str], claim: Claim) 
     sites = _free_sites(read, paths)
     keep_lbfgs_to_trainable()
     add(sites, claim)
-    settle(read)
+    hold_frozen_modules(read)
     return Handle(read.root, claim, sites, after)
-
-
-def _enact(read: Survey, plan: Plan) -> None:
-    keep_lbfgs_to_trainable()
-    for path in read.inventory.paths:
-        sites = _free_sites(read, [path])
-        present = latest(*sites[0]) if sites else None
-        mode = present.mode if present is not None and present.frozen else "eval"
-        withdraw_owner(sites, "follow")
-        add(sites, Claim(frozen=path in plan.frozen, mode=mode, owner="follow"))
-    settle(read)

@@ -1,4 +1,4 @@
-"""From what a user points at to paths: strings, selectors, and objects of the model."""
+"""From selectors to paths: strings, selector values, and modules and parameters of the model."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Choice = str | Selector | nn.Module | torch.Tensor
 
 
 def select(choices: Sequence[Choice], survey: Survey, *, expect: int | None, allow_empty: bool) -> frozenset[str]:
-    """The paths of the model that the choices name.
+    """Returns the paths of the model that the choices name.
 
     Raises:
-        NoMatchError: a choice names nothing, or is no part of the model.
-        SelectorError: a choice is none of the kinds that can be named.
+        NoMatchError: a choice names nothing, or is not a part of the model.
+        SelectorError: a choice is of another type, or cannot be read.
     """
     selectors = [_selector(choice, survey) for choice in choices]
     return resolve(selectors, survey.inventory, expect=expect, allow_empty=allow_empty)
@@ -42,13 +42,13 @@ def _selector(choice: Choice, survey: Survey) -> str | Selector:
         )
     label = _label(choice)
     if not paths:
-        note = "It is no part of this model, or not any more: names say what is."
+        note = "It is not part of this model, or no longer: select by path instead."
         raise NoMatchError(label, len(survey.inventory.params), note=note)
     return at(*paths, label=label)
 
 
 def written(first: str, choices: Sequence[Choice]) -> str:
-    """Arguments as their author wrote them, as far as that can be told."""
+    """Returns arguments as their author wrote them, as far as that is known."""
     labels = (_label(c) if isinstance(c, nn.Module | torch.Tensor) else repr(c) for c in choices)
     return ", ".join((first, *labels))
 

@@ -1,1 +1,1 @@
-"""Holding a frozen module still: its mode, its buffers and its calls."""
+"""Holding a frozen module: its mode, its calls and its buffers."""

@@ -1,4 +1,4 @@
-"""Who wants what frozen: claims, kept with the module that owns the parameter."""
+"""Who wants what frozen: claims, stored with the module that owns the parameter."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class Claim:
 
 
 @dataclass
-class Ledger:
+class Claims:
     """The claims on one module's own parameters, by local name; the latest one holds.
 
-    Names and not tensors, so that a ledger survives deepcopy, pickle and ``assign=True``.
+    Names and not tensors, so that claims survive deepcopy, pickle and ``assign=True``.
 
     Attributes:
-        claims: local name -> claims in the order in which they were made.
+        of: local name -> claims in the order in which they were made.
         before: local name -> ``requires_grad`` as it was before the first claim.
     """
 
-    claims: dict[str, list[Claim]] = field(default_factory=dict)
+    of: dict[str, list[Claim]] = field(default_factory=dict)
     before: dict[str, bool] = field(default_factory=dict)
 
 
@@ -48,40 +48,37 @@ def add(sites: Iterable[Site], claim: Claim) -> None:
     """Adds a claim on parameters (or on modules' own buffers) and enacts it, in place."""
     sites = list(sites)
     for module, local in sites:
-        ledger = module.__dict__.setdefault(ATTRIBUTE, Ledger())
+        claims = module.__dict__.setdefault(ATTRIBUTE, Claims())
         parameter = module._parameters.get(local)
         if parameter is not None:
-            ledger.before.setdefault(local, parameter.requires_grad)
-        ledger.claims.setdefault(local, []).append(claim)
+            claims.before.setdefault(local, parameter.requires_grad)
+        claims.of.setdefault(local, []).append(claim)
     # Only now, because the sites of a tied parameter share the flag that was just noted.
     for module, local in sites:
         _enact(module, local)
 
 
 def withdraw(sites: Iterable[Site], claim: Claim) -> None:
-    """Takes a claim back, in place; the latest of the other claims holds."""
+    """Withdraws a claim, in place; the latest of the other claims holds."""
     for module, local in sites:
-        ledger = module.__dict__.get(ATTRIBUTE)
-        if ledger is not None and local in ledger.claims:
-            ledger.claims[local] = [c for c in ledger.claims[local] if c is not claim]
-            _enact(module, local)
-            _tidy(module, ledger, local)
+        claims = module.__dict__.get(ATTRIBUTE)
+        if claims is None or local not in claims.of:
+            continue
+        claims.of[local] = [c for c in claims.of[local] if c is not claim]
+        _enact(module, local)
+        if not claims.of[local]:
+            del claims.of[local]
+            claims.before.pop(local, None)
+        if not claims.of:
+            del module.__dict__[ATTRIBUTE]
 
 
 def withdraw_owner(sites: Iterable[Site], owner: str) -> None:
     """Forgets the claims of one owner, in place, without enacting what then holds."""
     for module, local in sites:
-        ledger = module.__dict__.get(ATTRIBUTE)
-        if ledger is not None and local in ledger.claims:
-            ledger.claims[local] = [c for c in ledger.claims[local] if c.owner != owner]
-
-
-def _tidy(module: nn.Module, ledger: Ledger, local: str) -> None:
-    if not ledger.claims[local]:
-        del ledger.claims[local]
-        ledger.before.pop(local, None)
-    if not ledger.claims:
-        del module.__dict__[ATTRIBUTE]
+        claims = module.__dict__.get(ATTRIBUTE)
+        if claims is not None and local in claims.of:
+            claims.of[local] = [c for c in claims.of[local] if c.owner != owner]
 
 
 def forget(module: nn.Module) -> None:
@@ -90,10 +87,10 @@ def forget(module: nn.Module) -> None:
 
 
 def latest(module: nn.Module, local: str) -> Claim | None:
-    """The claim that holds for a parameter, if there is one."""
-    ledger = module.__dict__.get(ATTRIBUTE)
-    claims = ledger.claims.get(local) if ledger else None
-    return claims[-1] if claims else None
+    """Returns the claim that holds for a parameter, if there is one."""
+    claims = module.__dict__.get(ATTRIBUTE)
+    present = claims.of.get(local) if claims else None
+    return present[-1] if present else None
 
 
 def _enact(module: nn.Module, local: str) -> None:

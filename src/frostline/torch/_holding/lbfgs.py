@@ -1,4 +1,4 @@
-"""Keep L-BFGS to what is trainable: it alone writes parameters that have no gradient."""
+"""L-BFGS, the one optimizer that writes parameters without a gradient, and what keeps it to trainable ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 @functools.cache
 def keep_lbfgs_to_trainable() -> None:
-    """From now on, a step of L-BFGS leaves frozen parameters out; the first call counts.
+    """Makes every step of L-BFGS leave frozen parameters out from now on; later calls do nothing.
 
     Other optimizers skip a parameter without a gradient. L-BFGS steps along one flat direction
     over all parameters, and its history from before a freeze points into what is frozen now. A

@@ -1,17 +1,17 @@
-"""Hold a module whole: its mode and its buffers stand still while it is frozen."""
+"""The mode of a held module: it does not change while the module is frozen."""
 
 from __future__ import annotations
 
 from torch import nn
 
-from frostline.torch._holding import calls as _still
 from frostline.torch._holding import forward as _forward
+from frostline.torch._holding.calls import needs_held_calls
 
 ATTRIBUTE = "_frostline_hold"
 
 
-class Hold:
-    """Stands in for ``module.train`` while the module is frozen.
+class HeldMode:
+    """Replaces ``module.train`` while the module is frozen.
 
     A frozen module stays in evaluation mode through any number of ``train()`` calls on it or on
     what contains it. The mode that those calls asked for is remembered and taken up on release.
@@ -36,40 +36,38 @@ def hold(module: nn.Module, mode: str) -> None:
     """Holds a module in place: in evaluation mode, or with ``"follow"`` in the mode it is told.
 
     Args:
-        module: the module itself; what is below it is held by calls of its own.
+        module: the module itself; modules below it are held by calls of their own.
         mode: ``"eval"`` or ``"follow"``.
     """
     present = module.__dict__.get(ATTRIBUTE)
     if present is not None and present.mode == mode:
         return
     release(module)
-    module.__dict__[ATTRIBUTE] = Hold(module, mode)
+    module.__dict__[ATTRIBUTE] = HeldMode(module, mode)
     if mode == "eval":
         module.__dict__["train"] = module.__dict__[ATTRIBUTE]
         module.training = False
-    if _still.needs_care(module, mode):
+    if needs_held_calls(module, mode):
         _forward.install(module)
 
 
 def release(module: nn.Module) -> None:
     """Undoes :func:`hold` in place: the module takes up the mode it was last told."""
-    present = module.__dict__.get(ATTRIBUTE)
-    if present is None:
-        return
-    forget(module)
-    if present.mode == "eval":
+    present = forget(module)
+    if present is not None and present.mode == "eval":
         module.training = present.wanted
 
 
-def forget(module: nn.Module) -> None:
-    """Takes a hold off a module in place, and leaves its mode as it is."""
-    present = module.__dict__.pop(ATTRIBUTE, None)
+def forget(module: nn.Module) -> HeldMode | None:
+    """Stops holding a module, in place, leaves its mode as it is, and returns what held it."""
+    present: HeldMode | None = module.__dict__.pop(ATTRIBUTE, None)
     if present is not None:
         _forward.remove(module)
         if module.__dict__.get("train") is present:
             del module.__dict__["train"]
+    return present
 
 
 def is_held(module: nn.Module) -> bool:
-    """Whether a freeze holds the module's mode and buffers."""
+    """Whether the module is held."""
     return ATTRIBUTE in module.__dict__

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from frostline._core.movement import Mark, MovedError, Movement, changed_elements, changed_stretch
-from frostline.torch._freezing.division import Tensors, divided, tensors
+from frostline.torch._freezing.division import Tensors, divided, named_tensors
 from frostline.torch._freezing.freezing import plan_of
 from frostline.torch._freezing.survey import Survey, survey
 from frostline.torch._inspection.cause import Owners, likely_cause
@@ -62,7 +62,7 @@ class Guard:
         Raises:
             MovedError: a watched parameter or buffer is not bitwise what it was.
         """
-        present = tensors(survey(self._model))
+        present = named_tensors(survey(self._model))
         moved = [path for path, witness in self._witnesses.items() if witness.has_moved(present.get(path))]
         if moved:
             owners = Owners()

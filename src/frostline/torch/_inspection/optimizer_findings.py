@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from frostline._core.findings import Finding
 from frostline.torch._freezing.freezing import plan_of
 from frostline.torch._freezing.survey import Survey
+from frostline.torch._training.moments import state_bytes
 
 Look = Callable[[Survey, Sequence[Optimizer]], Iterator[Finding]]
 
@@ -93,12 +94,6 @@ def idle(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Finding]:
 
 
 LOOKS: tuple[Look, ...] = (unowned, owned_twice, foreign, idle, leftover_state)
-
-
-def state_bytes(optimizer: Optimizer, tensor: torch.Tensor) -> int:
-    """The bytes that an optimizer keeps for a parameter, single-number counters aside."""
-    state = optimizer.state.get(tensor, {})
-    return sum(t.nbytes for t in state.values() if isinstance(t, torch.Tensor) and t.dim() > 0)
 
 
 def _owned(optimizers: Sequence[Optimizer]) -> list[torch.Tensor]:

@@ -11,7 +11,7 @@ from frostline._core.reporting.report import report as report_of
 from frostline.torch._freezing.freezing import plan_of
 from frostline.torch._freezing.survey import survey
 from frostline.torch._holding.mode import is_held
-from frostline.torch._inspection.optimizer_findings import state_bytes
+from frostline.torch._training.moments import state_bytes
 
 
 def report(model: nn.Module, optimizer: Optimizer | None = None, *, cost: Cost | None = None) -> Report:

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from frostline._core.errors import BudgetError, BudgetValueError
 from frostline.torch._autograd.fake_run import Recorder, rehearse
-from frostline.torch._holding.patch import Patch, bare, remove_all
+from frostline.torch._holding.forward import Patch, bare, remove_all
 from frostline.torch._lean.blocks import Block, blocks, frozen_modules
 from frostline.torch._lean.checkpointed import CheckpointedForward
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from frostline.torch._freezing.whole import FOLLOWERS
-from frostline.torch._holding.patch import Patch
+from frostline.torch._freezing.held_modules import FOLLOWERS
+from frostline.torch._holding.forward import Patch
 
 Cast = tuple[torch.Tensor, torch.Tensor]
 """A weight, which keeps its address its own, and the same in the lower type."""

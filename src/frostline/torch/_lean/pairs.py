@@ -12,8 +12,7 @@ from typing import Any, final
 import torch
 from torch import fx, nn
 
-from frostline.torch._holding.forward import StillForward
-from frostline.torch._holding.patch import Patch
+from frostline.torch._holding.forward import ReplacedForward
 
 NORM_OF: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv1d: nn.BatchNorm1d,
@@ -84,7 +83,7 @@ def _near(module: nn.Module) -> Iterator[nn.Module]:
 def has_own_forward(module: nn.Module) -> bool:
     """Whether a call computes what the module's class says, and not what somebody put in its place."""
     forward = module.__dict__.get("forward")
-    while isinstance(forward, Patch | StillForward):
+    while isinstance(forward, ReplacedForward):
         forward = forward.earlier
     return forward is None
 

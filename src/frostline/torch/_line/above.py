@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Self, final
 
 import torch
 from torch import nn
 
-
-@dataclass(frozen=True)
-class Upper:
-    """What a module above the line refers to and does not hold."""
-
-    model: nn.Module
-    follow: Callable[[], None]
-    run: Callable[..., Any]
+from frostline._core.errors import LineError
+from frostline.torch._line.sides import ABOVE, Sides
+from frostline.torch._tensors import described, dtype_name
 
 
 @final
-class Above(nn.Module):
+class AboveModule(nn.Module):
     """Computes what the model returns from what crosses the line, and trains as the model does.
 
     Its parameters and buffers are the model's own objects, under the model's own names, so an optimizer that was made
@@ -28,48 +21,58 @@ class Above(nn.Module):
     own: ``above.train()`` is ``model.train()``, and ``above.to("cuda")`` is ``model.to("cuda")``.
 
     Args:
-        model: the model whose upper part it is.
-        top: holds the model's tensors that are above.
-        follow: sees to it that they are those that the model has now.
-        run: computes the output from the boundary.
+        sides: both sides of the line.
     """
 
-    _upper: Upper
+    _sides: Sides
 
-    def __init__(self, model: nn.Module, top: nn.Module, follow: Callable[[], None], run: Callable[..., Any]) -> None:
+    def __init__(self, sides: Sides) -> None:
         super().__init__()
-        held = {registry: getattr(top, registry) for registry in ("_modules", "_parameters", "_buffers")}
-        # Past nn.Module, which would make the model a part of this.
-        vars(self).update(held, _upper=Upper(model, follow, run), training=model.training)
+        self._sides = sides
+        top = sides.held[ABOVE].top
+        vars(self).update({registry: getattr(top, registry) for registry in ("_modules", "_parameters", "_buffers")})
+        self.training = sides.model.training
 
     def forward(self, *boundary: torch.Tensor) -> Any:
-        """What the model returns.
+        """Computes what the model returns.
 
         Args:
-            boundary: what ``line.below`` gave, samples first.
+            boundary: what ``line.below`` returned, samples first.
+
+        Raises:
+            LineError: it is not like the boundary of the line, or something below trains by now.
         """
-        return self._upper.run(boundary)
+        wanted = [(each.shape, each.dtype) for each in self._sides.boundary]
+        found = [(tuple(value.shape[1:]), dtype_name(value.dtype)) for value in boundary]
+        if wanted != found or len({len(value) for value in boundary}) != 1:
+            drawn = ", ".join(map(str, self._sides.boundary))
+            fix = "Hand it what line.below returns, samples first: line.above(*line.below(*inputs))."
+            problem = "does not fit the line, which was drawn for:"
+            given = ", ".join(map(described, boundary))
+            raise LineError(f"line.above({given})", problem, (f"{drawn}, for each sample",), fix)
+        self._sides.refuse_thawed()
+        return self._sides.above(boundary)
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - as nn.Module.train
-        """Puts the model into training or evaluation mode; what is frozen stays held."""
-        self._upper.model.train(mode)
+        """Sets the model to training or evaluation mode, in place; what is frozen stays held."""
+        self._sides.model.train(mode)
         return super().train(mode)
 
     def named_modules(self, *args: Any, **kwargs: Any) -> Any:
-        """As in ``nn.Module``. Every walk comes through here, so it sees what the model has now."""
-        self._upper.follow()
+        """As in ``nn.Module``. Every walk comes through here, so it finds the model's present tensors."""
+        self._sides.held[ABOVE].follow()
         return super().named_modules(*args, **kwargs)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """The part of the model's state dict that is above."""
-        self._upper.follow()
+        """Returns the part of the model's state dict that is above."""
+        self._sides.held[ABOVE].follow()
         return super().state_dict(*args, **kwargs)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:  # noqa: FBT001, FBT002 - as nn.Module
-        self._upper.model._apply(fn, recurse)
-        self._upper.follow()
+        self._sides.model._apply(fn, recurse)
+        self._sides.held[ABOVE].follow()
         return self
 
     def extra_repr(self) -> str:
-        """Whose upper part it is."""
-        return f"of {type(self._upper.model).__name__}"
+        """Names the model."""
+        return f"of {type(self._sides.model).__name__}"

@@ -1,4 +1,4 @@
-"""What in a trace depends on the sample, on what trains, and on what another call would find otherwise."""
+"""Dependence: which values of a trace depend on the sample, on what trains, and on what changes from call to call."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from torch import fx
 
-from frostline.torch._line.in_place import storage, writes
-from frostline.torch._line.trace import Trace
-from frostline.torch._line.tree import storage_of
+from frostline.torch._line.sides import places_of
+from frostline.torch._line.trace import Trace, storage_of, written_by
 
-# What rearranges, selects or makes values, and what takes a pass or two over them, beside what PyTorch itself calls
-# pointwise. Products, convolutions, attention, recurrence and pooling are not among them.
+# Operators that rearrange, select or make values, or take a pass or two over them, beside those that PyTorch itself
+# calls pointwise. Products, convolutions, attention, recurrence and pooling are not among them.
 CHEAP = frozenset(
     word
     for line in (
@@ -32,68 +31,55 @@ CHEAP = frozenset(
 
 
 @dataclass(frozen=True)
-class Colours:
+class Dependence:
     """The nodes of a trace, by what they depend on.
 
     Attributes:
-        sampled: on the sample.
-        trained: on a parameter that trains; here is the first one that each node meets.
-        moving: on what is random or has a state, and on nothing that trains; here is the node where that begins.
+        sampled: the nodes that depend on the sample.
+        trained: those that depend on a parameter that trains, with the first such parameter that each meets.
+        changing: those that depend on something random or on a state, and on nothing that trains, with the node where
+            that begins.
     """
 
     sampled: frozenset[fx.Node]
     trained: dict[fx.Node, str]
-    moving: dict[fx.Node, fx.Node]
+    changing: dict[fx.Node, fx.Node]
 
     def is_below(self, node: fx.Node) -> bool:
         """Whether a value depends on the sample, and is the same in each call."""
-        return node in self.sampled and node not in self.trained and node not in self.moving
+        return node in self.sampled and not self.is_above(node)
 
     def is_above(self, node: fx.Node) -> bool:
         """Whether a value must be computed in each call."""
-        return node in self.trained or node in self.moving
+        return node in self.trained or node in self.changing
 
 
-def colours(trace: Trace, trainable: Collection[str]) -> Colours:
-    """Colours a trace.
+def dependence(trace: Trace, trained_names: Collection[str]) -> Dependence:
+    """Returns what the nodes of a trace depend on.
 
     Args:
         trace: of a model.
-        trainable: the names of the parameters that train.
+        trained_names: the names of the tensors that training moves.
     """
-    written = {target.target for node in trace.graph.nodes for target in writes(node)} | _shared_statistics(trace)
+    written = {target.target for node in trace.graph.nodes for target in written_by(node)} | _shared_statistics(trace)
     sampled: set[fx.Node] = set()
     trained: dict[fx.Node, str] = {}
-    moving: dict[fx.Node, fx.Node] = {}
+    changing: dict[fx.Node, fx.Node] = {}
     for node in trace.graph.nodes:
-        if node.op == "placeholder" or any(read in sampled for read in node.all_input_nodes):
+        reads = node.all_input_nodes
+        if node.op == "placeholder" or not sampled.isdisjoint(reads):
             sampled.add(node)
-        met = next((trained[read] for read in node.all_input_nodes if read in trained), None)
-        if node.op == "get_attr" and node.target in trainable:
+        if node.op == "get_attr" and node.target in trained_names:
             trained[node] = node.target
-        elif met is not None:
-            trained[node] = met
+        elif met := [trained[read] for read in reads if read in trained]:
+            trained[node] = met[0]
         elif (node.op == "get_attr" and node.target in written) or (
-            _moves(node, trace) and not _of_a_weight(node, sampled)
+            _changes(node, trace) and not _standardises_weight(node, sampled)
         ):
-            moving[node] = node
-        elif sources := [moving[read] for read in node.all_input_nodes if read in moving]:
-            moving[node] = sources[0]
-    return Colours(frozenset(sampled), trained, moving)
-
-
-def _shared_statistics(trace: Trace) -> set[str]:
-    """Names under which statistics are read that a norm of another name keeps: of a layer with a frozen use."""
-    kept = {
-        str(read.target)
-        for node in trace.graph.nodes
-        if _counts_the_batch(node)
-        for read in (_said(node, ("running_mean",)), _said(node, ("running_var",)))
-        if isinstance(read, fx.Node)
-    }
-    places = {storage_of(trace.tensors[name]) for name in kept}
-    tensors = {name: held for name, held in trace.tensors.items() if isinstance(held, torch.Tensor)}
-    return {name for name, held in tensors.items() if name not in kept and storage_of(held) in places}
+            changing[node] = node
+        elif sources := [changing[read] for read in reads if read in changing]:
+            changing[node] = sources[0]
+    return Dependence(frozenset(sampled), trained, changing)
 
 
 def is_cheap(node: fx.Node) -> bool:
@@ -104,41 +90,52 @@ def is_cheap(node: fx.Node) -> bool:
         return False
     if torch.Tag.pointwise in node.target.tags or node.target.overloadpacket.__name__ in CHEAP:
         return True
-    return any(storage(node) == storage(read) is not None for read in node.all_input_nodes)
+    return any(storage_of(node) == storage_of(read) != () for read in node.all_input_nodes)
 
 
-def _moves(node: fx.Node, trace: Trace) -> bool:
-    """Whether an operator gives other values in another call, or leaves something behind."""
+def _shared_statistics(trace: Trace) -> set[str]:
+    """Returns names of statistics that a norm writes under another name: those of a layer with a frozen use."""
+    written = {
+        str(read.target)
+        for node in trace.graph.nodes
+        if _takes_batch_statistics(node)
+        for read in (_argument(node, "running_mean"), _argument(node, "running_var"))
+        if isinstance(read, fx.Node)
+    }
+    places = {place for name in written for place in places_of(trace.tensors[name])}
+    tensors = {name: held for name, held in trace.tensors.items() if isinstance(held, torch.Tensor)}
+    return {name for name, held in tensors.items() if name not in written and not places.isdisjoint(places_of(held))}
+
+
+def _changes(node: fx.Node, trace: Trace) -> bool:
+    """Whether an operator returns other values in another call, or leaves something behind."""
     if node.op != "call_function":
         return False
-    for inner in (trace.tensors.get(str(read.target)) for read in node.all_input_nodes if read.op == "get_attr"):
-        if isinstance(inner, fx.GraphModule) and any(
-            _moves(n, Trace(inner.graph, {}, trace.result)) for n in inner.graph.nodes
-        ):
-            return True
-    return bool(writes(node)) or _is_random(node) or _counts_the_batch(node)
+    for read in node.all_input_nodes:
+        inner = trace.tensors.get(str(read.target)) if read.op == "get_attr" else None
+        if isinstance(inner, fx.GraphModule):
+            part = Trace(inner.graph, {}, trace.result)
+            if any(_changes(each, part) for each in inner.graph.nodes):
+                return True
+    off = _argument(node, "train", "training") is False or _argument(node, "p", "dropout_p", "dropout") == 0
+    is_random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and not off
+    return is_random or bool(written_by(node)) or _takes_batch_statistics(node)
 
 
-def _is_random(node: fx.Node) -> bool:
-    tagged = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-    off = _said(node, ("train", "training")) is False or _said(node, ("p", "dropout_p", "dropout")) == 0
-    return tagged and not off
-
-
-def _counts_the_batch(node: fx.Node) -> bool:
+def _takes_batch_statistics(node: fx.Node) -> bool:
     name = getattr(getattr(node.target, "overloadpacket", None), "__name__", "")
-    if name == "instance_norm":  # what it takes from a sample stays with it, but it may keep statistics
-        return bool(_said(node, ("use_input_stats",))) and _said(node, ("running_mean",)) is not None
-    return "batch_norm" in name and _said(node, ("training", "train")) is True
+    if name == "instance_norm":  # its statistics are of one sample each, but it may update running ones
+        return bool(_argument(node, "use_input_stats")) and _argument(node, "running_mean") is not None
+    return "batch_norm" in name and _argument(node, "training", "train") is True
 
 
-def _of_a_weight(node: fx.Node, sampled: Collection[fx.Node]) -> bool:
-    """Whether a norm is used to standardise a weight: it keeps no statistics, and no sample enters it."""
-    return _counts_the_batch(node) and _said(node, ("running_mean",)) is None and node not in sampled
+def _standardises_weight(node: fx.Node, sampled: Collection[fx.Node]) -> bool:
+    """Whether a norm with batch statistics standardises a weight: it keeps no statistics, and no sample enters it."""
+    return _takes_batch_statistics(node) and _argument(node, "running_mean") is None and node not in sampled
 
 
-def _said(node: fx.Node, names: tuple[str, ...]) -> Any:
-    """The argument of an operator of one of these names; Ellipsis if it has none."""
+def _argument(node: fx.Node, *names: str) -> Any:
+    """Returns the argument of an operator that has one of these names; Ellipsis if it has none."""
     schema = getattr(node.target, "_schema", None)
     for place, argument in enumerate(schema.arguments if schema is not None else ()):
         if argument.name in names:

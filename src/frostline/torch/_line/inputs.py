@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, final
 
 import torch
 from torch.utils import _pytree as pytree
 
-from frostline.torch._line import refusals
+from frostline._core.errors import LineError
+from frostline._core.errors.base import counted
+from frostline.torch._tensors import described
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional arguments, and arguments by name."""
 
 
 @final
 class Inputs:
-    """The shape of a call: what other calls must look like, but for the number of samples.
+    """The form of a call: other calls may differ from it in the number of samples alone.
 
     Args:
         args: the example, by position.
         kwargs: the example, by name.
-        expression: what the user wrote.
+        expression: what the user wrote, for errors.
 
     Raises:
         LineError: no tensor is among them, or they do not all have the sample first.
@@ -29,61 +34,53 @@ class Inputs:
         tensors = [leaf for leaf in self.leaves if isinstance(leaf, torch.Tensor)]
         lengths = {len(tensor) if tensor.dim() else 0 for tensor in tensors}
         if len(lengths) != 1 or 0 in lengths:
-            raise refusals.no_samples(expression, [written([tensor]) for tensor in tensors])
+            count = counted(len(tensors), "tensor")
+            problem = f"has {count} in its example, which must all have the same number of samples first."
+            fix = "Give it a batch as the model is called with: frostline(model, inputs)."
+            raise LineError(expression, problem, tuple(map(described, tensors)), fix)
         self.batch = lengths.pop()
         self.device = tensors[0].device
 
     def flat(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
-        """The leaves of a call, once they are known to fit.
+        """Returns the leaves of a call.
 
         Raises:
-            LineError: they do not.
+            LineError: they differ from the example in more than the number of samples.
         """
         leaves, spec = pytree.tree_flatten((args, dict(kwargs)))
-        same_kind = spec == self.spec and all(map(_fits, leaves, self.leaves))
-        if not same_kind or len({len(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor)}) != 1:
-            fix = (
-                "Only the number of samples may differ; for other shapes draw another line: frostline(model, *inputs)."
-            )
-            raise refusals.misfit("line.below", written(leaves), written(self.leaves), fix)
+        fits = spec == self.spec and all(map(_fits, leaves, self.leaves))
+        if not fits or len({len(leaf) for leaf in leaves if isinstance(leaf, torch.Tensor)}) != 1:
+            given, drawn = (", ".join(map(described, some)) for some in (leaves, self.leaves))
+            problem = "does not fit the line, which was drawn for:"
+            fix = "Only the number of samples may differ; draw a line for other shapes: frostline(model, *inputs)."
+            raise LineError(f"line.below({given})", problem, (drawn,), fix)
         return leaves
 
     @property
-    def example(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def example(self) -> Call:
         """The example as a call."""
         return pytree.tree_unflatten(self.leaves, self.spec)
 
-    def zeros(self, batch: int, device: torch.device) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """A call of the same shape, with as many samples as one likes."""
+    def zeros(self, batch: int, device: torch.device) -> Call:
+        """Returns a call of the same form for any number of samples."""
         leaves = [
             leaf.new_zeros((batch, *leaf.shape[1:]), device=device) if isinstance(leaf, torch.Tensor) else leaf
             for leaf in self.leaves
         ]
         return pytree.tree_unflatten(leaves, self.spec)
 
-    def alone(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The example with nothing but zeros after its first sample."""
+    def with_first_alone(self) -> list[Any]:
+        """Returns the leaves of the example with zeros after the first sample."""
         leaves = list(self.leaves)
         for place, leaf in enumerate(leaves):
             if isinstance(leaf, torch.Tensor):
                 leaves[place] = leaf.clone()
                 leaves[place][1:] = 0
-        return pytree.tree_unflatten(leaves, self.spec)
+        return leaves
 
 
 def _fits(leaf: Any, example: Any) -> bool:
-    if isinstance(example, torch.Tensor):
-        return (
-            isinstance(leaf, torch.Tensor)
-            and bool(leaf.dim())
-            and ((leaf.shape[1:], leaf.dtype) == (example.shape[1:], example.dtype))
-        )
-    return bool(leaf is example or leaf == example)
-
-
-def written(leaves: Sequence[Any]) -> str:
-    """Arguments as they are spoken of in an error: ``float32[2, 3, 32, 32]``."""
-    return ", ".join(
-        f"{str(leaf.dtype).removeprefix('torch.')}{list(leaf.shape)}" if isinstance(leaf, torch.Tensor) else repr(leaf)
-        for leaf in leaves
-    )
+    if not isinstance(example, torch.Tensor):
+        return bool(leaf is example or leaf == example)
+    form = example.shape[1:], example.dtype
+    return isinstance(leaf, torch.Tensor) and leaf.dim() > 0 and (leaf.shape[1:], leaf.dtype) == form

@@ -9,87 +9,93 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from frostline.torch._line.dependence import Colours
+from frostline.torch._line.cut import TracePair
+from frostline.torch._line.dependence import Dependence
 from frostline.torch._line.trace import Trace
-from frostline.torch._line.values import Pair, Passage
-
-Code = Callable[..., list[Any]]
-"""Computes one side: takes what holds the tensors, then what comes in; gives what goes out."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """One side of the line.
+class SideGraph:
+    """One side of the line, for one batch size.
 
     Attributes:
         graph: what it computes.
         tensors: the targets in it, with the model's own objects or what else is there.
-        code: the graph as a function.
+        run: the graph as a function: it takes the module that holds the tensors, then the inputs; it returns the
+            outputs.
     """
 
     graph: fx.Graph
     tensors: dict[str, Any]
-    code: Code
+    run: Callable[..., list[Any]]
+
+    @classmethod
+    def of(cls, graph: fx.Graph, trace: Trace) -> SideGraph:
+        """Returns a part of a trace with its tensors."""
+        tensors = {node.target: trace.tensors[node.target] for node in graph.nodes if node.op == "get_attr"}
+        made = fx.GraphModule(tensors or nn.Module(), graph)
+        return cls(made.graph, tensors, type(made).forward)
 
 
-def below(trace: Trace, kept: Sequence[fx.Node], pair: Pair) -> Part:
-    """What computes the values that are kept from the inputs, samples first."""
+def graph_below(trace: Trace, crossing: Sequence[fx.Node], pair: TracePair) -> SideGraph:
+    """Returns what computes the boundary from the inputs, samples first."""
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
-    wanted = ancestors(kept, stop=())
+    wanted = ancestors(crossing)
     for node in trace.graph.nodes:
         if node in wanted or node.op == "placeholder":
             copies[node] = graph.node_copy(node, copies.__getitem__)
-    graph.output([_apart(graph, copies[node], pair.passage(node)) for node in kept])
-    return _part(graph, trace)
+    outputs = []
+    for node in crossing:
+        value, found = copies[node], pair.sample_dimension(node)
+        assert found is not None
+        if found.dimension:
+            value = graph.call_function(torch.movedim, (value, found.dimension, 0))
+        if found.times > 1:
+            value = graph.call_function(torch.unflatten, (value, 0, (-1, found.times)))
+        outputs.append(value)
+    graph.output(outputs)
+    return SideGraph.of(graph, trace)
 
 
-def above(trace: Trace, kept: Sequence[fx.Node], pair: Pair, colours: Colours) -> Part:
-    """What the model does from the values that are kept; what is cheap is computed again."""
+def graph_above(trace: Trace, crossing: Sequence[fx.Node], pair: TracePair, found: Dependence) -> SideGraph:
+    """Returns what the model does from the boundary on; what is cheap is computed again."""
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
-    given = [graph.placeholder(node.name) for node in kept]
-    for node, samples in zip(kept, given, strict=True):
-        copies[node] = _together(graph, samples, node, pair.passage(node))
+    given = [graph.placeholder(node.name) for node in crossing]
+    for node, samples in zip(crossing, given, strict=True):
+        copies[node] = _as_batch(graph, samples, node, pair)
     output = next(node for node in trace.graph.nodes if node.op == "output")
-    wanted = ancestors([*output.all_input_nodes, *filter(colours.is_above, trace.graph.nodes)], stop=kept)
+    wanted = ancestors([*output.all_input_nodes, *filter(found.is_above, trace.graph.nodes)], stop=crossing)
     for node in trace.graph.nodes:
         if node in wanted and node not in copies:
             copies[node] = graph.node_copy(node, copies.__getitem__)
     # Flat: the trace puts together what the model returns in a last step of its own.
     graph.output(fx.map_arg(list(output.args[0]), copies.__getitem__))
-    return _part(graph, trace)
+    return SideGraph.of(graph, trace)
 
 
-def _apart(graph: fx.Graph, value: fx.Node, passage: Passage | None) -> fx.Node:
-    assert passage is not None
-    if passage.dimension:
-        value = graph.call_function(torch.movedim, (value, passage.dimension, 0))
-    return value if passage.times == 1 else graph.call_function(torch.unflatten, (value, 0, (-1, passage.times)))
+def _as_batch(graph: fx.Graph, samples: fx.Node, node: fx.Node, pair: TracePair) -> fx.Node:
+    found, value = pair.sample_dimension(node), samples
+    assert found is not None
+    if found.times > 1:
+        value = graph.call_function(torch.flatten, (value, 0, 1))
+    if found.dimension:
+        value = graph.call_function(torch.movedim, (value, 0, found.dimension))
+    # A stored value has no gaps; kernels and views may depend on the memory layout that it has in the model.
+    was: torch.Tensor = node.meta["val"]
+    order = tuple(sorted(range(was.dim()), key=was.stride().__getitem__, reverse=True))
+    if was.is_contiguous() or order == tuple(range(was.dim())):
+        return value
+    return graph.call_function(with_layout, (value, order))
 
 
-def _together(graph: fx.Graph, samples: fx.Node, node: fx.Node, passage: Passage | None) -> fx.Node:
-    assert passage is not None
-    value = samples if passage.times == 1 else graph.call_function(torch.flatten, (samples, 0, 1))
-    if passage.dimension:
-        value = graph.call_function(torch.movedim, (value, 0, passage.dimension))
-    # Whoever keeps a value keeps it without gaps; kernels and views may depend on how the model has it in memory.
-    order = laid_out(node.meta["val"])
-    return value if order is None else graph.call_function(in_order, (value, order))
-
-
-def laid_out(value: torch.Tensor) -> tuple[int, ...] | None:
-    """The dimensions of a value from the outermost in memory to the innermost; None if they are in order."""
-    order = tuple(sorted(range(value.dim()), key=value.stride().__getitem__, reverse=True))
-    return None if value.is_contiguous() or order == tuple(range(value.dim())) else order
-
-
-def in_order(value: torch.Tensor, order: tuple[int, ...]) -> torch.Tensor:
-    """The same value with its dimensions in another order in memory."""
+def with_layout(value: torch.Tensor, order: tuple[int, ...]) -> torch.Tensor:
+    """Returns the same value with its dimensions in another order in memory, outermost first."""
     inverse = sorted(range(len(order)), key=order.__getitem__)
     return value.permute(order).contiguous().permute(inverse)
 
 
-def ancestors(nodes: Iterable[fx.Node], stop: Sequence[fx.Node]) -> set[fx.Node]:
-    """What some nodes are computed from, themselves included, up to where to stop."""
+def ancestors(nodes: Iterable[fx.Node], stop: Sequence[fx.Node] = ()) -> set[fx.Node]:
+    """Returns what some nodes are computed from, themselves included, up to where to stop."""
     found: set[fx.Node] = set()
     waiting = list(nodes)
     while waiting:
@@ -98,9 +104,3 @@ def ancestors(nodes: Iterable[fx.Node], stop: Sequence[fx.Node]) -> set[fx.Node]
             found.add(node)
             waiting += [] if node in stop else node.all_input_nodes
     return found
-
-
-def _part(graph: fx.Graph, trace: Trace) -> Part:
-    tensors = {node.target: trace.tensors[node.target] for node in graph.nodes if node.op == "get_attr"}
-    made = fx.GraphModule(tensors or nn.Module(), graph)
-    return Part(made.graph, tensors, type(made).forward)

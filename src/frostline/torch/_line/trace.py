@@ -1,10 +1,11 @@
-"""One trace of a model: a graph of what it computes for one batch size, in the mode that it is in."""
+"""One trace of a model: a graph of what it computes for one batch size, in its present mode."""
 
 from __future__ import annotations
 
 import operator
 import re
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,22 +15,22 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from frostline._core.errors import UntraceableError
-from frostline.torch._line import refusals
-from frostline.torch._line.in_place import taken_out, writes
+from frostline._core.errors import LineError, UntraceableError
+from frostline._core.errors.base import first_line
+from frostline.torch._tensors import storage_identity, storages
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What ``torch.export`` saw.
+    """The result of ``torch.export``.
 
     Attributes:
-        graph: inputs, parameters and buffers (``get_attr``) and operators; nothing in it works in place, but on
-            buffers of the model.
+        graph: inputs, parameters and buffers (``get_attr``) and operators; the only in-place operators are those that
+            write into buffers of the model.
         tensors: the target of each ``get_attr`` -> what is there: the model's own objects, constants of the trace,
             and parts that have a graph of their own.
         result: how the outputs of the graph make up what the model returns.
-        rewritten: the names of functions with a backward of their own: the graph has what their forward does.
+        rewritten: the names of functions with a backward of their own: the graph has the operators of their forward.
     """
 
     graph: fx.Graph
@@ -45,29 +46,36 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], ex
         model: the model.
         args: its positional arguments; of tensors only shape, dtype and device count.
         kwargs: its arguments by name.
-        expression: what the user wrote, for the error.
+        expression: what the user wrote, for errors.
 
     Raises:
+        LineError: the model returns an object in which ``torch.export`` finds no tensors.
         UntraceableError: ``torch.export`` cannot follow what the model does.
     """
-    with _quiet(), _same_attributes(model), _functions() as rewritten:
+    with warnings.catch_warnings(), _same_attributes(model), _functions() as rewritten:
+        warnings.simplefilter("ignore")
         try:
             program = torch.export.export(model, args, dict(kwargs), strict=False)
-            module = _opened(program)
-            if not taken_out(module.graph):
-                module = _opened(program.run_decompositions({}))
+            module = _without_guards(program)
+            if not _without_in_place(module.graph):
+                module = _without_guards(program.run_decompositions({}))
         except Exception as error:
             if found := re.match(r"Found <class '[\w.]*?(\w+)'> in output", str(error)):
-                raise refusals.unknown_output(expression, found[1]) from error
-            raise UntraceableError(expression, refusals.said(error)) from error
-    for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.view.default):
-        # A kernel may lay its result out otherwise than its trace did; where a view is possible this is one.
+                problem = f"cannot be drawn: the model returns a {found[1]}, in which a trace finds no tensors."
+                fix = "If it is a cache of keys and values, switch it off: model.config.use_cache = False."
+                raise LineError(expression, problem, (), fix) from error
+            raise UntraceableError(expression, first_line(error)) from error
+    graph = module.graph
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.view.default):
+        # A kernel may give its result another memory layout than the trace has; `reshape` is a view where one is
+        # possible.
         node.target = torch.ops.aten.reshape.default
-    module.graph.eliminate_dead_code(_is_effect)
-    return Trace(module.graph, dict(_targets(module)), program.call_spec.out_spec, frozenset(rewritten))
+    graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output") or bool(written_by(node)))
+    targets = {node.target: operator.attrgetter(node.target)(module) for node in graph.nodes if node.op == "get_attr"}
+    return Trace(graph, targets, program.call_spec.out_spec, frozenset(rewritten))
 
 
-def _opened(program: Any) -> fx.GraphModule:
+def _without_guards(program: Any) -> fx.GraphModule:
     module = program.module()
     for node in list(module.graph.nodes):
         if node.op == "call_module" and node.target == "_guards_fn":  # it would refuse other values of numbers
@@ -75,26 +83,9 @@ def _opened(program: Any) -> fx.GraphModule:
     return module
 
 
-def _targets(module: fx.GraphModule) -> Iterator[tuple[str, Any]]:
-    for node in module.graph.nodes:
-        if node.op == "get_attr":
-            yield node.target, operator.attrgetter(node.target)(module)
-
-
-def _is_effect(node: fx.Node) -> bool:
-    return node.op in ("placeholder", "output") or bool(writes(node))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 @contextmanager
 def _same_attributes(model: nn.Module) -> Iterator[None]:
-    """Caches that a model keeps in plain attributes would hold tensors of the trace afterwards."""
+    """Restores plain attributes: caches that a model keeps there would hold tensors of the trace afterwards."""
     held: list[Any] = [vars(module) for module in model.modules()]
     held += [inner for attributes in held for inner in attributes.values() if isinstance(inner, dict | list)]
     before = [(each, each.copy()) for each in held]
@@ -102,23 +93,16 @@ def _same_attributes(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for each, content in before:
-            _refill(each, content)
-
-
-def _refill(held: Any, content: Any) -> None:
-    same = len(held) == len(content) and all(map(operator.is_, *map(_items, (held, content))))
-    if not same:
-        held.clear()
-        held.update(content) if isinstance(held, dict) else held.extend(content)
-
-
-def _items(held: Any) -> Any:
-    return held.values() if isinstance(held, dict) else held
+            now, then = (some.values() if isinstance(some, dict) else some for some in (each, content))
+            if len(now) == len(then) and all(map(operator.is_, now, then)):
+                continue
+            each.clear()
+            each.update(content) if isinstance(each, dict) else each.extend(content)
 
 
 @contextmanager
 def _functions() -> Iterator[set[str]]:
-    """The names of the functions with a backward of their own that run meanwhile."""
+    """Collects the names of the functions with a backward of their own that run in this context."""
     apply = torch.autograd.Function.__dict__["apply"]
     met: set[str] = set()
 
@@ -131,3 +115,59 @@ def _functions() -> Iterator[set[str]]:
         yield met
     finally:
         torch.autograd.Function.apply = apply  # type: ignore[method-assign]
+
+
+def written_by(node: fx.Node) -> list[fx.Node]:
+    """Returns the arguments that an operator writes into."""
+    if not isinstance(node.target, torch._ops.OpOverload) or not node.target._schema.is_mutable:
+        return []
+    arguments = node.target._schema.arguments
+    named: dict[str, Any] = {argument.name: value for argument, value in zip(arguments, node.args, strict=False)}
+    named.update(node.kwargs)
+    written = [named.get(a.name) for a in arguments if a.alias_info is not None and a.alias_info.is_write]
+    return [leaf for leaf in pytree.tree_leaves(written) if isinstance(leaf, fx.Node)]
+
+
+def storage_of(node: fx.Node) -> tuple[int, ...]:
+    """Returns what the values of two nodes have in common when one is a view of the other; empty if it is no tensor."""
+    value = node.meta.get("val")
+    return tuple(map(storage_identity, storages(value))) if isinstance(value, torch.Tensor) else ()
+
+
+def _without_in_place(graph: fx.Graph) -> bool:
+    """Replaces in-place operators by those that return a new value, and returns whether that could be done.
+
+    Those that write into a buffer of the model stay.
+    """
+    order = {node: place for place, node in enumerate(graph.nodes)}
+    sharing: dict[tuple[int, ...], list[fx.Node]] = defaultdict(list)
+    for node in graph.nodes:
+        sharing[storage_of(node)].append(node)
+    for node in list(graph.nodes):
+        for target in written_by(node):
+            if target.op == "get_attr":
+                continue
+            now, functional = order[node], _functional(node, target)
+            # A view of what is written, or its base, that is read after the write would miss the write.
+            earlier = (other for other in sharing[storage_of(target)] if order[other] < now and other is not target)
+            if functional is None or any(order[user] > now for other in earlier for user in other.users):
+                return False
+            node.target = functional
+            for user in [user for user in target.users if order[user] > now]:
+                user.replace_input_with(target, node)
+    return True
+
+
+def _functional(node: fx.Node, target: fx.Node) -> Any:
+    """Returns the operator that returns what this one writes into its first argument, or None."""
+    in_place = node.target
+    assert isinstance(in_place, torch._ops.OpOverload)
+    namespace, _, name = in_place._schema.name.partition("::")
+    if not name.endswith("_") or written_by(node) != [node.args[0]]:
+        return None
+    twin = getattr(getattr(getattr(torch.ops, namespace), name[:-1], None), in_place._overloadname, None)
+    kinds = [[str(argument.type) for argument in each._schema.arguments] for each in (twin, in_place) if each]
+    # In place keeps the dtype and shape of what it writes into, whatever is added to it.
+    mine, others = target.meta["val"], [read.meta.get("val") for read in node.all_input_nodes]
+    keeps = all(isinstance(o, torch.Tensor) and o.dtype == mine.dtype and o.numel() <= mine.numel() for o in others)
+    return twin if keeps and len(kinds) == 2 and kinds[0] == kinds[1] else None

@@ -2,153 +2,126 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, final
 
 import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from frostline.features.boundary import Boundary
+from frostline._core.errors import LineError
+from frostline._core.errors.base import counted
 from frostline.features.cut import least
-from frostline.torch._line import faults, refusals
-from frostline.torch._line import parts as _line_parts
-from frostline.torch._line.dependence import Colours, colours
+from frostline.torch._line.cut import TracePair, paths
+from frostline.torch._line.dependence import Dependence, dependence, is_cheap
 from frostline.torch._line.inputs import Inputs
-from frostline.torch._line.text import text
+from frostline.torch._line.parts import SideGraph, ancestors, graph_above, graph_below
+from frostline.torch._line.sides import ABOVE, BELOW, CUT, Sides, changing_module, mixed_samples
 from frostline.torch._line.trace import Trace, trace
-from frostline.torch._line.tree import Tree, trained
-from frostline.torch._line.values import Pair, needed, values
-
-BELOW, ABOVE = 0, 1
-
-
-@dataclass(frozen=True)
-class Cut:
-    """The two sides of a line, for one batch size and mode.
-
-    Attributes:
-        parts: what computes the boundary, and what goes on from there.
-        result: how the outputs make up what the model returns.
-    """
-
-    parts: tuple[_line_parts.Part, _line_parts.Part]
-    result: pytree.TreeSpec
 
 
 @final
-class Traced:
-    """The line of a model, traced anew for each batch size and mode that it meets.
+class TracedSides(Sides):
+    """The sides of a line that is traced anew for each batch size and mode that it meets.
 
     A trace for a fixed batch size follows whatever a model does with that size, ``len(x)`` included. The batch size
     stays free, because for another one there is another trace; it must give the same line.
 
-    Args:
-        model: the model.
-        inputs: an example.
-        expression: what the user wrote.
-
-    Attributes:
-        boundary: what crosses the line.
-        identity: what is below, as a text.
-        rewritten: the names of functions with a backward of their own, which a trace does not keep.
-
     Raises:
         UntraceableError: the model cannot be traced.
-        LineError: there is nothing below the line, or it cannot be cut.
+        LineError: nothing is below the line, or it cannot be cut.
     """
 
     def __init__(self, model: nn.Module, inputs: Inputs, expression: str) -> None:
-        self.model, self.inputs, self.expression = model, inputs, expression
-        self.boundary: tuple[Boundary, ...] = ()
-        self.identity = ""
-        self.rewritten: set[str] = set()
-        self.tops = nn.Module(), nn.Module()
-        self._trees = Tree(model, self.tops[BELOW]), Tree(model, self.tops[ABOVE])
+        super().__init__(model, inputs, expression)
         self._modules = list(model.modules())
-        # What is frozen later was above when the line was drawn, and stays there.
-        self._trained = trained(model)
         self._references: dict[Any, tuple[Trace, int]] = {}
-        self._cuts: dict[Any, Cut] = {}
-        self._cut(inputs.batch, inputs.device)
+        self._graphs: dict[Any, tuple[SideGraph, SideGraph, pytree.TreeSpec]] = {}
+        self._graphs_for(inputs.batch, inputs.device)
 
     def below(self, leaves: Sequence[Any]) -> list[torch.Tensor]:
-        """The boundary of samples."""
-        cut = self._for(leaves)
-        self._trees[BELOW].follow()
-        return cut.parts[BELOW].code(self.tops[BELOW], *leaves)
+        """Computes the boundary from the leaves of a call, samples first."""
+        below, _, _ = self._graphs_of(leaves)
+        self.held[BELOW].follow()
+        return below.run(self.held[BELOW].top, *leaves)
 
     def above(self, boundary: Sequence[torch.Tensor]) -> Any:
-        """What the model returns, from the boundary."""
-        cut = self._for(boundary)
-        self._trees[ABOVE].follow()
-        return pytree.tree_unflatten(cut.parts[ABOVE].code(self.tops[ABOVE], *boundary), cut.result)
+        """Computes what the model returns from the boundary, samples first."""
+        _, above, result = self._graphs_of(boundary)
+        self.held[ABOVE].follow()
+        return pytree.tree_unflatten(above.run(self.held[ABOVE].top, *boundary), result)
 
     def module(self, leaves: Sequence[Any]) -> fx.GraphModule:
-        """What computes the boundary, as a module that holds the tensors below as they are now."""
-        part = self._for(leaves).parts[BELOW]
-        held = {**part.tensors, **self.tensors(BELOW)}
-        return fx.GraphModule({target: held[target] for target in part.tensors} or nn.Module(), part.graph)
+        """Returns what computes the boundary, as a module that holds the tensors below as they are now."""
+        below, _, _ = self._graphs_of(leaves)
+        held = {**below.tensors, **self.tensors_below}
+        return fx.GraphModule({target: held[target] for target in below.tensors} or nn.Module(), below.graph)
 
-    def tensors(self, side: int) -> Mapping[str, torch.Tensor]:
-        """The tensors that the model has now, below (0) or above (1) the line, by name."""
-        return self._trees[side].tensors()
-
-    def follow(self) -> None:
-        """Sees to it that what is above holds the tensors that the model has now."""
-        self._trees[ABOVE].follow()
-
-    def _for(self, leaves: Sequence[Any]) -> Cut:
+    def _graphs_of(self, leaves: Sequence[Any]) -> tuple[SideGraph, SideGraph, pytree.TreeSpec]:
         first = next(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
-        return self._cut(len(first), first.device)
+        return self._graphs_for(len(first), first.device)
 
-    def _cut(self, batch: int, device: torch.device) -> Cut:
-        """The two sides for a batch size, in the mode that the model is in."""
+    def _graphs_for(self, batch: int, device: torch.device) -> tuple[SideGraph, SideGraph, pytree.TreeSpec]:
+        """Returns both sides for a batch size, in the present mode of the model, and how to put its outputs together.
+
+        A second trace, for another number of samples, tells which dimension of each value is the sample's.
+        """
         autocast = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type)
         mode = device, autocast, tuple(module.training for module in self._modules)
-        if (batch, mode) not in self._cuts:
-            self._cuts[batch, mode] = self._made(batch, mode)
-        return self._cuts[batch, mode]
-
-    def _made(self, batch: int, mode: tuple[Any, ...]) -> Cut:
-        here = self._trace(batch, mode[0])
-        there, other = self._reference(batch, mode)
-        pair = Pair(here.graph, there.graph, batch, other)
+        if (batch, mode) in self._graphs:
+            return self._graphs[batch, mode]
+        here = self._trace(batch, device)
+        there, other = self._references.get(mode, (None, batch))
+        if there is None or other == batch:
+            there, other = self._trace(batch + 1, device), batch + 1
+            self._references.setdefault(mode, (there, other))
+        pair = TracePair(here.graph, there.graph, batch, other)
         if not pair.alike:
-            raise refusals.other_batch(self.expression, batch, other)
-        found = colours(here, self._trained)
-        faults.refuse_moving(self.model, self.expression, pair.nodes, found)
-        kept = self._kept(pair, found)
-        parts = _line_parts.below(here, kept, pair), _line_parts.above(here, kept, pair, found)
-        self._agree(pair.boundary(kept), text(pair, kept))
-        for tree, part in zip(self._trees, parts, strict=True):
-            tree.add(part.tensors)
-        return Cut(parts, here.result)
+            problem = f"does something else for {counted(batch, 'sample')} than for {other}."
+            raise LineError(self.expression, problem, (), CUT)
+        found = dependence(here, self.trained)
+        crossing = self._crossing(pair, found)
+        self._check_same_line(pair, crossing)
+        graphs = graph_below(here, crossing, pair), graph_above(here, crossing, pair, found)
+        for held, graph in zip(self.held, graphs, strict=True):
+            held.add(graph.tensors)
+        self._graphs[batch, mode] = *graphs, here.result
+        return self._graphs[batch, mode]
 
-    def _reference(self, batch: int, mode: tuple[Any, ...]) -> tuple[Trace, int]:
-        """A trace for another number of samples, and that number."""
-        if mode in self._references and self._references[mode][1] != batch:
-            return self._references[mode]
-        made = self._trace(batch + 1, mode[0]), batch + 1
-        self._references.setdefault(mode, made)
+    def _trace(self, batch: int, device: torch.device) -> Trace:
+        made = trace(self.model, *self.inputs.zeros(batch, device), self.expression)
+        self.rewritten |= made.rewritten
         return made
 
-    def _kept(self, pair: Pair, found: Colours) -> list[fx.Node]:
-        names = least(values(pair, found), needed(pair.nodes, found))
+    def _crossing(self, pair: TracePair, found: Dependence) -> list[fx.Node]:
+        """Returns the values that cross the line: of all cuts, the one that needs the fewest bytes."""
+        for node in pair.nodes:
+            source = found.changing.get(node)
+            # What is random right at the line, as dropout before a head, is computed above in each call.
+            if source is None or node is source or node not in found.sampled or is_cheap(node):
+                continue
+            path = (paths(source) or [""])[-1]
+            raise changing_module(self.model, self.expression, path, f", {source.target}")
+        needed = pair.needed(found)
+        names = least(pair.values(found), needed)
         if names is None:
-            raise faults.uncut(self.expression, pair, found)
-        faults.refuse_nothing_below(self.expression, pair.nodes, names, found)
-        return [node for node in pair.nodes if node.name in names]
+            mixed = [node for node in pair.nodes if node.name in needed and pair.sample_dimension(node) is None]
+            values = [f"{(paths(node) or ['the model'])[-1]}: {node.target}" for node in mixed]
+            raise mixed_samples(self.expression, values)
+        crossing = [node for node in pair.nodes if node.name in names]
+        if all(node.op == "placeholder" for node in crossing):
+            readers = (user for node in crossing for user in node.users)
+            first = next(found.trained[user] for user in (*readers, *pair.nodes) if user in found.trained)
+            problem = f"has nothing below its line: the input meets {first!r} first, which trains."
+            raise LineError(self.expression, problem, (), f'Freeze what comes first: ft.freeze(model, "{first}").')
+        return crossing
 
-    def _agree(self, boundary: tuple[Boundary, ...], identity: str) -> None:
+    def _check_same_line(self, pair: TracePair, crossing: list[fx.Node]) -> None:
+        boundary, identity = pair.boundary(crossing), pair.identity(ancestors(crossing), crossing)
         if not self.boundary:
             self.boundary, self.identity = boundary, identity
         elif (boundary, identity) != (self.boundary, self.identity):
-            raise refusals.other_line(self.expression, boundary, self.boundary)
-
-    def _trace(self, batch: int, device: torch.device) -> Trace:
-        args, kwargs = self.inputs.zeros(batch, device)
-        made = trace(self.model, args, kwargs, self.expression)
-        self.rewritten |= made.rewritten
-        return made
+            lines = (("now", boundary), ("then", self.boundary))
+            found = tuple(f"{when}: {', '.join(map(str, some))}" for when, some in lines)
+            fix = "Draw the line in the mode in which it is used: line = frostline(model, *example)."
+            raise LineError(self.expression, "has another line now than when it was drawn.", found, fix)

@@ -10,7 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from frostline.torch._runtime import int8 as _runtime_int8
+from frostline.torch._runtime import int8
 from frostline.torch._runtime.weights import Weight, copied, tensors, weights
 
 Run = Callable[..., Any]
@@ -37,7 +37,7 @@ def made(words: Iterable[str], module: nn.Module, memo: Memo) -> Run:
     if words & {"channels_last", "bfloat16"}:
         _cast(run, torch.bfloat16 if "bfloat16" in words else None, memo, channels_last="channels_last" in words)
     if "int8" in words:
-        _runtime_int8.quantise(run, memo)
+        int8.quantise(run, memo)
     if "bfloat16" in words:
         run = _Autocast(run)
     return _compiled(run) if "compiled" in words else run
@@ -105,7 +105,7 @@ def _without_weights(module: nn.Module) -> str:
 def _without_linear(module: nn.Module) -> str:
     if not any(weight.kind == "linear" for weight in weights(module)):
         return "no linear map is below the line"
-    return "" if _runtime_int8.is_there() else "this PyTorch multiplies no matrices of eight bits"
+    return "" if int8.is_there() else "this PyTorch multiplies no matrices of eight bits"
 
 
 def _without_compiler(_: nn.Module) -> str:

@@ -1,39 +1,37 @@
-"""How what is below the line runs: as it is, or faster within a bound on the error."""
+"""How the part below the line runs: as it is, or faster within a bound on the error."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import math
+import warnings
+from collections.abc import Iterable, Sequence
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from frostline.torch._runtime import refusals
-from frostline.torch._runtime.contest import Entry, entered, timed
+from frostline._core.errors import RuntimeChoiceError
+from frostline.torch._runtime.benchmark import Benchmark, Candidate, Source, best
+from frostline.torch._runtime.candidates import WORDS, Run, made, unfit
 from frostline.torch._runtime.record import PLAIN, RuntimeRecord, Trial
-from frostline.torch._runtime.settled import Settled, Source, Stamp
 
 BOUND = 0.03
 """How far off a runtime may be unless somebody says otherwise: the largest difference over the largest value. After
 a dozen blocks bfloat16 is off by 0.002 to 0.01 and int8 by 0.006 to 0.02."""
 
-_EAGER = ("channels_last", "bfloat16", "channels_last+bfloat16", "int8")
-# Of what is as fast within the noise the simplest is picked, so that it is the same one on another day.
-_NOISE = 1.03
-
 _LOG = logging.getLogger("frostline")
 
 
 @final
-class Below:
-    """What is below a line, in a runtime.
+class BelowRunner:
+    """Runs the part below a line in a runtime.
 
-    Weights are cast once. Each call looks whether one of them was written to or replaced since, and then casts, tries
+    Weights are cast once. Each call checks whether one of them was written to or replaced since, and then casts, tries
     and picks again; a write through ``.data`` goes unnoticed, as it does in autograd.
 
     Args:
-        source: what is below.
+        source: the part below.
         example: the leaves of a call.
         runtime: None, ``"auto"``, or some words joined by ``+``: ``"compiled"`` (inductor, weights inlined),
             ``"bfloat16"`` (autocast, weights cast once), ``"channels_last"`` (weights of convolutions), ``"int8"``
@@ -45,94 +43,153 @@ class Below:
     """
 
     def __init__(self, source: Source, example: Sequence[Any], runtime: str | None, bound: float = BOUND) -> None:
-        refusals.refuse_bound(bound, BOUND)
-        self._source, self._example, self._bound = source, list(example), bound
-        self._asked = runtime if runtime in (None, "auto") else refusals.ordered(runtime)
-        self._settled: Settled | None = None
-        if self._asked not in (None, "auto"):
-            self._settle(self._example)
+        if not isinstance(bound, int | float) or isinstance(bound, bool) or not 0 < bound < math.inf:
+            problem = "must be a positive number: the largest error, as a part of the largest value."
+            raise RuntimeChoiceError(f"bound={bound!r}", problem, (), f"Pass bound={BOUND}, or leave it out.")
+        self._source, self._example, self._bound, self._asked = source, list(example), bound, runtime
+        self._decided: DecidedRuntime | None = None
+        if runtime in (None, "auto"):
+            return
+        words = runtime.split("+") if isinstance(runtime, str) else []
+        if not words or not set(words) <= set(WORDS):
+            names = ("auto", *WORDS)
+            problem = f"is none of the {len(names)} runtimes."
+            fix = 'Pass runtime="auto", or leave it out; join all but "auto": runtime="channels_last+bfloat16".'
+            found = tuple(f'runtime="{name}"' for name in names)
+            raise RuntimeChoiceError(f"runtime={runtime!r}", problem, found, fix)
+        self._asked = "+".join(word for word in WORDS if word in words)
+        self._decide(self._example)
 
     def __call__(self, leaves: Sequence[Any]) -> list[Tensor]:
-        """The boundary of samples, without a gradient."""
+        """Computes the boundary of samples, without a gradient."""
         if self._asked is None:
             return self._source.below(leaves)
         with torch.no_grad():
-            return self._settle(leaves).run(leaves)
+            return self._decide(leaves).run(leaves)
 
     @property
     def record(self) -> RuntimeRecord:
-        """What was tried and what was picked; before the first batch, ``"auto"`` tries the example."""
-        return self._settle(self._example).record
+        """The runtimes that were tried and the one that was picked; before the first batch, those of the example."""
+        return self._decide(self._example).record
 
     @property
     def word(self) -> str:
-        """What was picked: what it computes are other features than those of another runtime."""
+        """The name of the runtime that was picked: its features differ from those of another one."""
         return self.record.picked if self._asked == "auto" else self._asked or PLAIN
 
-    def _settle(self, leaves: Sequence[Any]) -> Settled:
-        """What runs now: what was settled before, as long as no tensor changed."""
-        stamp = Stamp(self._source.tensors(0).values() if self._asked else ())
-        if self._settled is None or not self._settled.stamp.same(stamp):
-            with torch.no_grad():
-                self._settled = self._picked(leaves, stamp)
-            if self._asked == "auto":
-                _LOG.info("%s", self._settled.record)
-        return self._settled
-
-    def _picked(self, leaves: Sequence[Any], stamp: Stamp) -> Settled:
+    def _decide(self, leaves: Sequence[Any]) -> DecidedRuntime:
+        """Returns the runtime that was picked earlier, or picks one if a tensor has changed since."""
+        weights = WeightVersions(self._source.tensors_below.values() if self._asked else ())
+        if self._decided is not None and self._decided.weights.same(weights):
+            return self._decided
         if self._asked is None:
-            plain = Entry(Trial(PLAIN, 1.0, 0.0), None, {})
-            return Settled(self._source, stamp, RuntimeRecord(None, PLAIN, self._bound, (plain.trial,)), plain)
-        contest = Contest(self._source, leaves, self._bound)
-        entries = contest.all() if self._asked == "auto" else [contest.entry(self._asked)]
-        if self._asked != "auto":
-            self._refuse(contest, entries[0])
-        best = _best(entries)
-        trials = tuple(entry.trial for entry in entries)
-        record = RuntimeRecord(self._asked, best.trial.name, self._bound, trials)
-        return Settled(self._source, stamp, record, best, leaves, contest.want)
+            plain = Candidate(Trial(PLAIN, 1.0, 0.0))
+            record = RuntimeRecord(None, PLAIN, self._bound, (plain.trial,))
+            self._decided = DecidedRuntime(self._source, weights, record, plain)
+            return self._decided
+        with torch.no_grad():
+            benchmark = Benchmark(self._source, leaves, self._bound)
+            candidates = benchmark.all() if self._asked == "auto" else [benchmark.candidate(self._asked)]
+        if self._asked != "auto" and candidates[0].run is None:
+            raise self._refusal(candidates[0], benchmark) from candidates[0].cause
+        picked = best(candidates)
+        trials = tuple(each.trial for each in candidates)
+        record = RuntimeRecord(self._asked, picked.trial.name, self._bound, trials)
+        self._decided = DecidedRuntime(self._source, weights, record, picked, leaves, benchmark.want)
+        if self._asked == "auto":
+            _LOG.info("%s", record)
+        return self._decided
 
-    def _refuse(self, contest: Contest, entry: Entry) -> None:
-        if entry.run is None:
-            raise refusals.refusal(entry, contest.module, self._source.boundary, self._bound) from entry.cause
+    def _refusal(self, candidate: Candidate, benchmark: Benchmark) -> RuntimeChoiceError:
+        trial, module = candidate.trial, benchmark.module
+        asked = f'runtime="{trial.name}"'
+        if trial.error is None:
+            fitting = [word for word in WORDS if module is not None and not unfit([word], module)]
+            problem = f"cannot run the part below the line: {trial.reason}."
+            found = f"{len(fitting)} of {len(WORDS)} can: {', '.join(fitting) or 'none'}"
+            fix = 'Pass runtime="auto", which takes the fastest of those that run here, or leave it out.'
+            return RuntimeChoiceError(asked, problem, (found,), fix)
+        problem = (
+            f"is off by {trial.error:.1e} of the largest value at the boundary; bound={self._bound:g} allows less."
+        )
+        pairs = zip(self._source.boundary, candidate.errors, strict=False)
+        enough = trial.error
+        if math.isfinite(enough):  # the next number with one digit
+            digit = 10.0 ** math.floor(math.log10(enough))
+            enough = math.ceil(enough / digit) * digit
+        fix = f'Pass bound={enough:g} if that is near enough, or runtime="auto".'
+        return RuntimeChoiceError(asked, problem, tuple(f"{each.name}: {error:.1e}" for each, error in pairs), fix)
 
 
 @final
-class Contest:
-    """The candidates on one batch.
+class WeightVersions:
+    """Which tensors there are, and how often each has been written to.
 
     Args:
-        source: what is below.
-        leaves: the batch.
-        bound: how far off they may be.
+        tensors: they are kept alive, so that no other tensor can take their address.
     """
 
-    def __init__(self, source: Source, leaves: Sequence[Any], bound: float) -> None:
-        self._source, self._leaves, self._bound = source, leaves, bound
-        self.want, self.module = source.below(leaves), source.module(leaves)
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        self._tensors = list(tensors)
+        self._places = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in self._tensors]
 
-    def entry(self, name: str) -> Entry:
-        """A candidate that ran once."""
-        return entered(name, self.module, self._leaves, self.want, self._bound)
-
-    def all(self) -> list[Entry]:
-        """Every candidate, the simplest first; only the best of those that need no compiler is compiled too."""
-        plain = Entry(Trial(PLAIN, 1.0, 0.0), self._plain, {})
-        eager = [plain, *self._timed(_EAGER)]
-        best = _best(eager).trial.name
-        return [*eager, *self._timed(["compiled"] if best == PLAIN else ["compiled", f"{best}+compiled"])]
-
-    def _timed(self, names: Sequence[str]) -> list[Entry]:
-        return timed([self.entry(name) for name in names], self._plain, self._leaves)
-
-    def _plain(self, *leaves: Any) -> Any:
-        return self._source.below(leaves)
+    def same(self, other: WeightVersions) -> bool:
+        """Whether nothing was replaced and nothing written to in between."""
+        mine, theirs = self._tensors, other._tensors
+        return self._places == other._places and all(a is b for a, b in zip(mine, theirs, strict=True))
 
 
-def _best(entries: Sequence[Entry]) -> Entry:
-    """The first that is as fast as the fastest; of a single one nothing is known but that it runs."""
-    running = [entry for entry in entries if entry.run is not None]
-    if len(running) == 1:
-        return running[0]
-    fastest = min(entry.trial.ratio or 1.0 for entry in running)
-    return next(entry for entry in running if (entry.trial.ratio or 1.0) <= _NOISE * fastest)
+@final
+class DecidedRuntime:
+    """A runtime that was picked, for as long as the weights below the line are what they were.
+
+    Args:
+        source: the part below.
+        weights: those that it was picked for.
+        record: how it was picked.
+        picked: the candidate, which ran already.
+        leaves: the batch that it ran on.
+        want: the boundary of it as PyTorch computes it, for types and layouts.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        weights: WeightVersions,
+        record: RuntimeRecord,
+        picked: Candidate,
+        leaves: Sequence[Any] = (),
+        want: Sequence[Tensor] = (),
+    ) -> None:
+        self.weights, self.record = weights, record
+        self._source, self._memo = source, picked.memo if picked.memo is not None else {}
+        self._forms = [(value.dtype, _layout(value)) for value in want]
+        self._runs: dict[Any, Run | None] = {_shapes(leaves): picked.run}
+
+    def run(self, leaves: Sequence[Any]) -> list[Tensor]:
+        """Computes the boundary of samples, in the types and layouts that it has in PyTorch as it is."""
+        if self.record.picked == PLAIN:
+            return self._source.below(leaves)
+        shapes = _shapes(leaves)
+        run = self._runs.get(shapes)
+        if run is None:
+            # A graph is for one number of samples; for another there is another one, over the same weights.
+            module = self._source.module(leaves)
+            assert module is not None
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                run = self._runs[shapes] = made(self.record.picked.split("+"), module, self._memo)
+                run(*leaves)  # what compiles does so at its first call
+        pairs = zip(run(*leaves), self._forms, strict=True)
+        return [value.to(dtype, memory_format=layout) for value, (dtype, layout) in pairs]
+
+
+def _shapes(leaves: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple((leaf.shape, leaf.device) if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+
+
+def _layout(value: Tensor) -> torch.memory_format:
+    last = torch.channels_last
+    if value.dim() == 4 and not value.is_contiguous() and value.is_contiguous(memory_format=last):
+        return last
+    return torch.contiguous_format

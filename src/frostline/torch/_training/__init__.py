@@ -1,1 +1,1 @@
-"""Optimizers, drivers and delta checkpoints that follow the frozen set."""
+"""Optimizers, drivers and delta checkpoints that follow what is frozen."""

@@ -1,4 +1,4 @@
-"""An optimizer that follows what is frozen: parameters leave it and come back, with their moments."""
+"""Bindings: an optimizer that frozen parameters leave, and thawed ones join, with their moments."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch.optim import LBFGS, Optimizer
 from frostline._core.errors import BindError, UnsupportedError
 from frostline._core.rules import Rule
 from frostline.schedules.arguments import closest
+from frostline.torch._freezing.held_modules import FOLLOWERS
 from frostline.torch._freezing.selection import Choice, select
 from frostline.torch._freezing.survey import Survey, survey
-from frostline.torch._freezing.whole import FOLLOWERS
 from frostline.torch._training.groups import assigned
-from frostline.torch._training.moments import Moments, Shelf, State
-from frostline.torch._training.named_state import check_fits, loaded, saved
+from frostline.torch._training.moments import Moments, ParkedMoments, State
+from frostline.torch._training.named_state import check_fits, load, saved
 from frostline.torch._training.rates import Rates
 
 
 class Binding:
-    """What :func:`bind` returns: keeps an optimizer to what trains, and saves its state by name.
+    """Keeps an optimizer to the trainable parameters and saves its state by name; :func:`bind` returns it.
 
     Attributes:
         optimizer: the optimizer.
@@ -32,11 +32,11 @@ class Binding:
     """
 
     def __init__(
-        self, optimizer: Optimizer, read: Survey, names: tuple[str, ...], groups: dict[str, int], shelf: Shelf
+        self, optimizer: Optimizer, read: Survey, names: tuple[str, ...], groups: dict[str, int], parked: ParkedMoments
     ) -> None:
         self.optimizer, self.names = optimizer, names
-        self._groups, self._shelf = groups, shelf
-        self._root, self._inside = read.root, _inside(read)
+        self._groups, self._parked = groups, parked
+        self._root, self._children = read.root, _children(read)
         self._sites = {path: read.sites[path][0] for path in names}
         self._owned: dict[str, torch.Tensor] = {path: read.parameters[path] for path in names}
         self._count = len(optimizer.param_groups)
@@ -45,11 +45,11 @@ class Binding:
         self._attach()
 
     def sync(self) -> None:
-        """Makes the optimizer hold what trains now, and nothing else; idempotent.
+        """Makes the optimizer hold what trains now, and nothing else, in place; idempotent.
 
-        It is done after each freezing and thawing, and before each step for what was frozen by hand. A module that was
-        put in the place of another one trains in its stead, without moments. Groups may be added by hand, and
-        parameters moved among them; where some were removed, nothing is done, and the next step fails.
+        This happens after each freezing and thawing, and before each step for what was frozen by hand. A module that
+        replaces another one trains in its stead, without moments. Groups may be added by hand, and parameters moved
+        among them; where some were removed, nothing is done, and the next step fails.
         """
         self._rates.take_back(self.optimizer)
         if len(self.optimizer.param_groups) < self._count:
@@ -68,7 +68,7 @@ class Binding:
         for path, tensor in present.items():
             self._carry(path, tensor, states[path])
         for number, group in enumerate(self.optimizer.param_groups):
-            # What the optimizer has besides, a loss with parameters for example, is none of our business.
+            # What else the optimizer has, such as a loss with parameters, stays where it is.
             others = [place for place, p in enumerate(group["params"]) if id(p) not in own]
             inside = [path for path in self.names if self._groups[path] == number and _trains(present[path])]
             if "param_names" in group:
@@ -76,45 +76,47 @@ class Binding:
             group["params"][:] = [*(group["params"][place] for place in others), *(present[path] for path in inside)]
 
     def scale(self, factors: Mapping[str, float]) -> None:
-        """From now on each step is taken at these factors of the learning rates; a later call takes their place.
+        """Takes each later step at these factors of the learning rates; a later call replaces them.
 
         Between steps the groups have their own rates, the very same objects, so learning-rate schedulers and
         checkpoints never see a factor. Within a step, parameters of one group with several factors are several groups.
 
         Args:
-            factors: path -> factor; what is not in it has 1.
+            factors: path -> factor; a path that is not in it has 1.
 
         Raises:
-            BindError: a path is none of those that the optimizer is for.
+            BindError: a path is not one that the optimizer is for.
         """
         if unknown := [path for path in factors if path not in self._sites]:
-            problem = f"names {len(unknown)} of {len(factors)} paths that are none of the {len(self.names)} bound ones:"
+            problem = (
+                f"names {len(unknown)} of {len(factors)} paths that are not among the {len(self.names)} bound ones:"
+            )
             near = closest(unknown[0], self.names)[:3]
             raise BindError("binding.scale(factors)", problem, tuple(unknown), f"Write one of binding.names: {near}.")
         self._rates.factors = {path: factor for path, factor in factors.items() if factor != 1.0}
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the optimizer by name: options of the groups, moments, and moments of what is frozen.
+        """Returns the state of the optimizer by name: options of the groups, and moments, of frozen parameters too.
 
         Another frozen set, another order or another machine can load it, where PyTorch's own state dict assigns
         moments by position.
         """
         self.sync()
         self._check_groups("binding.state_dict()")
-        return saved(self.optimizer, self._owned, self._groups, self._shelf)
+        return saved(self.optimizer, self._owned, self._groups, self._parked)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over a state that was saved by name, whatever was frozen then and is frozen now.
 
-        Moments of what trains now go into the optimizer; those of what is frozen are kept, moved or released, as the
-        binding does. A parameter for which there are none starts anew.
+        Moments of trainable parameters go into the optimizer; those of frozen ones are kept, moved or released, as
+        `bind` was told. A parameter without moments starts anew.
 
         Raises:
-            BindError: it is no such state, or it speaks of other parameters or groups. Nothing is changed then.
+            BindError: it is not such a state, or it speaks of other parameters or groups. Nothing is changed then.
         """
         self.sync()
         check_fits(self.optimizer, self._owned, self._groups, state)
-        loaded(self.optimizer, self._owned, self._shelf, state)
+        load(self.optimizer, self._owned, self._parked, state)
 
     def __repr__(self) -> str:
         inside = sum(trains for _, trains in self._known)
@@ -134,48 +136,40 @@ class Binding:
         FOLLOWERS.add(self)
         _LIVE.add(self)
 
+    def _begin_step(self) -> None:
+        self.sync()
+        self._check_groups("optimizer.step()")
+        self._parked.begin_step()
+        self._rates.lend(self.optimizer, self._owned)
+
+    def _check_groups(self, expression: str) -> None:
+        # Not in `sync`, which is told of every freezing: that may be one of another model.
+        if (count := len(self.optimizer.param_groups)) < self._count:
+            problem = f"finds {count} parameter groups, and there were {self._count}."
+            raise BindError(expression, problem, (), "Leave groups where they are; they may be empty.")
+
     def _find_again(self) -> set[int]:
-        """Follows modules that were put in the place of others, in place; returns the ``id`` of what was before."""
-        if all(module._modules.get(local) is child for module, local, child in self._inside):
+        """Follows modules that replaced others, in place, and returns the ``id`` of each earlier tensor."""
+        if all(module._modules.get(local) is child for module, local, child in self._children):
             return set()
         try:
             read = survey(self._root)
         except UnsupportedError:
             return set()  # A lazy layer, which gets its shape from the first batch.
-        self._inside = _inside(read)
+        self._children = _children(read)
         before = dict(self._owned)
         for path in self.names:
             if path in read.sites and self._sites[path] not in read.sites[path]:
                 self._sites[path], self._owned[path] = read.sites[path][0], read.parameters[path]
-                self._shelf.take(path)
-        kept = {id(tensor) for tensor in self._owned.values()}
+                self._parked.take(path)
+        present = {id(tensor) for tensor in self._owned.values()}
         for tensor in before.values():
-            if id(tensor) not in kept:
+            if id(tensor) not in present:
                 self.optimizer.state.pop(tensor, None)
         return set(map(id, before.values()))
 
-    def _check_groups(self, expression: str) -> None:
-        # Not when it is told of a freezing: that may be one of another model.
-        if (count := len(self.optimizer.param_groups)) < self._count:
-            problem = f"finds {count} parameter groups, and there were {self._count}."
-            raise BindError(expression, problem, (), "Leave groups where they are; they may be empty.")
-
-    def _read_groups(self) -> None:
-        """Takes note, in place, of groups that were added by hand, and of what was moved among them."""
-        groups = self.optimizer.param_groups
-        self._count = len(groups)
-        places = {id(p): number for number, group in enumerate(groups) for p in group["params"]}
-        for path, tensor in self._owned.items():
-            self._groups[path] = places.get(id(tensor), self._groups[path])
-
-    def _begin_step(self) -> None:
-        self.sync()
-        self._check_groups("optimizer.step()")
-        self._shelf.begin_step()
-        self._rates.lend(self.optimizer, self._owned)
-
     def _present(self) -> dict[str, torch.Tensor | None]:
-        """What is there now; of names that were tied since, the first one has the tensor."""
+        """Returns the tensors that are there now; of names that were tied since, the first one has the tensor."""
         found: dict[str, torch.Tensor | None] = {}
         seen: set[int] = set()
         for path, (module, local) in self._sites.items():
@@ -184,16 +178,24 @@ class Binding:
             seen.add(id(tensor))
         return found
 
+    def _read_groups(self) -> None:
+        """Takes note of groups that were added by hand and of parameters that were moved among them, in place."""
+        groups = self.optimizer.param_groups
+        self._count = len(groups)
+        places = {id(p): number for number, group in enumerate(groups) for p in group["params"]}
+        for path, tensor in self._owned.items():
+            self._groups[path] = places.get(id(tensor), self._groups[path])
+
     def _carry(self, path: str, tensor: torch.Tensor | None, state: State | None) -> None:
-        """Carries the state of one parameter to where it belongs now."""
+        """Carries the state of one parameter to where it belongs now, in place."""
         if tensor is not None and tensor.shape != self._owned[path].shape:
             # Moments of another shape are of no use.
             state = None
-            self._shelf.take(path)
+            self._parked.take(path)
         if tensor is None or not tensor.requires_grad:
-            self._shelf.put(path, state)
-        elif kept := state or self._shelf.take(path):
-            self.optimizer.state[tensor] = kept
+            self._parked.park(path, state)
+        elif moments := state or self._parked.take(path):
+            self.optimizer.state[tensor] = moments
         if tensor is not None:
             self._owned[path] = tensor
 
@@ -201,28 +203,28 @@ class Binding:
 def bind(
     optimizer: Optimizer, model: nn.Module, *selectors: Choice, rules: Sequence[Rule] = (), moments: Moments = "keep"
 ) -> Binding:
-    """From now on the optimizer follows what is frozen in the model.
+    """Makes an optimizer follow what is frozen in a model, from now on.
 
-    What is frozen leaves the optimizer, what thaws joins it, in the group that it had or that a rule names. Groups are
-    never added or removed later, so learning-rate schedulers stay in step; make them after binding.
+    Frozen parameters leave the optimizer, and join it again when they thaw, in the group that they had or that a rule
+    names. Groups are never added or removed later, so learning-rate schedulers stay in step; make them after binding.
 
     Args:
-        optimizer: any optimizer of PyTorch but L-BFGS.
+        optimizer: any optimizer of PyTorch except L-BFGS.
         model: the model.
-        selectors: the part of the model that the optimizer is for; none means all of it. Say it, where there are
-            several optimizers.
-        rules: options by selector, ``Rule("**.bias", weight_decay=0.0)``; `layerwise` makes the ones of layer-wise
+        selectors: the part of the model that the optimizer is for; without them, all of it. They are needed where
+            there are several optimizers.
+        rules: options by selector, ``Rule("**.bias", weight_decay=0.0)``; `layerwise` makes those of layer-wise
             learning-rate decay. Of two rules the later one decides, option by option.
-        moments: what happens to the moments of what is frozen. ``"keep"``: they stay, and are there again when it
-            thaws, bit for bit. ``"cpu"``: the same, in the main memory. ``"release"``: they are gone, and AdamW holds
-            exactly 8 bytes for each trainable float32 value, beside its counters.
+        moments: what happens to the moments of frozen parameters. ``"keep"``: they stay, and are there again after a
+            thaw, bitwise. ``"cpu"``: the same, in main memory. ``"release"``: they are dropped, and AdamW holds exactly
+            8 bytes for each trainable float32 value, beside its counters.
 
     Returns:
         A binding, which saves and loads the optimizer's state by name.
 
     Raises:
-        BindError: the optimizer is bound already, or two are to have one parameter; a rule has an option that the
-            optimizer has not, or comes too late for a scheduler; `moments` is none of the three.
+        BindError: the optimizer is bound already, or two would have one parameter; a rule has an option that the
+            optimizer lacks, or comes too late for a scheduler; `moments` is not one of the three.
         UnsupportedError: the optimizer keeps one state for all parameters, as L-BFGS does.
         NoMatchError, SelectorError, TiedError: as in :func:`freeze`, for `selectors` and `rules`.
 
@@ -247,13 +249,16 @@ def bind(
             "binds an optimizer that keeps one history for all parameters.",
             "Leave it unbound: frozen parameters are left out of its steps, and its history is dropped when they are.",
         )
-    shelf = Shelf(moments)
+    parked = ParkedMoments(moments)
     read = survey(model)
     chosen = select(selectors, read, expect=None, allow_empty=False)
     pinned = {param.path for param in read.inventory.params if param.pinned}
     names = tuple(path for path in read.parameters if path in chosen - pinned)
-    _check_free(optimizer, read, names)
-    binding = Binding(optimizer, read, names, assigned(optimizer, read, names, rules), shelf)
+    if _conflict(optimizer, read, names) is not None:
+        gc.collect()  # an optimizer that nothing refers to but its own hooks is in nobody's way
+        if error := _conflict(optimizer, read, names):
+            raise error
+    binding = Binding(optimizer, read, names, assigned(optimizer, read, names, rules), parked)
     binding.sync()
     return binding
 
@@ -265,16 +270,8 @@ def _trains(tensor: torch.Tensor | None) -> bool:
     return tensor is not None and tensor.requires_grad
 
 
-def _inside(read: Survey) -> tuple[tuple[nn.Module, str, nn.Module | None], ...]:
+def _children(read: Survey) -> tuple[tuple[nn.Module, str, nn.Module | None], ...]:
     return tuple((module, *entry) for module in read.modules.values() for entry in module._modules.items())
-
-
-def _check_free(optimizer: Optimizer, read: Survey, names: Sequence[str]) -> None:
-    if _conflict(optimizer, read, names) is not None:
-        # An optimizer that only its own hooks know of any more is in nobody's way.
-        gc.collect()
-    if error := _conflict(optimizer, read, names):
-        raise error
 
 
 def _conflict(optimizer: Optimizer, read: Survey, names: Sequence[str]) -> BindError | None:

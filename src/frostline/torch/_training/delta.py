@@ -1,4 +1,4 @@
-"""Checkpoints of what trains, and of nothing else."""
+"""Delta checkpoints, which hold what trains and nothing else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from frostline.torch._freezing.division import Division, divided
 from frostline.torch._freezing.freezing import follow, plan_of
 from frostline.torch._freezing.survey import Survey, is_trained, survey
 from frostline.torch._tensors import bytes_of, dtype_name
-from frostline.torch._training import state_text as _state_text
+from frostline.torch._training import delta_state as _delta_state
 from frostline.torch._training.binding import Binding
 from frostline.torch._training.named_state import check_fits
 
@@ -30,11 +30,11 @@ from frostline.torch._training.named_state import check_fits
 @final
 @dataclass(frozen=True)
 class Delta:
-    """What :func:`load_delta` returns: what the file said beside the tensors.
+    """The content of a delta beside the tensors; :func:`load_delta` returns it.
 
     Attributes:
         plan: what was frozen when it was saved, and is now.
-        schedule: what was handed to `save_delta` as ``schedule=``.
+        schedule: the ``schedule=`` of `save_delta`.
         names: the tensors of the model that were loaded.
     """
 
@@ -48,23 +48,23 @@ def save_delta(
 ) -> None:
     """Saves what trains, and a fingerprint of all else: a checkpoint as small as what was learned.
 
-    The file is one of safetensors. It holds trainable parameters by name, a tied one once; the buffers of modules that
-    are not frozen whole; and the plan. Of the rest it holds a digest each, so that it is not loaded onto another base.
+    The file is a safetensors file. It holds the trainable parameters by name, a tied one once; the buffers of modules
+    that are not held; and the plan. Of each other tensor it holds a digest, so that it is not loaded onto another base.
     Buffers that a state dict leaves out are left out here, too. It is written beside the old file, synced and renamed:
     a crash at any instant leaves the old file or the new one. The same state gives the same bytes.
 
-    The base is the model as it is now: where a schedule freezes what was trained before, save that part by other means,
+    The base is the model as it is now: if a schedule freezes what was trained before, save that part by other means,
     too.
 
     Args:
-        file: where to; what is there is replaced.
+        file: where to save; a file that is there is replaced.
         model: the model, as it is frozen.
-        optimizer: the optimizer to save with it, by name: what `bind` returned.
-        schedule: where the schedule is, or anything else that is JSON.
+        optimizer: the binding, which `bind` returned, whose optimizer is saved with it, by name.
+        schedule: the state of the schedule, or anything else that is JSON.
 
     Raises:
-        DeltaError: the file cannot be written, or the model cannot be: it has tensors without values, or a name that
-            no file takes.
+        DeltaError: the file cannot be written, or the model has tensors without values or a name that a file cannot
+            hold.
 
     Source:
         https://github.com/huggingface/safetensors (the format)
@@ -83,14 +83,24 @@ def save_delta(
     read = survey(model)
     plan = plan_of(read)
     parts = divided(read, plan)
-    text, moments = _optimizer_parts(optimizer)
-    tensors = _moving(read, parts) | moments
+    text: object = None
+    tensors = _moving(read, parts)
+    if optimizer is not None:
+        _check_binding("save_delta", optimizer)
+        text, moments = _delta_state.written(optimizer.state_dict())
+        tensors |= moments
     _check_values(expression, tensors)
+    aliases = {param.path: list(param.aliases) for param in read.inventory.params}
+    for name, path in parts.trained_elsewhere.items():
+        aliases.setdefault(path, []).extend([name, *aliases.pop(name, [])])
     content = checkpoint.Delta(
         plan=plan,
         base=_fingerprint(expression, _base(read, parts)),
-        tensors={path: _source(tensor) for path, tensor in tensors.items()},
-        aliases=_aliases(read, parts),
+        tensors={
+            path: Source(dtype_name(tensor.dtype), tuple(tensor.shape), _nbytes(tensor), partial(bytes_of, tensor))
+            for path, tensor in tensors.items()
+        },
+        aliases={path: tuple(others) for path, others in aliases.items()},
         schedule=schedule,
         optimizer=text,
     )
@@ -102,23 +112,23 @@ def load_delta(
 ) -> Delta:
     """Loads a delta into the model that it was saved from, or into one made and frozen anew.
 
-    Values are written in place, bit for bit. The model is frozen as it was then. Everything is read and checked first:
-    after an error model and optimizer are as before.
+    Values are written in place, bitwise as they were saved. The model is frozen as it was then. Everything is read and
+    checked first: after an error model and optimizer are as before.
 
     Args:
-        file: what `save_delta` wrote, here or in JAX.
+        file: a file that `save_delta` wrote, here or in JAX.
         model: the model, on the base that it was trained on.
-        optimizer: takes over the state that was saved with it; what `bind` returned.
+        optimizer: a binding, which `bind` returned; it takes over the state that was saved.
         any_base: whether to load onto another base than the one it was trained on.
 
     Returns:
-        What else the file says: the plan, the state of the schedule, and the names of what was loaded.
+        The rest of the file: the plan, the state of the schedule, and the names of the tensors that were loaded.
 
     Raises:
-        DeltaError: it does not go with the model: another base, other names, shapes or dtypes, another optimizer.
-        FileFormatError: it is no delta, or a damaged one.
-        PinnedError: it trains what a frozen use holds here.
-        WrappedError: the model would have to be frozen otherwise, inside a wrapper that would ignore it.
+        DeltaError: it does not fit the model: another base, other names, shapes or dtypes, another optimizer.
+        FileFormatError: it is not a delta, or a damaged one.
+        PinnedError: it trains a parameter that a frozen use holds here.
+        WrappedError: the model would have to be frozen differently, inside a wrapper that would ignore it.
 
     Example:
         >>> import os, tempfile
@@ -146,13 +156,24 @@ def load_delta(
     parts = divided(read, plan)
     targets = _moving(read, parts)
     _check_values(expression, targets)
-    _check_writable(expression, targets)
-    delta.check_tensors(expression, {path: _described(path, tensor) for path, tensor in targets.items()}, delta.own)
+    if fixed := tuple(path for path, tensor in targets.items() if not _is_writable(tensor)):
+        problem = f"cannot write {len(fixed)} of {len(targets)} tensors in place; they are expanded, or of inference:"
+        raise DeltaError(expression, problem, fixed, "Make them plain tensors first: tensor.clone().")
+    described = {
+        path: StoredTensor(path, tuple(tensor.shape), dtype_name(tensor.dtype), _nbytes(tensor))
+        for path, tensor in targets.items()
+    }
+    delta.check_tensors(expression, described, delta.own)
     if not any_base:
-        delta.check_base(expression, _fingerprint(expression, _base(read, parts)), _OTHER_BASE)
+        delta.check_base(
+            expression,
+            _fingerprint(expression, _base(read, parts)),
+            "Load first the weights that it was trained on, or leave the base as it is: "
+            "load_delta(file, model, any_base=True).",
+        )
     contents = delta.contents([*targets, *(delta.of_optimizer if optimizer is not None else ())])
     state = None if optimizer is None else _state(expression, delta, contents, optimizer)
-    # Nothing has changed so far, and nothing can go wrong from here on but what follow refuses first.
+    # Nothing has changed so far, and nothing can fail from here on but `follow`, which refuses before it changes.
     if plan_of(read) != plan:
         follow(model, plan)
     with torch.no_grad():
@@ -163,23 +184,13 @@ def load_delta(
     return Delta(plan, delta.said.schedule, tuple(sorted(targets)))
 
 
-_OTHER_BASE = (
-    "Load first the weights that it was trained on, or leave the base as it is: load_delta(file, model, any_base=True)."
-)
-
-
-def _persistent(read: Survey, path: str) -> bool:
-    owner, _, local = path.rpartition(".")
-    return local not in read.modules[owner]._non_persistent_buffers_set
-
-
 def _moving(read: Survey, parts: Division) -> dict[str, torch.Tensor]:
-    return {path: tensor for path, (tensor, _) in parts.moving.items() if _persistent(read, path)}
+    return {path: tensor for path, (tensor, _) in parts.moving.items() if _is_persistent(read, path)}
 
 
 def _base(read: Survey, parts: Division) -> dict[str, torch.Tensor]:
-    """All that stands still, integer parameters too: quantised weights are a base like any other."""
-    found = {path: tensor for path, (tensor, _) in parts.still.items() if _persistent(read, path)}
+    """Returns all that stands still, integer parameters too: quantised weights are a base like any other."""
+    found = {path: tensor for path, (tensor, _) in parts.still.items() if _is_persistent(read, path)}
     for path, module in read.modules.items():
         for local, parameter in module._parameters.items():
             if parameter is not None and not is_trained(parameter):
@@ -187,11 +198,9 @@ def _base(read: Survey, parts: Division) -> dict[str, torch.Tensor]:
     return found
 
 
-def _aliases(read: Survey, parts: Division) -> dict[str, tuple[str, ...]]:
-    aliases = {param.path: list(param.aliases) for param in read.inventory.params}
-    for shadow, path in parts.shadows.items():
-        aliases.setdefault(path, []).extend([shadow, *aliases.pop(shadow, [])])
-    return {path: tuple(others) for path, others in aliases.items()}
+def _is_persistent(read: Survey, path: str) -> bool:
+    owner, _, local = path.rpartition(".")
+    return local not in read.modules[owner]._non_persistent_buffers_set
 
 
 def _fingerprint(expression: str, base: Mapping[str, torch.Tensor]) -> Fingerprint:
@@ -209,23 +218,9 @@ def _check_values(expression: str, tensors: Mapping[str, torch.Tensor]) -> None:
         raise DeltaError(expression, problem, hollow, 'Give them a place first: model.to_empty(device="cpu").')
 
 
-def _check_writable(expression: str, tensors: Mapping[str, torch.Tensor]) -> None:
-    if fixed := tuple(path for path, tensor in tensors.items() if not _is_writable(tensor)):
-        problem = f"cannot write {len(fixed)} of {len(tensors)} tensors in place; they are expanded, or of inference:"
-        raise DeltaError(expression, problem, fixed, "Make them plain tensors first: tensor.clone().")
-
-
 def _is_writable(tensor: torch.Tensor) -> bool:
     expanded = any(size > 1 and not step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
     return not expanded and (not tensor.is_inference() or torch.is_inference_mode_enabled())
-
-
-def _source(tensor: torch.Tensor) -> Source:
-    return Source(dtype_name(tensor.dtype), tuple(tensor.shape), _nbytes(tensor), partial(bytes_of, tensor))
-
-
-def _described(path: str, tensor: torch.Tensor) -> StoredTensor:
-    return StoredTensor(path, tuple(tensor.shape), dtype_name(tensor.dtype), _nbytes(tensor))
 
 
 def _nbytes(tensor: torch.Tensor) -> int:
@@ -236,13 +231,6 @@ def _tensor(data: bytearray, dtype: torch.dtype, shape: tuple[int, ...]) -> torc
     if not data:
         return torch.empty(shape, dtype=dtype)
     return torch.frombuffer(data, dtype=torch.uint8).view(dtype).reshape(shape)
-
-
-def _optimizer_parts(optimizer: Binding | None) -> tuple[object, dict[str, torch.Tensor]]:
-    if optimizer is None:
-        return None, {}
-    _check_binding("save_delta", optimizer)
-    return _state_text.written(optimizer.state_dict())
 
 
 def _check_binding(verb: str, optimizer: object) -> None:
@@ -257,13 +245,13 @@ def _check_binding(verb: str, optimizer: object) -> None:
 
 
 def _state(expression: str, delta: DeltaFile, contents: Mapping[str, bytearray], optimizer: Binding) -> dict[str, Any]:
-    """The state for an optimizer, once it is known to fit."""
+    """Returns the state for an optimizer, once it is known to fit."""
     if delta.said.optimizer is None:
         fix = "Load without it, load_delta(file, model), or save it: save_delta(file, model, optimizer=binding)."
         raise DeltaError(expression, "holds no state of an optimizer.", (), fix)
     try:
         tensors = {path: _moment(tensor, contents[path]) for path, tensor in delta.of_optimizer.items()}
-        state = _state_text.read(delta.said.optimizer, tensors)
+        state = _delta_state.read(delta.said.optimizer, tensors)
         check_fits(optimizer.optimizer, optimizer._owned, optimizer._groups, state)
     except BindError as error:
         problem = f"holds the state of another optimizer: this one {error.problem}"
@@ -281,5 +269,5 @@ def _moment(stored: StoredTensor, data: bytearray) -> torch.Tensor:
         if isinstance(dtype, torch.dtype) and stored.nbytes == stored.size * dtype.itemsize:
             return _tensor(data, dtype, stored.shape)
     except (OverflowError, RuntimeError, TypeError):
-        pass  # A dtype of which there are no plain tensors, or a shape that no tensor has.
+        pass  # A dtype without plain tensors, or a shape that no tensor has.
     raise ValueError(f"{stored.path!a} is of the unknown dtype {stored.dtype!a}")

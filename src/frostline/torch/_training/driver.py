@@ -1,4 +1,4 @@
-"""A driver: takes a model and its optimizers through a schedule, step by step."""
+"""The driver, which takes a model and its optimizers through a schedule, step by step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from frostline.schedules.walk import Walk, begin, check, line, resume, stays
 from frostline.torch._freezing.freezing import follow, plan_of
 from frostline.torch._freezing.survey import Survey, survey
 from frostline.torch._training.binding import Binding, bind
-from frostline.torch._training.compiled_blocks import even
+from frostline.torch._training.compiled_blocks import call_alike
 from frostline.torch._wrappers import refuse_wrapped
 
 _LOG = logging.getLogger("frostline")
@@ -29,8 +29,8 @@ class Driver:
 
     As with PyTorch's learning-rate schedulers, making it enacts step 0, and `step` is called after each
     ``optimizer.step()``. Each change is one line in the log called "frostline"; a step without one costs next to
-    nothing. Factors of the learning rates are in force only while the optimizer takes its step, so schedulers never
-    see them, and it does not matter which of the two is made first.
+    nothing. Factors of the learning rates hold only while the optimizer takes its step, so schedulers never see them,
+    and it does not matter which of the two is made first.
 
     Blocks that were compiled one by one with ``block.compile()``, before the driver was made, are called so that each
     needs two compiled variants at most, one frozen and one trainable, whatever is frozen below it; the first block
@@ -39,16 +39,16 @@ class Driver:
     Args:
         schedule: a schedule or a policy.
         model: the model.
-        optimizer: the optimizer, which is bound to the model; or what `bind` returned; or several of those, each for a
-            part of the model.
+        optimizer: the optimizer, which is bound to the model; or a binding that `bind` returned; or several of those,
+            each for a part of the model.
 
     Attributes:
         schedule: the schedule or policy.
         bindings: of the optimizers; they save their states by name.
 
     Raises:
-        ScheduleError: `schedule` is none.
-        NoMatchError, TiedError: a phase does not go with the model, however late it comes. Nothing is changed then.
+        ScheduleError: `schedule` is not a schedule.
+        NoMatchError, TiedError: a phase does not fit the model, however late it comes. Nothing is changed then.
         BindError, UnsupportedError: as in :func:`bind`; or a binding is of another model.
         WrappedError: the model is inside a wrapper that would ignore a change.
 
@@ -85,7 +85,7 @@ class Driver:
 
     @property
     def steps(self) -> int:
-        """How many steps have been taken; the number of the one that comes next, the first being 0."""
+        """The number of steps that were taken, which is the number of the next one: the first is 0."""
         return self._walk.step
 
     @property
@@ -97,8 +97,8 @@ class Driver:
         """Enacts the next step, in place; call it after each step of the optimizer.
 
         Args:
-            observation: what a policy goes by, as plain numbers, ``driver.step(loss=loss.item())``. A policy judges by
-                each step for which there is one. A schedule needs none.
+            observation: the plain numbers by which a policy decides, ``driver.step(loss=loss.item())``. It looks at
+                each step that has them. A schedule needs none.
 
         Raises:
             ScheduleError: the policy misses a number, or one is not finite. Nothing is changed then.
@@ -121,7 +121,7 @@ class Driver:
             self._enact(walk, same_set=walk.phase.frozen == self._walk.phase.frozen)
 
     def state_dict(self) -> dict[str, object]:
-        """The step, the schedule, the state of a policy and the plan, as JSON-able data.
+        """Returns the step, the schedule, the state of a policy and the plan, as data for JSON.
 
         A checkpoint is this, ``model.state_dict()``, and ``state_dict()`` of each binding and learning-rate scheduler.
         """
@@ -130,13 +130,13 @@ class Driver:
     def load_state_dict(self, state: object) -> None:
         """Goes on where a state was saved, in place: the model is frozen as it was then.
 
-        Weights and the optimizer's state are loaded apart from it, before or after.
+        Weights and the optimizer's state are loaded separately, before or after.
 
         Args:
-            state: what `state_dict` returned, as it is or through JSON.
+            state: of `state_dict`, as it is or through JSON.
 
         Raises:
-            ScheduleError: it is no such state, or of another schedule, or means another plan for this model.
+            ScheduleError: it is not such a state, or of another schedule, or means another plan for this model.
             PlanMismatchError: it speaks of other paths than the model has.
             PlanError: the plan in it cannot be read.
 
@@ -164,7 +164,7 @@ class Driver:
         if not same_set:
             plan = walk.phase.plan(self._inventory)
             change = follow(self._model, plan)
-            even(self._model)
+            call_alike(self._model)
             self._plan = plan
             if change:
                 _LOG.info("%s", line(walk, change))

@@ -11,22 +11,29 @@ from frostline._core.errors import BindError
 from frostline._core.rules import Rule, options_by_path
 from frostline.torch._freezing.survey import Survey
 
-Options = tuple[tuple[str, Any], ...]
-
 
 def assigned(optimizer: Optimizer, read: Survey, paths: Sequence[str], rules: Sequence[Rule]) -> dict[str, int]:
-    """The number of the group of each path; groups that rules ask for are added, empty, to the optimizer.
+    """Returns the number of the group of each path, and adds the groups that rules ask for, empty, to the optimizer.
 
     All groups there will ever be are made here: learning-rate schedulers note the groups when they are made, and a
     group that is added later has no schedule.
 
     Raises:
-        BindError: a rule has an option that the optimizer has not, or needs a group that a scheduler would not know.
+        BindError: a rule has an option that the optimizer lacks, or needs a group that a scheduler would not know.
     """
     options = options_by_path(rules, read.inventory)
-    _check_options(optimizer, rules)
-    base = _base(optimizer, read)
-    wanted = {path: (base.get(path, 0), tuple(sorted(options.get(path, {}).items()))) for path in paths}
+    for rule in rules:
+        if unknown := sorted(rule.options.keys() - optimizer.defaults.keys() - {"lr_scale"}):
+            raise BindError(
+                repr(rule),
+                f"has {len(unknown)} options that {type(optimizer).__name__} lacks: {', '.join(unknown)}. It has:",
+                tuple(sorted(optimizer.defaults)),
+                "Write lr_scale=0.1 for a factor of the learning rate, and weight_decay=0.0 for an option.",
+            )
+    places = {id(p): number for number, group in enumerate(optimizer.param_groups) for p in group["params"]}
+    wanted = {
+        path: (places.get(id(read.parameters[path]), 0), tuple(sorted(options.get(path, {}).items()))) for path in paths
+    }
     new = [key for key in dict.fromkeys(wanted.values()) if key[1]]
     if new and hasattr(optimizer.step, "_wrapped_by_lr_sched"):
         raise BindError(
@@ -43,32 +50,14 @@ def assigned(optimizer: Optimizer, read: Survey, paths: Sequence[str], rules: Se
     return {path: numbers.get(key, key[0]) for path, key in wanted.items()}
 
 
-def _base(optimizer: Optimizer, read: Survey) -> dict[str, int]:
-    """The group in which each parameter is already."""
-    places = {id(p): number for number, group in enumerate(optimizer.param_groups) for p in group["params"]}
-    return {path: places[id(tensor)] for path, tensor in read.parameters.items() if id(tensor) in places}
-
-
 def _with(group: Mapping[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """An empty group with the options of another one, and changes to them."""
+    """Returns an empty group with the options of another one, and changes to them."""
     scale = changes.pop("lr_scale", 1.0)
     made = {**group, **changes, "params": []}
     made["lr"] = made["lr"] * scale
-    # Schedulers start from what the learning rate was at first.
+    # Schedulers start from this one, the learning rate at first.
     if "initial_lr" in made:
         made["initial_lr"] = made["initial_lr"] * scale
     if "param_names" in made:
         made["param_names"] = []
     return made
-
-
-def _check_options(optimizer: Optimizer, rules: Sequence[Rule]) -> None:
-    for rule in rules:
-        unknown = sorted(rule.options.keys() - optimizer.defaults.keys() - {"lr_scale"})
-        if unknown:
-            raise BindError(
-                repr(rule),
-                f"has {len(unknown)} options that {type(optimizer).__name__} has not: {', '.join(unknown)}. It has:",
-                tuple(sorted(optimizer.defaults)),
-                "Write lr_scale=0.1 for a factor of the learning rate, and weight_decay=0.0 for an option.",
-            )

@@ -1,11 +1,11 @@
-"""Where the moments of frozen parameters are kept until they thaw."""
+"""The moments of frozen parameters, which are parked until the parameters thaw."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 import torch
+from torch.optim import Optimizer
 
 from frostline._core.errors import BindError
 
@@ -13,11 +13,11 @@ Moments = Literal["keep", "cpu", "release"]
 State = dict[str, Any]
 
 
-class Shelf:
-    """The optimizer state of what is frozen, by name.
+class ParkedMoments:
+    """The optimizer state of frozen parameters, by name.
 
     Attributes:
-        moments: ``"keep"`` leaves the state where it is, ``"cpu"`` moves it to the main memory, ``"release"`` drops it.
+        moments: ``"keep"`` leaves the state where it is, ``"cpu"`` moves it to main memory, ``"release"`` drops it.
         states: name -> state.
     """
 
@@ -25,11 +25,11 @@ class Shelf:
         if moments not in get_args(Moments):
             raise BindError(
                 f"bind(optimizer, model, moments={moments!r})",
-                "names none of the 3 things that can be done with the moments of what is frozen.",
+                "is not one of the 3 ways to treat the moments of frozen parameters:",
                 (
                     '"keep"     they stay as they are',
-                    '"cpu"      they go to the main memory',
-                    '"release"  they are gone, and start anew',
+                    '"cpu"      they go to main memory',
+                    '"release"  they are dropped, and start anew',
                 ),
                 'Write moments="keep", or leave it out.',
             )
@@ -37,30 +37,33 @@ class Shelf:
         self.states: dict[str, State] = {}
         self._devices: dict[str, dict[str, torch.device]] = {}
 
-    def put(self, name: str, state: State | None) -> None:
-        """Keeps the state of a parameter that was frozen, if there is one and it is not to be released."""
+    def park(self, name: str, state: State | None) -> None:
+        """Stores the state of a parameter that was frozen, unless there is none or it is to be released."""
         if self.moments != "release":
-            self.lay(name, state)
+            self.park_loaded(name, state)
 
-    def lay(self, name: str, state: State | None) -> None:
-        """Keeps a state that was loaded, in any case: what is loaded next, a driver for example, may thaw it."""
+    def park_loaded(self, name: str, state: State | None) -> None:
+        """Stores a state that was loaded, in any case: whatever is loaded next, such as a driver, may thaw it."""
         if not state:
             return
         self._devices[name] = {key: value.device for key, value in state.items() if isinstance(value, torch.Tensor)}
-        self.states[name] = mapped(state, torch.Tensor.cpu) if self.moments == "cpu" else state
+        self.states[name] = {
+            key: value.cpu() if self.moments == "cpu" and isinstance(value, torch.Tensor) else value
+            for key, value in state.items()
+        }
 
     def begin_step(self) -> None:
-        """Releases what was loaded and is frozen still, if it is to be released."""
+        """Drops what was loaded and is still frozen, if moments are to be released."""
         if self.moments == "release":
             self.clear()
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Drops everything."""
         self.states.clear()
         self._devices.clear()
 
     def take(self, name: str) -> State | None:
-        """The state of a parameter that thaws, where it was before, bit for bit; None if there is none."""
+        """Removes and returns the state of a parameter that thaws, on its own devices; None if there is none."""
         state = self.states.pop(name, None)
         devices = self._devices.pop(name, {})
         if state is None:
@@ -68,6 +71,7 @@ class Shelf:
         return {k: v.to(devices[k]) if k in devices else v for k, v in state.items()}
 
 
-def mapped(state: Mapping[str, Any], function: Callable[[torch.Tensor], torch.Tensor]) -> State:
-    """The state with a function applied to its tensors."""
-    return {key: function(value) if isinstance(value, torch.Tensor) else value for key, value in state.items()}
+def state_bytes(optimizer: Optimizer, tensor: torch.Tensor) -> int:
+    """Returns the bytes that an optimizer keeps for a parameter, single-number counters aside."""
+    state = optimizer.state.get(tensor, {})
+    return sum(t.nbytes for t in state.values() if isinstance(t, torch.Tensor) and t.dim() > 0)

@@ -1,4 +1,4 @@
-"""Factors of learning rates that nobody but the optimizer's own step sees."""
+"""Factors of learning rates that only the optimizer's own step sees."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Rates:
     """Lends an optimizer learning rates for one step, and takes them back.
 
     Between steps the optimizer has its own rates, the very same objects, so learning-rate schedulers and checkpoints
-    never see a factor. A group whose parameters have several factors is several groups for the time of the step; what
-    an optimizer notes in a group meanwhile, as few do, is kept from the first of them.
+    never see a factor. During the step a group whose parameters have several factors is several groups; what an
+    optimizer notes in a group meanwhile, as few do, is kept from the first of them.
 
     Attributes:
-        factors: path -> factor; what is not in it has 1.
+        factors: path -> factor; a path that is not in it has 1.
     """
 
     def __init__(self) -> None:
@@ -36,19 +36,16 @@ class Rates:
             for tensor in group["params"]:
                 shares[factor_of.get(id(tensor), 1.0)].append(tensor)
             self._lent.append((group, group["params"], group["lr"]))
-            self._divide(optimizer, group, shares)
+            others = [dict(group) for _ in range(len(shares) - 1)]
+            optimizer.param_groups.extend(others)
+            for each, (factor, params) in zip([group, *others], shares.items(), strict=False):
+                each["params"], each["lr"] = params, each["lr"] * factor
 
     def take_back(self, optimizer: Optimizer) -> None:
-        """Undoes `lend`, in place; idempotent, as a step that fails never comes to an end."""
+        """Undoes `lend`, in place. Idempotent, because a step that fails never comes to an end."""
         if not self._lent:
             return
         del optimizer.param_groups[self._count :]
         for group, params, rate in self._lent:
             group["params"], group["lr"] = params, rate
         self._lent.clear()
-
-    def _divide(self, optimizer: Optimizer, group: dict[str, Any], shares: dict[float, list[torch.Tensor]]) -> None:
-        others = [dict(group) for _ in range(len(shares) - 1)]
-        optimizer.param_groups.extend(others)
-        for each, (factor, params) in zip([group, *others], shares.items(), strict=False):
-            each["params"], each["lr"] = params, each["lr"] * factor

@@ -22,7 +22,7 @@ HOOKS = (
 
 
 def copied_hooks(module: nn.Module) -> Iterator[tuple[int, OrderedDict[int, Any]]]:
-    """For each registry of hooks: its ``id``, and a copy that holds the very same hooks.
+    """Yields, for each registry of hooks, its ``id`` and a copy that holds the very same hooks.
 
     Hooks are not copied: one that records would go on recording into a copy that nobody reads.
     """
@@ -32,7 +32,7 @@ def copied_hooks(module: nn.Module) -> Iterator[tuple[int, OrderedDict[int, Any]
             yield id(hooks), OrderedDict(hooks)
 
 
-class HookPlace:
+class HookSlot:
     """One registry of hooks of a layer's module, and the view's own.
 
     A hook of the layer runs in its frozen uses; a hook of the view (sharding libraries add some)
@@ -51,7 +51,7 @@ class HookPlace:
         self.follow()
 
     def follow(self) -> None:
-        """Takes up the hooks that the layer got since, and drops those that it lost."""
+        """Gives the view the hooks that the layer gained, and drops those that it lost, in place."""
         now = tuple(self.layer)
         for lost in set(self.taken) - set(now):
             self.view.pop(lost, None)
@@ -67,11 +67,15 @@ class HookPlace:
         return len(self.layer) == len(self.taken) and (not self.taken or tuple(self.layer) == self.taken)
 
 
-def hook_places(pairs: list[tuple[nn.Module, nn.Module]]) -> list[HookPlace]:
-    """Every registry of hooks of a layer, beside the view's."""
+def hook_slots(pairs: list[tuple[nn.Module, nn.Module]]) -> list[HookSlot]:
+    """Returns a slot for each registry of hooks of the layer.
+
+    Args:
+        pairs: each module of the layer with its counterpart in the view.
+    """
     rebinding = Rebinding({id(original): copied for original, copied in pairs})
     return [
-        HookPlace(original, copied, name, rebinding)
+        HookSlot(original, copied, name, rebinding)
         for original, copied in pairs
         for name in HOOKS
         if name in vars(original)

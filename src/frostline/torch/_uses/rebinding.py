@@ -1,4 +1,4 @@
-"""Functions that lead to a layer, led to its counterpart instead."""
+"""Functions that call a layer, made to call its counterpart instead."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Rebinding:
         self._made: dict[int, Any] = {}
 
     def of(self, value: Any) -> Any:
-        """The value itself, or its translation if it leads to the original.
+        """Returns the value itself, or its translation if it leads to the original.
 
         Raises:
             UnsupportedError: a function is compiled, and calls the original by itself.
@@ -57,7 +57,12 @@ class Rebinding:
         if not any(changed):
             self._made[id(function)] = function
             return function
-        _refuse_compiled(function)
+        if hasattr(function, "_torchdynamo_orig_callable"):
+            raise UnsupportedError(
+                f"Frozen(layer), with a compiled {function.__name__},",
+                "cannot be made: compiled code calls the layer itself.",
+                "Compile what contains the frozen use: torch.compile(model).",
+            )
         made.__dict__.update({name: self.of(value) for name, value in vars(function).items()})
         return made
 
@@ -100,12 +105,3 @@ _TRANSLATIONS: dict[type, Any] = {
     tuple: Rebinding._sequence,
     weakref.ReferenceType: Rebinding._reference,
 }
-
-
-def _refuse_compiled(function: types.FunctionType) -> None:
-    if hasattr(function, "_torchdynamo_orig_callable"):
-        raise UnsupportedError(
-            f"Frozen(layer), with a compiled {function.__name__},",
-            "cannot be made: compiled code calls the layer itself.",
-            "Compile what contains the frozen use: torch.compile(model).",
-        )

@@ -1,4 +1,4 @@
-"""The places of a layer that hold tensors, beside the same places of its view."""
+"""The places where a layer holds tensors, each with its counterpart in the view."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from frostline.torch._uses.hooks import HOOKS
-from frostline.torch._uses.structure import alias
+from frostline.torch._tensors import tensors
+from frostline.torch._uses.structure import REGISTRIES, alias
 
 Constants = Mapping[int, tuple[torch.Tensor, torch.Tensor]]
 """The ``id`` of a tensor -> the tensor itself, which keeps the ``id`` its own, and its constant."""
 
 
-class Slot:
+class TensorSlot:
     """A registered parameter or buffer of the layer, and its counterpart in the view."""
 
     __slots__ = ("address", "constant", "layer", "layout", "name", "norm", "seen", "view")
@@ -81,19 +81,19 @@ class Slot:
     @property
     def _may_move_before_backward(self) -> bool:
         # A norm saves its statistics for backward, and a training call of the layer in between
-        # would change them there. As its kernels count no version, the input's gradient would be
-        # wrong without a word.
+        # would change them there. Its kernels do not advance the version, so the input's gradient
+        # would be wrong without a word.
         return self.norm is not None and self.norm.training and torch.is_grad_enabled()
 
     def current(self, held: torch.Tensor) -> torch.Tensor:
-        """The values that a call must compute with, where the view holds `held`."""
+        """Returns the values that a call must compute with, if the view holds `held`."""
         if held is not self.constant:
             return held
         now: torch.Tensor = self.layer[self.name]
         return now.clone() if self._may_move_before_backward else now
 
     def give(self) -> None:
-        """Hands the layer what somebody assigned to the view, as if the two were one module."""
+        """Gives the layer what somebody assigned to the view, as if the two were one module, in place."""
         assigned = self.view.get(self.name)
         if assigned is self.constant or self.seen is None or assigned is None:
             return
@@ -103,7 +103,7 @@ class Slot:
         self.view[self.name] = self.constant
 
 
-class LoosePlace:
+class AttributeSlot:
     """A plain attribute that may hold tensors: a cache of biases, a list of parameters."""
 
     __slots__ = ("known", "layer", "name", "view")
@@ -120,27 +120,31 @@ class LoosePlace:
         Args:
             constants: the ``id`` of each registered tensor -> the tensor, and the view's constant.
         """
-        if self.name in vars(self.layer):
-            now = vars(self.layer)[self.name]
-            # A tensor that was met before keeps its constant: making one inside a trace would
-            # leave a tensor of the trace behind.
-            self.known = {id(t): (t, c) for t, c in _pairs(now, {**self.known, **constants})}
-            setattr(self.view, self.name, as_constants(now, self.known))
+        if self.name not in vars(self.layer):
+            return
+        now = vars(self.layer)[self.name]
+        # A tensor that was met before keeps its constant: making one inside a trace would
+        # leave a tensor of the trace behind.
+        met = {**self.known, **constants}
+        self.known = {}
+        for tensor in tensors(now):
+            before, constant = met.get(id(tensor), (None, None))
+            same = before is tensor and constant is not None
+            self.known[id(tensor)] = (tensor, constant if same else tensor.detach())  # type: ignore[assignment]
+        setattr(self.view, self.name, as_constants(now, self.known))
 
 
-def slots_of(original: nn.Module, copied: nn.Module) -> Iterator[Slot]:
-    """A slot for each registered tensor of one module."""
+def tensor_slots(original: nn.Module, copied: nn.Module) -> Iterator[TensorSlot]:
+    """Yields a slot for each registered tensor of one module."""
     for registry in ("_parameters", "_buffers"):
-        names = getattr(original, registry)
-        yield from (Slot(original, copied, registry, name) for name in names)
+        yield from (TensorSlot(original, copied, registry, name) for name in getattr(original, registry))
 
 
-def loose_places(original: nn.Module, copied: nn.Module) -> Iterator[LoosePlace]:
-    """The plain attributes of one module that hold tensors, or are empty and could."""
-    registries = {"_parameters", "_buffers", "_modules", *HOOKS}
+def attribute_slots(original: nn.Module, copied: nn.Module) -> Iterator[AttributeSlot]:
+    """Yields a slot for each plain attribute of one module that holds tensors, or is empty and could."""
     for name, value in vars(original).items():
-        if name not in registries and not name.endswith("_hooks") and _may_hold_tensors(value):
-            yield LoosePlace(original, copied, name)
+        if name not in REGISTRIES and not name.endswith("_hooks") and _may_hold_tensors(value):
+            yield AttributeSlot(original, copied, name)
 
 
 def _may_hold_tensors(value: Any) -> bool:
@@ -152,7 +156,7 @@ def _may_hold_tensors(value: Any) -> bool:
 
 
 def as_constants(value: Any, constants: Constants) -> Any:
-    """The value with a constant in place of each tensor, in containers too."""
+    """Returns the value with a constant in place of each tensor, in containers too."""
     if isinstance(value, torch.Tensor):
         known = constants.get(id(value))
         return value.detach() if known is None else known[1]
@@ -161,15 +165,3 @@ def as_constants(value: Any, constants: Constants) -> Any:
     if type(value) in (list, tuple):
         return type(value)(as_constants(v, constants) for v in value)
     return value
-
-
-def _pairs(value: Any, known: Constants) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    if isinstance(value, torch.Tensor):
-        met, constant = known.get(id(value), (None, None))
-        yield value, constant if met is value and constant is not None else value.detach()
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from _pairs(inner, known)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _pairs(inner, known)

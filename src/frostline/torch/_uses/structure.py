@@ -15,12 +15,12 @@ from frostline.torch._uses.hooks import HOOKS, copied_hooks
 from frostline.torch._uses.rebinding import Rebinding
 from frostline.torch._wrappers import is_compiled
 
-_REGISTRIES = {"_parameters", "_buffers", "_modules", *HOOKS}
-_OPAQUE = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, str, bytes)
+REGISTRIES = frozenset({"_parameters", "_buffers", "_modules", *HOOKS})
+_OPAQUE = (torch.Tensor, type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, str, bytes)
 
 
 def alias(tensor: torch.Tensor) -> torch.Tensor:
-    """A constant that shares the tensor's storage and its version counter.
+    """Returns a constant that shares the tensor's storage and its version counter.
 
     The shared counter is what makes autograd notice an in-place write to the original between
     forward and backward. ``other.data = tensor.data`` would lose it.
@@ -35,35 +35,30 @@ def alias(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def reachable(module: nn.Module) -> Iterator[nn.Module | torch.Tensor]:
-    """Every module and tensor that hangs below a module, registered or not."""
+    """Yields every module and tensor that hangs below a module, registered or not."""
     seen: set[int] = set()
     waiting: list[Any] = [module]
     while waiting:
         value = waiting.pop()
-        if id(value) in seen or isinstance(value, _OPAQUE):
+        if id(value) in seen:
             continue
         seen.add(id(value))
         if isinstance(value, nn.Module | torch.Tensor):
             yield value
-        waiting.extend(_inside(value))
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list | tuple | set | frozenset):
+            waiting.extend(value)
+        elif not isinstance(value, _OPAQUE):
+            waiting.extend(getattr(value, "__dict__", {}).values())
 
 
-def _inside(value: Any) -> list[Any]:
-    if isinstance(value, torch.Tensor):
-        return []
-    if isinstance(value, dict):
-        return list(value.values())
-    if isinstance(value, list | tuple | set | frozenset):
-        return list(value)
-    return list(getattr(value, "__dict__", {}).values())
-
-
-def copy_structure(module: nn.Module, stand_in: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
-    """Gives `stand_in` the attributes of `module`, with an alias in place of each tensor.
+def copy_structure(module: nn.Module, top: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
+    """Gives `top` the attributes of `module`, with an alias in place of each tensor.
 
     Args:
         module: what to copy; nothing in it is changed.
-        stand_in: an instance without attributes; takes the place of `module` inside, too.
+        top: an instance without attributes; takes the place of `module` inside, too.
 
     Returns:
         Each module of the original with its counterpart.
@@ -71,52 +66,44 @@ def copy_structure(module: nn.Module, stand_in: nn.Module) -> list[tuple[nn.Modu
     Raises:
         UnsupportedError: a parameter has no shape yet, or an attribute cannot be copied.
     """
-    memo: dict[int, Any] = {id(module): stand_in}
+    expression = f"Frozen({type(module).__name__})"
+    memo: dict[int, Any] = {id(module): top}
     found = list(reachable(module))
     for item in found:
-        _refuse_compiled(item, module)
+        if isinstance(item, nn.parameter.UninitializedParameter | nn.parameter.UninitializedBuffer):
+            raise UnsupportedError(
+                expression,
+                "has a lazy parameter that has no shape yet.",
+                "Run one batch through the layer first: layer(x); then Frozen(layer).",
+            )
         if isinstance(item, torch.Tensor):
-            memo[id(item)] = alias(_materialised(item, module))
+            memo[id(item)] = alias(item)
+        elif is_compiled(item):
+            raise UnsupportedError(
+                expression,
+                "is compiled, and compiled code calls the layer itself.",
+                "Compile what contains the frozen use: torch.compile(model).",
+            )
         else:
             memo.update(copied_hooks(item))
     try:
-        state = copy.deepcopy(vars(module), memo)
+        top.__dict__.update(copy.deepcopy(vars(module), memo))
     except (TypeError, RuntimeError) as error:
         raise UnsupportedError(
-            f"Frozen({type(module).__name__})",
+            expression,
             f"cannot copy the structure of this layer: {error}.",
             "Move the attribute that cannot be copied out of the layer, or freeze the layer itself: freeze(layer).",
         ) from error
-    stand_in.__dict__.update(state)
     pairs = [(m, memo[id(m)]) for m in found if isinstance(m, nn.Module) and id(m) in memo]
     rebinding = Rebinding(memo)
     for _, copied in pairs:
-        _rebind_functions(copied, rebinding)
+        rebind_attributes(copied, rebinding)
     return pairs
 
 
-def _refuse_compiled(item: object, module: nn.Module) -> None:
-    # What is compiled calls the original through a function of its own.
-    if isinstance(item, nn.Module) and is_compiled(item):
-        raise UnsupportedError(
-            f"Frozen({type(module).__name__})",
-            "is compiled, and compiled code calls the layer itself.",
-            "Compile what contains the frozen use: torch.compile(model).",
-        )
-
-
-def _materialised(tensor: torch.Tensor, module: nn.Module) -> torch.Tensor:
-    if isinstance(tensor, nn.parameter.UninitializedParameter | nn.parameter.UninitializedBuffer):
-        raise UnsupportedError(
-            f"Frozen({type(module).__name__})",
-            "has a lazy parameter that has no shape yet.",
-            "Run one batch through the layer first: layer(x); then Frozen(layer).",
-        )
-    return tensor
-
-
-def _rebind_functions(module: nn.Module, rebinding: Rebinding) -> None:
+def rebind_attributes(module: nn.Module, rebinding: Rebinding) -> None:
+    """Makes the plain attributes of a copied module lead to copies, in place."""
     module.__dict__.pop("_compiled_call_impl", None)  # module.compile() made it, and it calls the original
     for name, value in list(vars(module).items()):
-        if name not in _REGISTRIES:
+        if name not in REGISTRIES:
             vars(module)[name] = rebinding.of(value)

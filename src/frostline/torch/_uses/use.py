@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from frostline._core.errors import ModeError, UnsupportedError
-from frostline.torch._holding import calls as _still
+from frostline.torch._holding.calls import held_call
 from frostline.torch._holding.lbfgs import keep_lbfgs_to_trainable
 from frostline.torch._uses.view import Mode, View
 
@@ -36,7 +36,7 @@ class Frozen(nn.Module):
     Raises:
         TypeError: `layer` is not an ``nn.Module``.
         ModeError: `mode` is neither of the two.
-        UnsupportedError: the layer is scripted, still lazy, or cannot be copied in structure.
+        UnsupportedError: the layer is scripted, has lazy parameters, or its structure cannot be copied.
 
     Source: the request to Flux, https://github.com/FluxML/Flux.jl/issues/1931; in PyTorch,
     https://github.com/pytorch/pytorch/issues/2655.
@@ -52,7 +52,7 @@ class Frozen(nn.Module):
     _view: View
 
     def __new__(cls, layer: nn.Module | None = None, mode: Mode = "eval") -> Frozen:
-        """Makes an instance of the layer's class and of this one."""
+        """Returns an instance of the layer's class and of this one."""
         if layer is None:  # DataParallel makes replicas this way; Frozen() itself fails in __init__
             return object.__new__(cls)
         _validate(layer, mode)
@@ -67,22 +67,22 @@ class Frozen(nn.Module):
         # Here and not in forward, because hooks of the layer compute weights (spectral_norm) too.
         view = self._view
         if getattr(self, "_is_replica", False):  # its tensors are copies that nothing else moves
-            return _still.call_still(self, super().__call__, set(), args, kwargs)
+            return held_call(self, super().__call__, set(), args, kwargs)
         self._refresh()
         with view.constants():
-            return _still.call_still(self, super().__call__, view.trusted, args, kwargs)
+            return held_call(self, super().__call__, view.trusted, args, kwargs)
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - as nn.Module.train
-        """Follows the mode with ``mode="follow"``; otherwise a frozen use stays in eval mode."""
+        """Sets the mode of a use with ``mode="follow"``; any other one stays in evaluation mode."""
         return super().train(mode) if self._view.mode == "follow" else self
 
     def named_modules(self, *args: Any, **kwargs: Any) -> Any:
-        """As in ``nn.Module``. Every walk over a model comes through here, so it sees values."""
+        """Does what it does in ``nn.Module``. Every walk over a model comes through here, so it sees current values."""
         self._refresh()
         return super().named_modules(*args, **kwargs)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """The state dict of the layer, under the layer's own names."""
+        """Returns the state dict of the layer, under the layer's own names."""
         self._refresh()
         return super().state_dict(*args, **kwargs)
 
@@ -128,12 +128,12 @@ def frozen_call(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
         (False, True)
     """
     _validate(layer, "eval")
-    kept = layer.__dict__.setdefault("_frostline_use", _Use())
-    return kept.of(layer)(*args, **kwargs)
+    use = layer.__dict__.setdefault("_frostline_use", _UseOfCalls())
+    return use.of(layer)(*args, **kwargs)
 
 
-class _Use:
-    """The frozen use that `frozen_call` keeps with a layer; it is not copied with the layer."""
+class _UseOfCalls:
+    """The frozen use that `frozen_call` stores with a layer; it is not copied with the layer."""
 
     def __init__(self) -> None:
         self.frozen: Frozen | None = None
@@ -143,16 +143,16 @@ class _Use:
             self.frozen = Frozen(layer)
         return self.frozen
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Use:
-        return _Use()
+    def __deepcopy__(self, memo: dict[int, Any]) -> _UseOfCalls:
+        return _UseOfCalls()
 
     def __reduce__(self) -> Any:
-        return _Use, ()
+        return _UseOfCalls, ()
 
 
 @functools.lru_cache(maxsize=256)
 def _class_of_uses(layer_class: type[nn.Module]) -> type[Frozen]:
-    """The class of frozen uses of layers of one class, made as FSDP2 and parametrizations do."""
+    """Returns the class of frozen uses of layers of one class, made as FSDP2 and parametrizations do."""
     body: dict[str, Any] = {"__module__": __name__, "__doc__": Frozen.__doc__}
     if hasattr(layer_class, "__getitem__"):
         body["__getitem__"] = _item
@@ -160,7 +160,7 @@ def _class_of_uses(layer_class: type[nn.Module]) -> type[Frozen]:
 
 
 def _item(use: Any, index: Any) -> nn.Module:
-    """A slice of a frozen container is a frozen use of the slice; an item is the view's own."""
+    """Returns a frozen use of a slice of a container, or the view's own item."""
     if isinstance(index, slice):
         return Frozen(use._view.layer[index], use._view.mode)
     item: nn.Module = super(Frozen, use).__getitem__(index)
@@ -168,7 +168,7 @@ def _item(use: Any, index: Any) -> nn.Module:
 
 
 def _layer_of(layer: nn.Module) -> nn.Module:
-    """The layer itself: a frozen use of a frozen use is a frozen use of the layer."""
+    """Returns the layer itself: a frozen use of a frozen use is a frozen use of the layer."""
     return layer._view.layer if isinstance(layer, Frozen) else layer
 
 
@@ -183,12 +183,8 @@ def _validate(layer: object, mode: str) -> None:
         )
     if not isinstance(layer, nn.Module):
         raise TypeError(
-            "\n".join(
-                (
-                    f"Frozen takes a layer, an nn.Module; this is of type {type(layer).__name__}.",
-                    "To freeze by name: frostline.torch.freeze(model, 'encoder').",
-                )
-            )
+            f"Frozen takes a layer, an nn.Module; this is of type {type(layer).__name__}.\n"
+            "To freeze by name: frostline.torch.freeze(model, 'encoder')."
         )
 
 

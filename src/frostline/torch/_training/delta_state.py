@@ -1,4 +1,4 @@
-"""The state of an optimizer as JSON, with the names of its tensors in their places."""
+"""The state of an optimizer in a delta: as JSON, with the names of its tensors in their places."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Tensors = dict[str, torch.Tensor]
 
 
 def written(state: Mapping[str, Any]) -> tuple[object, Tensors]:
-    """What a binding saves, as JSON, and the tensors in it by name.
+    """Returns the state that a binding saves as JSON, and the tensors in it by name.
 
     Args:
         state: of ``binding.state_dict()``.
 
     Raises:
-        DeltaError: an optimizer keeps what is neither a tensor nor JSON.
+        DeltaError: the optimizer keeps something that is neither a tensor nor JSON.
 
     Example:
         >>> text, tensors = written({"state": {"w": {"step": torch.ones(())}}, "groups": [{"betas": (0.9, 0.99)}]})
@@ -37,27 +37,6 @@ def written(state: Mapping[str, Any]) -> tuple[object, Tensors]:
     text["groups"] = [_written(group, f"/{number}", tensors) for number, group in enumerate(state["groups"])]
     text["state"] = {path: _written(moments, path, tensors) for path, moments in state["state"].items()}
     return text, tensors
-
-
-def read(text: object, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """The state of which `written` made a text, with these tensors.
-
-    Raises:
-        ValueError: the text is none of a state; the text of the error says why.
-    """
-    if not isinstance(text, dict) or (text.get("format"), text.get("version")) != (FORMAT, VERSION):
-        raise ValueError("it is no state of an optimizer of PyTorch")
-    left = dict(tensors)
-    try:
-        state = {key: _read(value, left) for key, value in text.items() if key not in ("state", "groups")}
-        state["groups"] = [_read(group, left) for group in text["groups"]]
-        state["state"] = {path: _read(moments, left) for path, moments in text["state"].items()}
-    except (AttributeError, KeyError, RecursionError, TypeError) as error:
-        raise ValueError(f"a part of it is missing, or is none ({type(error).__name__}: {error})") from error
-    if left:
-        raise ValueError(f"{len(left)} tensors of it have no place, {sorted(left)[0]!a} for one")
-    _check(state)
-    return state
 
 
 def _written(value: Any, name: str, tensors: Tensors) -> object:
@@ -84,6 +63,38 @@ def _written(value: Any, name: str, tensors: Tensors) -> object:
     )
 
 
+def read(text: object, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Returns the state that `written` made a text of, with these tensors.
+
+    Raises:
+        ValueError: the text is not one of a state; the text of the error says why.
+    """
+    if not isinstance(text, dict) or (text.get("format"), text.get("version")) != (FORMAT, VERSION):
+        raise ValueError("it is not the state of an optimizer of PyTorch")
+    left = dict(tensors)
+    try:
+        state = {key: _read(value, left) for key, value in text.items() if key not in ("state", "groups")}
+        state["groups"] = [_read(group, left) for group in text["groups"]]
+        state["state"] = {path: _read(moments, left) for path, moments in text["state"].items()}
+    except (AttributeError, KeyError, RecursionError, TypeError) as error:
+        raise ValueError(f"a part of it is missing or malformed ({type(error).__name__}: {error})") from error
+    if left:
+        raise ValueError(f"{len(left)} of its tensors have no place, {sorted(left)[0]!a} for one")
+    shapes = {"optimizer": str, "groups": list, "group_of": dict, "shapes": dict, "state": dict}
+    for key, kind in shapes.items():
+        if not isinstance(state.get(key), kind):
+            raise ValueError(f"its {key!r} is not of type {kind.__name__}")
+    for group in state["groups"]:
+        if not isinstance(group, dict) or not group.keys().isdisjoint({"params", "param_names"}):
+            raise ValueError("one of its groups is malformed")
+    known = state["group_of"].keys()
+    if state["shapes"].keys() != known or not state["state"].keys() <= known:
+        raise ValueError("it speaks of moments of unknown parameters")
+    if not all(isinstance(moments, dict) for moments in state["state"].values()):
+        raise ValueError("the moments of a parameter are malformed")
+    return state
+
+
 def _read(text: Any, tensors: Tensors) -> Any:
     match text:
         case None | bool() | int() | float() | str():
@@ -99,19 +110,3 @@ def _read(text: Any, tensors: Tensors) -> Any:
         case {"dict": dict(parts)}:
             return {key: _read(part, tensors) for key, part in parts.items()}
     raise TypeError(f"{type(text).__name__} of an unknown kind")
-
-
-def _check(state: dict[str, Any]) -> None:
-    """Sees that what is to be loaded has the form of a state, whoever wrote it."""
-    shapes = {"optimizer": str, "groups": list, "group_of": dict, "shapes": dict, "state": dict}
-    for key, kind in shapes.items():
-        if not isinstance(state.get(key), kind):
-            raise ValueError(f"its {key!r} is no {kind.__name__}")
-    for group in state["groups"]:
-        if not isinstance(group, dict) or not group.keys().isdisjoint({"params", "param_names"}):
-            raise ValueError("a group of it is none")
-    known = state["group_of"].keys()
-    if state["shapes"].keys() != known or not state["state"].keys() <= known:
-        raise ValueError("it speaks of moments of unknown parameters")
-    if not all(isinstance(moments, dict) for moments in state["state"].values()):
-        raise ValueError("the moments of a parameter are none")

@@ -1,0 +1,85 @@
+"""Held modules: those all of whose parameters are frozen, with the mode that the freezes ask for."""
+
+from __future__ import annotations
+
+import weakref
+from collections import defaultdict
+from typing import Protocol
+
+from torch import nn
+
+from frostline.torch._freezing.survey import Survey, is_trained
+from frostline.torch._holding import mode as _mode
+from frostline.torch._holding.claims import OWN_BUFFERS, latest
+
+
+class Follower(Protocol):
+    """An object that is told whenever something was frozen or thawed."""
+
+    def sync(self) -> None:
+        """Reads what is frozen now."""
+
+
+FOLLOWERS: weakref.WeakSet[Follower] = weakref.WeakSet()
+
+
+def hold_frozen_modules(survey: Survey) -> None:
+    """Holds every module that is frozen as a whole and releases every other one, in place.
+
+    A module is frozen when every parameter below it is, and there is one, and a claim says so; a
+    module with nothing to train goes with the modules that contain it, if all of them are held.
+    Followers, such as bound optimizers, are told.
+    """
+    modes = _held_modes(survey)
+    for module in dict.fromkeys(survey.modules.values()):
+        if id(module) in survey.pinned:
+            continue
+        mode = modes[module]
+        if mode is None:
+            _mode.release(module)
+        else:
+            _mode.hold(module, mode)
+    for follower in list(FOLLOWERS):
+        follower.sync()
+
+
+def _held_modes(survey: Survey) -> dict[nn.Module, str | None]:
+    """Returns the mode in which the owners of each module want it held; None is not held."""
+    parents: dict[nn.Module, list[nn.Module]] = defaultdict(list)
+    for path, module in survey.modules.items():
+        if path:
+            parents[module].append(survey.modules[path.rpartition(".")[0]])
+    modes: dict[nn.Module, str | None] = {}
+
+    def mode_of(module: nn.Module) -> str | None:
+        if module not in modes:
+            own = _own_mode(module)
+            goes_along = (
+                own is None
+                and parents[module]
+                and not any(is_trained(p) and p.requires_grad for p in module.parameters())
+            )
+            modes[module] = _stricter([mode_of(parent) for parent in parents[module]] if goes_along else [own])
+        return modes[module]
+
+    for module in survey.modules.values():
+        mode_of(module)
+    return modes
+
+
+def _own_mode(module: nn.Module) -> str | None:
+    """Returns the mode in which the module's parameters, or its own buffers, want it held."""
+    claims = [latest(module, OWN_BUFFERS)]
+    for inner in module.modules():
+        for local, parameter in inner._parameters.items():
+            if parameter is None or not is_trained(parameter):
+                continue
+            if parameter.requires_grad:
+                return None
+            claims.append(latest(inner, local))
+    modes: list[str | None] = [claim.mode for claim in claims if claim is not None and claim.frozen]
+    return _stricter(modes) if modes else None
+
+
+def _stricter(modes: list[str | None]) -> str | None:
+    return None if None in modes else "eval" if "eval" in modes else "follow"
