@@ -10,9 +10,10 @@ from torch import nn
 import frostline.torch as ft
 from benchmarks.freezing.models import made
 from benchmarks.timing import median_time, time_of
-from frostline._core.inventory import Inventory, Module, Param
+from frostline._core.inventory import Inventory
+from frostline._core.param import Module, Param
 from frostline._core.selecting.resolve import resolve
-from frostline._core.tree import Tree
+from frostline._core.tree import NameTree
 
 TWENTY = """
 ** !head !**.bias **.norm*.weight !stages[:2] stages[0].layers[::2] **.layers[-2:].attn !**.attn.{q,k}
@@ -63,7 +64,7 @@ def measure(runs: int) -> dict[str, Any]:
     """Measures the verbs on the large model, and on a ResNet-50 a guard and a freezing that is undone at once."""
     names, large, (resnet, _) = inventory(), Large(), made("resnet")
     milliseconds = {
-        "tree of the names": median_time(lambda: Tree(names.params, names.modules), runs),
+        "tree of the names": median_time(lambda: NameTree(names.params, names.modules), runs),
         "resolve, 20 patterns": median_time(lambda: resolve(PATTERNS, names), runs),
     }
     handles: list[ft.Handle] = []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from frostline._core.inventory import Inventory, Module, Param
+from frostline._core.inventory import Inventory
+from frostline._core.param import Module, Param
 
 
 class Net: ...

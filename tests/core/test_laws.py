@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from core.models import MODEL, TIED, Linear, Norm
 from frostline import Change, FrostlineError, Plan, everything, glob, of_type, regex, where
 from frostline._core.fingerprint import Fingerprint, fingerprint
-from frostline._core.inventory import Inventory, Param
+from frostline._core.inventory import Inventory
+from frostline._core.param import Param
 from frostline._core.selecting.resolve import resolve
 from frostline._core.selecting.selectors import Selector, at
 from frostline.errors import SelectorError, TiedError

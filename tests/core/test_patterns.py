@@ -4,7 +4,8 @@ import pytest
 
 from core.models import MODEL
 from frostline import NoMatchError, UnsupportedError, glob
-from frostline._core.inventory import Inventory, Param
+from frostline._core.inventory import Inventory
+from frostline._core.param import Param
 from frostline._core.selecting.pattern import parse, spell
 from frostline._core.selecting.resolve import resolve
 

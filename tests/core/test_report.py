@@ -9,7 +9,8 @@ from rich.console import Console
 
 from core.models import SMALL, TIED, Linear, ModuleList, Net, Norm, param
 from frostline import Plan
-from frostline._core.inventory import Inventory, Module, Param
+from frostline._core.inventory import Inventory
+from frostline._core.param import Module, Param
 from frostline._core.reporting.report import Report, report
 from frostline._core.selecting.resolve import resolve
 

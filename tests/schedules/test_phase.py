@@ -4,7 +4,8 @@ import pytest
 
 from core.models import MODEL, SMALL, TIED, Linear, Net, param
 from frostline import NoMatchError
-from frostline._core.inventory import Inventory, Module
+from frostline._core.inventory import Inventory
+from frostline._core.param import Module
 from frostline.errors import TiedError
 from frostline.schedules import LISA, Phase, ULMFiT
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frostline._core.inventory import Inventory, Param
+from frostline._core.inventory import Inventory
+from frostline._core.param import Param
 from frostline._core.plan import Plan
 from frostline.schedules import FreezeOut, Phase, Phases, Plateau, Policy, Schedule, Span
 from frostline.schedules.walk import begin, check, resume, stays

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import final
 
-from frostline._core.inventory import Module, Param, split_path
+from frostline._core.param import Module, Param, split_path
 
 
 @final
-class Node:
+class NameNode:
     """One key below another one: a module, a parameter, or a mere step on the way to one.
 
     Attributes:
@@ -29,11 +29,11 @@ class Node:
     def __init__(self, keys: tuple[str, ...]) -> None:
         self.key = keys[-1] if keys else ""
         self.keys = keys
-        self.children: dict[str, Node] = {}
+        self.children: dict[str, NameNode] = {}
         self.param: Param | None = None
         self.module: Module | None = None
         self.start = self.stop = self.first = self.last = 0
-        self._positions: dict[int, Node] | None = None
+        self._positions: dict[int, NameNode] | None = None
 
     @property
     def path(self) -> str:
@@ -53,7 +53,7 @@ class Node:
         return self.param is not None or (self.module is not None and self.module.stateful)
 
     @property
-    def positions(self) -> dict[int, Node]:
+    def positions(self) -> dict[int, NameNode]:
         """The children by position, as Python counts them.
 
         Where all keys are numbers, the number is the position: a list may have members without parameters, which an
@@ -63,7 +63,7 @@ class Node:
             self._positions = _positions(list(self.children.values()))
         return self._positions
 
-    def at(self, index: int | slice) -> list[Node]:
+    def at(self, index: int | slice) -> list[NameNode]:
         """The children that ``self[index]`` names; none if it is out of range."""
         positions = self.positions
         length = max(positions, default=-1) + 1
@@ -81,14 +81,14 @@ def is_position(key: str) -> bool:
     return key.isascii() and key.isdecimal() and len(key) < 1000 and (key == "0" or not key.startswith("0"))
 
 
-def _child(parent: Node, key: str) -> Node:
+def _child(parent: NameNode, key: str) -> NameNode:
     child = parent.children.get(key)
     if child is None:
-        child = parent.children[key] = Node((*parent.keys, key))
+        child = parent.children[key] = NameNode((*parent.keys, key))
     return child
 
 
-def _positions(children: list[Node]) -> dict[int, Node]:
+def _positions(children: list[NameNode]) -> dict[int, NameNode]:
     if not all(is_position(child.key) for child in children):
         children = [child for child in children if child.param is None] or children
     if all(is_position(child.key) for child in children):
@@ -97,7 +97,7 @@ def _positions(children: list[Node]) -> dict[int, Node]:
 
 
 @final
-class Tree:
+class NameTree:
     """The names of `params` and `modules`, aliases included.
 
     Attributes:
@@ -107,19 +107,19 @@ class Tree:
     """
 
     def __init__(self, params: tuple[Param, ...], modules: tuple[Module, ...]) -> None:
-        self.root = Node(())
-        self._by_path: dict[str, Node] = {"": self.root}
+        self.root = NameNode(())
+        self._by_path: dict[str, NameNode] = {"": self.root}
         for module in modules:
             self._grow(module.path, module.keys).module = module
         for param in params:
             self._grow(param.path, param.keys).param = param
             for alias in param.aliases:
                 self._grow(alias, ()).param = param
-        self.nodes: list[Node] = []
-        self.names: list[Node] = []
+        self.nodes: list[NameNode] = []
+        self.names: list[NameNode] = []
         self._number(self.root)
 
-    def _grow(self, path: str, keys: tuple[str, ...]) -> Node:
+    def _grow(self, path: str, keys: tuple[str, ...]) -> NameNode:
         above, _, key = path.rpartition(".")
         parent = None if keys else self._by_path.get(above)
         if parent is not None and path:
@@ -131,9 +131,9 @@ class Tree:
         self._by_path[path] = node
         return node
 
-    def _number(self, root: Node) -> None:
+    def _number(self, root: NameNode) -> None:
         # A stack of our own: how deep a model nests is not ours to limit.
-        stack: list[tuple[Node, Iterator[Node]]] = [(root, self._enter(root))]
+        stack: list[tuple[NameNode, Iterator[NameNode]]] = [(root, self._enter(root))]
         while stack:
             node, rest = stack[-1]
             child = next(rest, None)
@@ -143,21 +143,21 @@ class Tree:
                 node.stop, node.last = len(self.nodes), len(self.names)
                 stack.pop()
 
-    def _enter(self, node: Node) -> Iterator[Node]:
+    def _enter(self, node: NameNode) -> Iterator[NameNode]:
         node.start, node.first = len(self.nodes), len(self.names)
         self.nodes.append(node)
         if node.is_name:
             self.names.append(node)
         return iter(node.children.values())
 
-    def find(self, path: str) -> Node | None:
+    def find(self, path: str) -> NameNode | None:
         """The node of a dotted path, if there is one."""
         return self._by_path.get(path)
 
     @cached_property
-    def by_key(self) -> dict[str, list[Node]]:
+    def by_key(self) -> dict[str, list[NameNode]]:
         """The nodes with each key, in pre-order."""
-        found: defaultdict[str, list[Node]] = defaultdict(list)
+        found: defaultdict[str, list[NameNode]] = defaultdict(list)
         for node in self.nodes[1:]:
             found[node.key].append(node)
         return dict(found)

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from frostline._core.inventory import Inventory, Param
+from frostline._core.inventory import Inventory
+from frostline._core.param import Param
 from frostline._core.selecting.resolve import resolve
 from frostline.checkpoint.inventory import Guess
 from frostline.checkpoint.stored import CHUNK, Checkpoint, StoredTensor

@@ -7,7 +7,8 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import final
 
-from frostline._core.inventory import Inventory, Module, Param
+from frostline._core.inventory import Inventory
+from frostline._core.param import Module, Param
 from frostline.checkpoint.stored import StoredTensor
 
 # What training moves. Eight bits and less are quantised, and left alone as integers are.

@@ -33,7 +33,8 @@ class Phase:
         SelectorError: a selector cannot be read.
 
     Example:
-        >>> from frostline._core.inventory import Inventory, Param
+        >>> from frostline._core.inventory import Inventory
+        >>> from frostline._core.param import Param
         >>> phase = Phase(["**", "!head"], name="probe", rates=[("head", 0.5)])
         >>> phase
         Phase(frozen=('**', '!head'), name='probe', rates=(('head', 0.5),))

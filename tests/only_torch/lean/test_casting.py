@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 import frostline.torch as ft
 from frostline.torch._holding.forward import Patch
-from frostline.torch._lean.casting import Casts, _open, attach
+from frostline.torch._lean.casting import Casts, _outermost, attach
 from only_torch.bits import bits, contents, gradients
 
 
@@ -116,7 +116,7 @@ def casts(model: nn.Module, x: Tensor, call: Callable[[nn.Module, Tensor], objec
 def last_casts(model: nn.Module, x: Tensor) -> list[tuple[Tensor, Tensor]]:
     """What a call of the model has cast."""
     made: list[Casts] = []
-    handle = model.layer.register_forward_hook(lambda *_: made.append(_open.casts))
+    handle = model.layer.register_forward_hook(lambda *_: made.append(_outermost.casts))
     step(model, x)
     handle.remove()
     return list(made[-1]._casts.values())

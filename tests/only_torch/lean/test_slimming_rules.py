@@ -290,7 +290,7 @@ def test_without_a_way_to_see_a_hook_nothing_is_done() -> None:
 def test_missing_names_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_slimming, "MISSING", ["ReluBackward9"])
     monkeypatch.setattr(torch, "__version__", "9.0")
-    text = "PyTorch 9.0 has no ReluBackward9. What goes by these names is saved as before."
+    text = "PyTorch 9.0 has no ReluBackward9. Tensors with these names are saved as before."
     with pytest.warns(UserWarning, match=f"^{re.escape(text)}$"):
         _slimming.attach(nn.ReLU())
     _slimming.attach(nn.ReLU())  # a warning is an error here

@@ -9,7 +9,7 @@ from typing import final
 from frostline._core.inventory import Inventory
 from frostline._core.plan import Plan
 from frostline._core.selecting.pattern import spell
-from frostline._core.tree import Node
+from frostline._core.tree import NameNode
 
 
 @final
@@ -111,7 +111,7 @@ class _Bookkeeper:
         self.plan, self.optimizer_bytes, self.held = plan, optimizer_bytes, held
         self.likenesses: dict[object, int] = {}
 
-    def entry(self, node: Node, below: list[Entry]) -> Entry:
+    def entry(self, node: NameNode, below: list[Entry]) -> Entry:
         kind, amounts, state = self._kind(node), self._amounts(node, below), self._state(node, below)
         tied, is_alias = _tied(node)
         pinned = any(each.pinned for each in (node.param, node.module) if each is not None)
@@ -131,13 +131,13 @@ class _Bookkeeper:
             likeness=self.likenesses.setdefault(alike, len(self.likenesses)),
         )
 
-    def _kind(self, node: Node) -> str:
+    def _kind(self, node: NameNode) -> str:
         if node.param is not None:
             return f"{node.param.dtype}[{', '.join(map(str, node.param.shape))}]"
         # A module of the class `object` is one whose class is not known, as in a checkpoint.
         return node.module.owner.__name__ if node.module is not None and node.module.owner is not object else ""
 
-    def _amounts(self, node: Node, below: list[Entry]) -> Amounts:
+    def _amounts(self, node: NameNode, below: list[Entry]) -> Amounts:
         parts = [each.amounts for each in below]
         if node.module is not None:
             parts.append(Amounts(buffer_bytes=node.module.buffer_bytes))
@@ -148,14 +148,14 @@ class _Bookkeeper:
             parts.append(Amounts(param.size, frozen[0], param.nbytes, frozen[1], optimizer))
         return Amounts.total(parts)
 
-    def _state(self, node: Node, below: list[Entry]) -> str:
+    def _state(self, node: NameNode, below: list[Entry]) -> str:
         states = {each.state for each in below} - {""}
         if node.is_name:
             states.add("frozen" if node.canonical in self.plan.frozen else "trainable")
         return states.pop() if len(states) == 1 else "partly" if states else ""
 
 
-def _tied(node: Node) -> tuple[tuple[str, ...], bool]:
+def _tied(node: NameNode) -> tuple[tuple[str, ...], bool]:
     if node.param is None:
         return (), False
     is_alias = node.path != node.param.path

@@ -37,7 +37,7 @@ def report(
         PlanMismatchError: the plan does not speak of this model.
 
     Example:
-        >>> from frostline._core.inventory import Param
+        >>> from frostline._core.param import Param
         >>> from frostline._core.reporting.report import report
         >>> body, head = Param("body.weight", (2, 3), "float32", 4), Param("head.weight", (2,), "float32", 4)
         >>> print(report(Inventory((body, head)), Plan(frozenset({"body.weight"}), frozenset({"head.weight"}))))

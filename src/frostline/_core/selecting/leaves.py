@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from frostline._core.inventory import Inventory, Param
+from frostline._core.inventory import Inventory
+from frostline._core.param import Param
 from frostline._core.selecting.match import nodes_of
 from frostline._core.selecting.selectors import Selector, at, everything, glob, of_type, regex, where
-from frostline._core.tree import Node, Tree
+from frostline._core.tree import NameNode, NameTree
 
 
 def names_of(leaf: Selector, inventory: Inventory) -> set[int]:
@@ -36,14 +37,14 @@ def names_of(leaf: Selector, inventory: Inventory) -> set[int]:
     return set(range(len(tree.names)))
 
 
-def _below(nodes: Iterable[Node]) -> set[int]:
+def _below(nodes: Iterable[NameNode]) -> set[int]:
     names: set[int] = set()
     for node in nodes:
         names.update(range(node.first, node.last))
     return names
 
 
-def _matching(pattern: re.Pattern[str], tree: Tree) -> set[int]:
+def _matching(pattern: re.Pattern[str], tree: NameTree) -> set[int]:
     return {name for name, node in enumerate(tree.names) if pattern.fullmatch(node.path)}
 
 
@@ -56,12 +57,12 @@ def _of_type(classes: tuple[type, ...], inventory: Inventory) -> set[int]:
     return names | _names_of_params((param for param in inventory.params if param.owners in fitting), tree)
 
 
-def _at(paths: tuple[str, ...], tree: Tree) -> set[int]:
+def _at(paths: tuple[str, ...], tree: NameTree) -> set[int]:
     nodes = [node for path in paths if (node := tree.find(path)) is not None]
     # A tensor object is all of its names; a module object is what lies below the names that were given.
     params = (node.param for node in nodes if node.param is not None)
     return _below(nodes) | _names_of_params(params, tree)
 
 
-def _names_of_params(params: Iterable[Param], tree: Tree) -> set[int]:
+def _names_of_params(params: Iterable[Param], tree: NameTree) -> set[int]:
     return {name for param in params for name in tree.names_of[param.path]}

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from frostline._core.errors import UnsupportedError
 from frostline._core.selecting.pattern import Deep, Item, Key, Step, parse, spell
-from frostline._core.tree import Node, Tree
+from frostline._core.tree import NameNode, NameTree
 
 
-def nodes_of(pattern: str, tree: Tree) -> list[Node]:
+def nodes_of(pattern: str, tree: NameTree) -> list[NameNode]:
     """The nodes that `pattern` names, each once.
 
     Raises:
@@ -19,7 +19,7 @@ def nodes_of(pattern: str, tree: Tree) -> list[Node]:
     return walk(parse(pattern), tree, pattern)
 
 
-def walk(steps: Iterable[Step], tree: Tree, pattern: str) -> list[Node]:
+def walk(steps: Iterable[Step], tree: NameTree, pattern: str) -> list[NameNode]:
     """The nodes that `steps` lead to from the root; a last ``**`` adds nothing, as a node names all below it."""
     nodes, deep = [tree.root], False
     for step in steps:
@@ -35,21 +35,21 @@ def walk(steps: Iterable[Step], tree: Tree, pattern: str) -> list[Node]:
     return nodes
 
 
-def _keys(step: Step, tree: Tree) -> list[str]:
+def _keys(step: Step, tree: NameTree) -> list[str]:
     if isinstance(step, Key):
         return [step.key]
     assert not isinstance(step, Deep | Item), "only a segment has keys"
     return [key for key in tree.by_key if step.keys.fullmatch(key)]
 
 
-def _children(nodes: list[Node], keys: list[str]) -> list[Node]:
+def _children(nodes: list[NameNode], keys: list[str]) -> list[NameNode]:
     if len(keys) == 1:
         return [node.children[keys[0]] for node in nodes if keys[0] in node.children]
     chosen = frozenset(keys)
     return [child for node in nodes for key, child in node.children.items() if key in chosen]
 
 
-def _below(nodes: list[Node], keys: list[str], tree: Tree) -> list[Node]:
+def _below(nodes: list[NameNode], keys: list[str], tree: NameTree) -> list[NameNode]:
     found = (node for key in keys for node in tree.by_key.get(key, ()))
     if nodes == [tree.root]:
         return list(found)
@@ -58,28 +58,28 @@ def _below(nodes: list[Node], keys: list[str], tree: Tree) -> list[Node]:
     return [node for node in found if (i := bisect_left(starts, node.start)) and node.start < tops[i - 1].stop]
 
 
-def outermost(nodes: Sequence[Node]) -> list[Node]:
+def outermost(nodes: Sequence[NameNode]) -> list[NameNode]:
     """The nodes that are below no other one of them, in pre-order."""
-    tops: list[Node] = []
+    tops: list[NameNode] = []
     for node in sorted(nodes, key=lambda node: node.start):
         if not tops or node.start >= tops[-1].stop:
             tops.append(node)
     return tops
 
 
-def _modules_below(nodes: list[Node], tree: Tree) -> list[Node]:
+def _modules_below(nodes: list[NameNode], tree: NameTree) -> list[NameNode]:
     inside = (tree.nodes[top.start : top.stop] for top in outermost(nodes))
     return [node for nodes in inside for node in nodes if node.param is None]
 
 
-def _items(nodes: list[Node], index: int | slice, pattern: str) -> list[Node]:
+def _items(nodes: list[NameNode], index: int | slice, pattern: str) -> list[NameNode]:
     for node in nodes:
         if node.param is not None:
             raise _rows(pattern, node)
     return [child for node in nodes for child in node.at(index)]
 
 
-def _rows(pattern: str, node: Node) -> UnsupportedError:
+def _rows(pattern: str, node: NameNode) -> UnsupportedError:
     assert node.param is not None, "only a parameter has rows"
     shape = node.param.shape
     reason = f"names rows of {spell(node.keys)!r}, a parameter of shape {shape}: rows cannot be frozen yet."

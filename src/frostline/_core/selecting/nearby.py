@@ -9,7 +9,7 @@ from frostline._core.inventory import Inventory
 from frostline._core.selecting.match import walk
 from frostline._core.selecting.pattern import Item, parse, spell
 from frostline._core.selecting.selectors import Selector, glob, of_type, regex
-from frostline._core.tree import Node, Tree
+from frostline._core.tree import NameNode, NameTree
 
 
 def no_match(leaf: Selector, source: str, inventory: Inventory) -> NoMatchError:
@@ -27,20 +27,20 @@ def no_match(leaf: Selector, source: str, inventory: Inventory) -> NoMatchError:
     return _with_paths(source, count, [], tree)
 
 
-def _with_paths(source: str, count: int, closest: list[str], tree: Tree) -> NoMatchError:
+def _with_paths(source: str, count: int, closest: list[str], tree: NameTree) -> NoMatchError:
     if closest:
         return NoMatchError(source, count, tuple(closest))
     first = tuple(spell(node.keys) for node in tree.names[:3])
     return NoMatchError(source, count, first, heading="The first paths")
 
 
-def _closest(pattern: str, tree: Tree) -> list[str]:
+def _closest(pattern: str, tree: NameTree) -> list[str]:
     # Modules whose content nothing speaks of are no help.
     paths = [spell(node.keys) for node in tree.nodes[1:] if node.last > node.first]
     return get_close_matches(pattern, paths, n=3, cutoff=0.6)
 
 
-def _note(pattern: str, tree: Tree) -> str:
+def _note(pattern: str, tree: NameTree) -> str:
     steps = parse(pattern)
     for last in range(len(steps)):
         if not walk(steps[: last + 1], tree, pattern):
@@ -50,7 +50,7 @@ def _note(pattern: str, tree: Tree) -> str:
     return f"{named} neither parameters nor buffers, so there is nothing to freeze."
 
 
-def _out_of_range(step: object, nodes: list[Node]) -> str:
+def _out_of_range(step: object, nodes: list[NameNode]) -> str:
     if not isinstance(step, Item) or len(nodes) != 1:
         return ""
     count = len(nodes[0].positions)

@@ -41,7 +41,8 @@ def resolve(
         CountError: `expect` is another number.
 
     Example:
-        >>> from frostline._core.inventory import Inventory, Param
+        >>> from frostline._core.inventory import Inventory
+        >>> from frostline._core.param import Param
         >>> params = (Param(path, (2,), "float32", 4) for path in ("body.weight", "body.bias", "head.bias"))
         >>> sorted(resolve(["**.bias", "!head"], Inventory(tuple(params))))
         ['body.bias']

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from frostline._core.errors import SelectorError
-from frostline._core.inventory import Param
+from frostline._core.param import Param
 from frostline._core.selecting.pattern import parse
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from jax.tree_util import PyTreeDef, tree_flatten
 
-from frostline._core.inventory import Inventory, Module, Param
+from frostline._core.inventory import Inventory
+from frostline._core.param import Module, Param
 from frostline._core.plan import Plan
 from frostline.jax._arrays import ARRAYS, is_param, nbytes
 from frostline.jax._freezing.held import held

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from frostline._core.errors import UnsupportedError
-from frostline._core.inventory import Inventory, Module, Param
+from frostline._core.inventory import Inventory
+from frostline._core.param import Module, Param
 from frostline.torch._holding.claims import OWN_BUFFERS, Site
 from frostline.torch._tensors import dtype_name
 from frostline.torch._uses.use import Frozen

@@ -1,4 +1,4 @@
-"""Cast what is frozen once in a call under autocast, and not at each use."""
+"""Casting frozen weights once for each call under autocast, and not at each use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from frostline.torch._freezing.held_modules import FOLLOWERS
 from frostline.torch._holding.forward import Patch
 
 Cast = tuple[torch.Tensor, torch.Tensor]
-"""A weight, which keeps its address its own, and the same in the lower type."""
+"""A weight, held so that its address stays unique, and its cast."""
 
 NAMES = ("matmul", "mm", "bmm", "addmm", "addbmm", "baddbmm")
 
@@ -31,21 +31,21 @@ LOWERED: frozenset[Any] = frozenset(
         torch.Tensor.__rmatmul__,
     )
 )
-"""Functions of which autocast takes every argument to the lower type, on each kind of device.
+"""Functions whose arguments autocast casts to the lower dtype, on each kind of device.
 
 Source: https://docs.pytorch.org/docs/stable/amp.html
 """
 
 ATTENTION_WEIGHTS = (5, 6, 11, 12)
-"""Where ``F.multi_head_attention_forward`` takes what it gives to ``F.linear`` as it is: in_proj and out_proj."""
+"""The arguments of ``F.multi_head_attention_forward`` that go to ``F.linear``: in_proj and out_proj."""
 
 
 @final
 class Casts(TorchFunctionMode):
-    """Within this context a frozen weight that autocast would cast is cast once.
+    """Casts a frozen weight once in this context, where autocast would cast it at each use.
 
-    A function gets what autocast would have made for it, so that its result and what it saves for backward are
-    bitwise the same; only, several uses get the same tensor. No module and no parameter is touched.
+    A function gets the tensor that autocast would have made, so its result and its saved tensors are bitwise the same;
+    but several uses share one tensor. No module and no parameter is touched.
     """
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Casts(TorchFunctionMode):
 
 
 def _is_cast(weight: nn.Parameter) -> bool:
-    """Whether autocast would cast a weight now, and keep no cast of it."""
+    """Whether autocast would cast a weight now without caching the cast."""
     return (
         weight.dtype is torch.float32
         and not weight.requires_grad
@@ -86,28 +86,28 @@ def _is_cast(weight: nn.Parameter) -> bool:
 
 
 def _identity(weight: nn.Parameter) -> tuple[Any, ...]:
-    # A frozen use has an alias of the layer's weight: another object, at the same address, with the same counter.
+    # A frozen use has an alias of the layer's weight: another object with the same address and version counter.
     version = 0 if weight.is_inference() else weight._version
     target = torch.get_autocast_dtype(weight.device.type)
     return (weight.data_ptr(), version, weight.shape, weight.stride(), target, torch.is_inference_mode_enabled())
 
 
-class _Open(threading.local):
+class _OutermostCasts(threading.local):
     """The casts of the outermost call in this thread."""
 
     casts: Casts | None = None
 
 
-_open = _Open()
+_outermost = _OutermostCasts()
 
 
 @final
 class CastingForward(Patch):
-    """Stands in for the forward of a model: each call of it casts a frozen weight once.
+    """The forward of a model in whose calls each frozen weight is cast once.
 
-    To look at every function costs about a microsecond each, and is worth it only where a weight is used more than
-    once. So the calls 1, 2, 4, 8, ... since the last freeze or thaw are looked at, and the calls after one in which
-    a frozen weight was cast more than once.
+    Intercepting a function costs about a microsecond, which pays only if a weight is used more than once. So only the
+    calls 1, 2, 4, 8, ... since the last freeze or thaw are intercepted, and those after a call in which a frozen weight
+    was cast more than once.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -115,39 +115,39 @@ class CastingForward(Patch):
         self.sync()
 
     def sync(self) -> None:
-        """Looks anew: something was frozen or thawed."""
+        """Starts again after a freeze or thaw."""
         self.calls = 0
         self.repeats = False
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
-        """The model's own forward, with casts that are kept until it returns."""
+        """Computes the model's own forward, and keeps casts until it returns."""
         self.calls += 1
-        if _open.casts is not None or not (self.repeats or self.calls.bit_count() == 1):
+        if _outermost.casts is not None or not (self.repeats or self.calls.bit_count() == 1):
             return self.__wrapped__(*args, **kwargs)
-        _open.casts = casts = Casts()
+        _outermost.casts = casts = Casts()
         try:
             with casts:
                 return self.__wrapped__(*args, **kwargs)
         finally:
-            _open.casts = None
+            _outermost.casts = None
             self.repeats = any(uses > 1 for uses in casts.uses.values())
 
 
 def attach(model: nn.Module) -> Callable[[], None]:
     """Makes calls of a model under autocast cast each frozen weight once, in place.
 
-    Autocast keeps the cast of a trainable weight until its context ends, and casts a frozen one at each use. Here
-    the cast of a frozen weight is kept until the call of the model returns, no longer: a value that is written in
-    between calls, even behind autograd's back (``weight.data.mul_(...)``), is seen, and no memory is held. Within a
-    call a weight that was written to in place, or got other data, is cast anew. Weights of ``Linear``, ``Conv`` of
-    every rank and transposed, ``MultiheadAttention``, and of functional uses of the same functions; what autocast
-    computes in float32 keeps its float32 weights. Outputs, gradients, state dict and parameters are as before.
+    Autocast caches the cast of a trainable weight until its context ends, but casts a frozen one at each use. Here the
+    cast of a frozen weight is kept until the call of the model returns, and no longer. So a value that is written
+    between calls, even through ``weight.data.mul_(...)``, is seen, and no memory is held. Within a call, a weight that
+    was written in place, or got other data, is cast again. This covers the weights of ``Linear``, of ``Conv`` of every
+    rank and transposed, of ``MultiheadAttention``, and functional uses of the same functions. Functions that autocast
+    computes in float32 keep their float32 weights. Outputs, gradients, state dict and parameters do not change.
 
     Args:
-        model: what is called under autocast.
+        model: the model that is called under autocast.
 
     Returns:
-        What takes it back.
+        A function that undoes it.
 
     Source: ``cached_cast`` in ATen's ``autocast_mode.cpp`` keeps leaves that require a gradient only.
 

@@ -1,4 +1,4 @@
-"""Frozen blocks that keep their input and compute the rest again for backward."""
+"""Checkpointed frozen blocks, which keep their input and repeat their forward in backward."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from frostline.torch._holding.forward import Patch
 
 @final
 class CheckpointedForward(Patch):
-    """Stands in for the forward of a frozen block: its backward computes the forward again.
+    """The forward of a checkpointed frozen block: its backward repeats it.
 
-    Non-reentrant, so that it may be nested, and so that gradients are those of the block as it is. The state of the
-    random number generators is kept only if something in the block draws from them.
+    It is non-reentrant, so that it can be nested and gradients are those of the block itself. The state of the random
+    number generators is kept only if the block draws from them.
     """
 
     def __init__(self, module: nn.Module, *, is_random: bool) -> None:
@@ -27,7 +27,7 @@ class CheckpointedForward(Patch):
         self.is_random = is_random
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
-        """The block's own forward, of which the arguments are saved where a graph would be built."""
+        """Computes the block's own forward, and saves only its arguments if it builds a graph."""
         tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         if not any(t.requires_grad for t in tensors) or not self._is_possible():
             return self.__wrapped__(*args, **kwargs)
@@ -44,7 +44,7 @@ class CheckpointedForward(Patch):
 
 
 class _Run:
-    """One call of a block, and the same again for backward."""
+    """One call of a block, and its repetition in backward."""
 
     def __init__(self, patch: CheckpointedForward, versions: list[tuple[torch.Tensor, int]]) -> None:
         self.forward = patch.__wrapped__
@@ -53,7 +53,7 @@ class _Run:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         for tensor, version in self.versions:
-            if tensor._version != version:  # autograd sees this itself, but not inside of lists and dicts
+            if tensor._version != version:  # autograd sees this itself, but not inside lists and dicts
                 raise RuntimeError(
                     f"An input of {type(self.module).__name__}, of shape {tuple(tensor.shape)}, which a memory budget "
                     f"keeps for backward, has been modified by an inplace operation: it is at version "
@@ -66,7 +66,7 @@ class _Run:
 
 @contextmanager
 def _as_frozen(module: nn.Module) -> Iterator[None]:
-    """A block that was thawed since its forward is computed again as it was: frozen."""
+    """Repeats the forward of a block that has thawed since as it was, frozen."""
     thawed = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in thawed:
         parameter.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""The weights of a convolution with those of the batch norm behind it folded in."""
+"""Folded weights: those of a convolution with the batch norm behind it folded in."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ GLOBAL_HOOKS = tuple(f"_global{name}" for name in HOOKS)
 
 @final
 class Folded:
-    """Shadow weights of a pair: computed in float32, and anew when one of the originals has a new value.
+    """The folded weights of a pair, computed in float32, and again when one of the originals has a new value.
 
-    What counts as a new value: another storage, or a higher version. Batch norm moves its statistics without
-    counting a version, but counts its batches, so ``num_batches_tracked`` is among what is looked at, and a call
-    in training mode is noted.
+    Another storage or a higher version counts as a new value. Batch norm changes its statistics without counting a
+    version, but counts its batches. So ``num_batches_tracked`` is compared, too, and a call in training mode is
+    noticed.
     """
 
     def __init__(self, pair: Pair) -> None:
@@ -41,7 +41,7 @@ class Folded:
         self.forget()
 
     def forget(self) -> None:
-        """Sees to it that the next call folds anew."""
+        """Makes the next call fold again."""
         self.weight: torch.Tensor | None = None
         self.bias: torch.Tensor | None = None
         self._seen: tuple[Any, ...] = ()
@@ -49,7 +49,7 @@ class Folded:
 
     @property
     def is_possible(self) -> bool:
-        """Whether the pair may be folded now: frozen, in inference mode, in float32, and watched by nobody."""
+        """Whether the pair may be folded now: frozen, in evaluation mode, in float32, and without hooks of the user."""
         norm = self.norm
         if norm.training:
             self.forget()
@@ -62,18 +62,18 @@ class Folded:
         )
 
     def call(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """What the norm would compute from what the convolution computes.
+        """Computes the result of the norm from the input of the convolution.
 
         Args:
             x: a batch, in float32.
-            args: as the convolution takes them.
-            kwargs: as the convolution takes them.
+            args: further arguments of the convolution.
+            kwargs: further arguments of the convolution.
         """
         self._refresh()
-        # As a module of the same class, so that its own forward pads and checks as it always does.
-        shadow = object.__new__(type(self.conv))
-        shadow.__dict__.update(vars(self.conv), _parameters={"weight": self.weight, "bias": self.bias})
-        return type(self.conv).forward(shadow, x, *args, **kwargs)
+        # A module of the same class, so that its own forward pads and checks as usual.
+        folded = object.__new__(type(self.conv))
+        folded.__dict__.update(vars(self.conv), _parameters={"weight": self.weight, "bias": self.bias})
+        return type(self.conv).forward(folded, x, *args, **kwargs)
 
     def _parameters(self) -> Iterator[torch.Tensor | None]:
         for module in (self.conv, self.norm):
@@ -89,7 +89,7 @@ class Folded:
         now = (self.norm.eps, *((tensor.untyped_storage()._cdata, tensor._version) for tensor in tensors))
         if self.weight is not None and now == self._seen:
             return
-        # A weak reference keeps the identity of a storage its own, and not its memory.
+        # A weak reference keeps the identity of a storage unique, without its memory.
         self._storages = [StorageWeakRef(tensor.untyped_storage()) for tensor in tensors]
         self._seen = now
         with _disable_current_modes(), torch.inference_mode(False), torch.no_grad():
@@ -106,7 +106,7 @@ class Folded:
 
 
 def _along_outputs(conv: Any, scale: torch.Tensor) -> torch.Tensor:
-    """A number for each output channel, in the shape in which it multiplies the weight of the convolution."""
+    """One number for each output channel, in the shape that multiplies the weight of the convolution."""
     ones = (1,) * (conv.weight.dim() - 2)
     if not isinstance(conv, _ConvTransposeNd):
         return scale.view(-1, 1, *ones)
@@ -116,17 +116,17 @@ def _along_outputs(conv: Any, scale: torch.Tensor) -> torch.Tensor:
 
 
 def _is_constant(parameter: torch.Tensor | None) -> bool:
-    # functional_call and torch.func put tensors of other types in a parameter's place.
+    # functional_call and torch.func replace parameters by tensors of other types.
     if parameter is None:
         return True
-    # A shadow has fake ones.
+    # A fake copy has fake parameters.
     is_plain = isinstance(parameter, nn.Parameter) and type(parameter) in (nn.Parameter, FakeTensor)
     is_plain = is_plain and not parameter.is_inference()
     return is_plain and parameter.dtype is torch.float32 and not parameter.requires_grad
 
 
 def is_watched(module: nn.Module) -> bool:
-    """Whether somebody's hook would see what the module gets or returns."""
+    """Whether the module has a hook of the user, which would see its input or output."""
     return not all(_is_ours(hook) for name in HOOKS for hook in module.__dict__[name].values())
 
 

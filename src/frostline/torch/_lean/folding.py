@@ -1,4 +1,4 @@
-"""Fold batch norms into the convolutions before them, where both are frozen."""
+"""Folding of frozen batch norms into the frozen convolutions before them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from frostline.torch._lean.folded import Folded
 from frostline.torch._lean.pairs import pairs
 
 
-class _Open(threading.local):
-    """The pairs that a running forward of this thread calls folded, with what came of the convolution."""
+class _FoldedCalls(threading.local):
+    """The pairs that the running forward of this thread calls folded, with the results of their convolutions."""
 
     def __init__(self) -> None:
         self.results: dict[int, torch.Tensor | None] = {}
 
 
-_open = _Open()
+_running = _FoldedCalls()
 
 
 @final
 class CallingForward(Patch):
-    """Stands in for the forward of a module that calls pairs: only in such a call they are folded."""
+    """The forward of a module that calls pairs; they are folded in such a call only."""
 
     def __init__(self, module: nn.Module, folded: list[Folded]) -> None:
         super().__init__(module)
@@ -35,20 +35,20 @@ class CallingForward(Patch):
         self.traits = _traits(module)
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
-        """The module's own forward, with its pairs folded where that is possible now."""
-        outer = _open.results
-        _open.results = mine = dict.fromkeys(map(id, self._possible()))
+        """Computes the module's own forward, with its pairs folded if that is possible now."""
+        outer = _running.results
+        _running.results = mine = dict.fromkeys(map(id, self._possible()))
         try:
             result = self.__wrapped__(*args, **kwargs)
         finally:
-            _open.results = outer
-        # A result of a convolution that no norm has taken: the forward went another way than any that was traced.
+            _running.results = outer
+        # The result of a convolution that no norm has taken: the forward took a path that was not traced.
         lost = {key for key, left in mine.items() if left is not None}
         self.folded = [one for one in self.folded if id(one) not in lost]
         return self.call(*args, **kwargs) if lost else result
 
     def _possible(self) -> list[Folded]:
-        # Another way through the forward than the one that was traced may read the convolution's result.
+        # Another path through the forward than the traced one may read the result of the convolution.
         if torch._C._functorch.peek_interpreter_stack() is not None or _traits(self.module) != self.traits:
             return []
         return [one for one in self.folded if one.is_possible]
@@ -56,32 +56,32 @@ class CallingForward(Patch):
 
 @final
 class ConvForward(Patch):
-    """Stands in for the forward of the convolution of a pair."""
+    """The forward of the convolution of a pair."""
 
     def __init__(self, folded: Folded) -> None:
         super().__init__(folded.conv)
         self.folded = folded
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
-        """What the norm will return, where the pair is folded."""
-        if id(self.folded) not in _open.results or not _is_folded(self.folded, args):
+        """Computes the result of the norm if the pair is folded."""
+        if id(self.folded) not in _running.results or not _is_folded(self.folded, args):
             return self.__wrapped__(*args, **kwargs)
-        result = _open.results[id(self.folded)] = self.folded.call(*args, **kwargs)
+        result = _running.results[id(self.folded)] = self.folded.call(*args, **kwargs)
         return result
 
 
 @final
 class NormForward(Patch):
-    """Stands in for the forward of the norm of a pair."""
+    """The forward of the norm of a pair."""
 
     def __init__(self, folded: Folded) -> None:
         super().__init__(folded.norm)
         self.folded = folded
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
-        """Its input, where the convolution has computed what is to be returned."""
-        if args and args[0] is _open.results.get(id(self.folded), ()):
-            _open.results[id(self.folded)] = None
+        """Returns its input if the convolution has computed the result."""
+        if args and args[0] is _running.results.get(id(self.folded), ()):
+            _running.results[id(self.folded)] = None
             return args[0]
         if self.module.training:
             self.folded.forget()
@@ -89,13 +89,13 @@ class NormForward(Patch):
 
 
 def _traits(module: nn.Module) -> dict[str, Any]:
-    """The plain attributes of a module that decide which way its forward goes; its mode was tried both ways."""
+    """The plain attributes of a module, which may decide the path of its forward; both modes were traced."""
     plain = (bool, int, float, str, type(None))
     return {name: value for name, value in vars(module).items() if isinstance(value, plain) and name != "training"}
 
 
 def _is_folded(folded: Folded, args: tuple[Any, ...]) -> bool:
-    """Whether a call of the convolution is one of a batch in float32."""
+    """Whether a call of the convolution gets a batch in float32."""
     x = args[0] if args else None
     return (
         isinstance(x, torch.Tensor)
@@ -106,7 +106,7 @@ def _is_folded(folded: Folded, args: tuple[Any, ...]) -> bool:
 
 
 def folded_weights(model: nn.Module) -> Iterator[torch.Tensor]:
-    """The folded weights that a model holds now; they are kept from step to step, as parameters are."""
+    """The folded weights that a model holds now, from step to step as it holds parameters."""
     for module in model.modules():
         forward = module.__dict__.get("forward")
         while forward is not None:
@@ -118,21 +118,20 @@ def folded_weights(model: nn.Module) -> Iterator[torch.Tensor]:
 def attach(model: nn.Module) -> Callable[[], None]:
     """Folds frozen batch norms into the frozen convolutions before them, in place.
 
-    In a call of the module that calls both, the convolution computes with shadow weights and the norm passes on
-    what it gets. State dict, parameters and buffers are the originals; a write to one of them is seen and folded
-    anew, but for writes behind autograd's back, ``weight.data.mul_(...)``. Results are those of the unfolded pair up
-    to rounding.
+    In a call of the module that calls both, the convolution computes with folded weights and the norm returns its
+    input. State dict, parameters and buffers are the originals. A write to one of them is seen and folded again, except
+    a write through ``weight.data.mul_(...)``. Results are those of the unfolded pair up to rounding.
 
-    A pair is folded while both are frozen and the norm is in inference mode, in float32 outside autocast; thawing
-    one ends it. Never folded are: what has two places in the model or a tied tensor; a convolution whose result is
-    read by anything but the norm; subclasses; modules with hooks or another forward; and what calls the two in a
-    forward that ``torch.fx`` cannot trace.
+    A pair is folded while both are frozen and the norm is in evaluation mode, in float32 outside autocast; thawing one
+    ends it. Some pairs are never folded: modules with two places in the model or a tied tensor, a convolution whose
+    result is read by anything but the norm, subclasses, modules with hooks or a replaced forward, and pairs in a forward
+    that ``torch.fx`` cannot trace.
 
     Args:
-        model: what to look for pairs in.
+        model: the model in which to look for pairs.
 
     Returns:
-        What takes it back.
+        A function that undoes it.
 
     Source: Jacob et al. 2018, https://arxiv.org/abs/1712.05877, section 3.2.
 

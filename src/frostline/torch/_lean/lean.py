@@ -1,4 +1,4 @@
-"""Make what is frozen cheap: the handle, and the mechanisms behind it."""
+"""Lean models, whose frozen parts keep less for backward: `lean`, its handle and its mechanisms."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Attach = Callable[[nn.Module], TakeBack]
 
 @final
 class Lean:
-    """Takes back what :func:`lean` did to a model, in any order with freezing; also a context manager.
+    """The handle of :func:`lean`: undoes it, in any order with freezing; also a context manager.
 
     Attributes:
-        exact: whether every result is bitwise the one of the model as it was.
-        memory_budget: the bytes that may be saved for backward, or a fraction of what was; None is no budget.
+        exact: whether every result is bitwise that of the model before.
+        memory_budget: the bytes that may be kept for backward, or a fraction of those kept before, or None.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 3))
@@ -45,7 +45,7 @@ class Lean:
         self._ways_back = ways_back
 
     def undo(self) -> None:
-        """Takes it all back, in place: the model computes and saves as before. Idempotent."""
+        """Undoes all changes, in place: the model computes and saves as before. Idempotent."""
         while self._ways_back:
             self._ways_back.pop()()
 
@@ -61,26 +61,23 @@ class Lean:
 
 
 def lean(model: nn.Module, *, exact: bool = True, memory_budget: float | None = None) -> Lean:
-    """Makes the frozen parts of a model cheap, in place, without replacing a module.
+    """Makes the frozen parts of a model keep less for backward, in place, without replacing a module.
 
-    What autograd saves and no remaining gradient reads is dropped or kept in a smaller form, and under
-    autocast a frozen weight is cast once. Outputs and gradients are bitwise the same. This follows what
-    is frozen: freeze and thaw as ever, before and after. It comes along when the model is copied or
-    pickled, and ``lean(copy).undo()`` takes it off a copy. What is compiled is left alone: a compiler
-    keeps what it likes, of a frozen convolution too. So is a saved tensor of less than 32 KiB, which is
-    not worth two calls of Python in each step.
+    A saved tensor that no remaining gradient reads is dropped or kept in a smaller form, and under autocast a frozen
+    weight is cast once. Outputs and gradients are bitwise the same. This follows the frozen set: freeze and thaw as
+    usual, before and after. It is copied and pickled with the model, and ``lean(copy).undo()`` removes it from a copy.
+    A compiled model is left alone, because a compiler decides itself what to keep. A saved tensor of less than 32 KiB
+    is left alone, too: it is not worth two Python calls in each step.
 
     Args:
         model: the model; a part of it must be frozen.
-        exact: whether every result must be bitwise the one of the model as it is. With False, batch
-            norms are also folded into the convolutions before them, where both are frozen.
-        memory_budget: what may be saved for backward in a call, in bytes (an int) or as a fraction of
-            what plain freezing saves (a float up to 1.0). Frozen blocks are checkpointed, the cheapest
-            first, until it holds. None is no budget.
+        exact: whether every result must be bitwise that of the model as it is. With False, frozen batch norms are also
+            folded into the frozen convolutions before them.
+        memory_budget: the bytes that a call may keep for backward (an int), or a fraction of those that plain freezing
+            keeps (a float up to 1.0). Frozen blocks are checkpointed, the cheapest first, until the budget is met.
 
     Returns:
-        A handle that takes it back. A later call on the same model, or on one that contains it, takes
-        the place of an earlier one.
+        A handle that undoes it. A later call on the same model, or on one that contains it, replaces an earlier one.
 
     Raises:
         TypeError: `model` is not an ``nn.Module``.
@@ -111,7 +108,7 @@ def lean(model: nn.Module, *, exact: bool = True, memory_budget: float | None = 
 
 
 def _mechanisms(*, exact: bool, memory_budget: float | None) -> list[Attach]:
-    """What is attached, in this order: the last one lies outermost."""
+    """The mechanisms to attach, in order; the last one is outermost."""
     mechanisms: list[Attach] = [_slimming.attach, _casting.attach]
     if not exact:
         mechanisms.append(_folding.attach)
@@ -121,6 +118,6 @@ def _mechanisms(*, exact: bool, memory_budget: float | None) -> list[Attach]:
 
 
 def _take_off(model: nn.Module) -> None:
-    """Takes everything lean off a model and its parts, in place."""
+    """Removes everything that `lean` attached to a model and its parts, in place."""
     _slimming.detach(model)
     remove_all(patches(model))

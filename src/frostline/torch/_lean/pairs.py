@@ -1,4 +1,4 @@
-"""Convolutions whose only reader is a batch norm, found in the forward of the module that calls both."""
+"""Pairs of a convolution and the batch norm that alone reads it, found in the forward that calls both."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ NORM_OF: dict[type[nn.Module], type[nn.Module]] = {
     nn.ConvTranspose2d: nn.BatchNorm2d,
     nn.ConvTranspose3d: nn.BatchNorm3d,
 }
-"""Exact classes: a subclass may do anything with its weight."""
+"""Exact classes, because a subclass may use its weight differently."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A convolution and a batch norm that are called one after the other.
+    """A convolution and the batch norm behind it.
 
     Attributes:
-        caller: the module whose forward calls them.
-        conv: called once in it, and read by `norm` alone.
-        norm: called once in it, with what `conv` returned and nothing else.
+        caller: the module whose forward calls both.
+        conv: called once there, and read by `norm` alone.
+        norm: called once there, on the result of `conv`.
     """
 
     caller: nn.Module
@@ -42,7 +42,7 @@ class Pair:
 
 
 def pairs(model: nn.Module) -> list[Pair]:
-    """Every pair in a model; none with a module that has two places in it, or a tensor that is tied."""
+    """The pairs in a model, except those with a module that has two places or a tensor that is tied."""
     unique = _used_once(model)
     kept = [*model.parameters(), *model.buffers()]
     callers = [caller for caller in model.modules() if _may_call_a_pair(caller)]
@@ -53,7 +53,7 @@ def pairs(model: nn.Module) -> list[Pair]:
 
 
 def _used_once(model: nn.Module) -> frozenset[int]:
-    """The ``id`` of each module and parameter that has one place in the model."""
+    """The ``id`` of each module and parameter with one place in the model."""
     modules = [module for _, module in model.named_modules(remove_duplicate=False)]
     tensors = [p for module in dict.fromkeys(modules) for p in module._parameters.values() if p is not None]
     places = Counter(map(id, modules)) + Counter(map(id, tensors))
@@ -81,7 +81,7 @@ def _near(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def has_own_forward(module: nn.Module) -> bool:
-    """Whether a call computes what the module's class says, and not what somebody put in its place."""
+    """Whether a call runs the forward of the module's class, which nobody has replaced."""
     forward = module.__dict__.get("forward")
     while isinstance(forward, ReplacedForward):
         forward = forward.earlier
@@ -90,7 +90,7 @@ def has_own_forward(module: nn.Module) -> bool:
 
 @final
 class _Tracer(fx.Tracer):
-    """Records which modules a forward calls, and goes into none of them."""
+    """Records the modules that a forward calls, without entering them."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Every module is a leaf."""
@@ -98,7 +98,7 @@ class _Tracer(fx.Tracer):
 
 
 def _pairs_in(caller: nn.Module, kept: list[torch.Tensor]) -> list[Pair]:
-    """The pairs that a module calls in training and in evaluation mode alike; none where it cannot be traced."""
+    """The pairs that a module calls both in training and in evaluation mode; none if it cannot be traced."""
     graphs = [_graph(caller, kept, training=training) for training in (True, False)]
     names = [set(_names(graph)) for graph in graphs]
     found = [Pair(caller, caller.get_submodule(c), caller.get_submodule(n)) for c, n in sorted(names[0] & names[1])]
@@ -106,7 +106,7 @@ def _pairs_in(caller: nn.Module, kept: list[torch.Tensor]) -> list[Pair]:
 
 
 def _graph(caller: nn.Module, kept: list[torch.Tensor], *, training: bool) -> fx.Graph:
-    # A copy is traced, because a forward may leave what it computes in its module.
+    # A copy is traced, because a forward may store its results in its module.
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     try:
         with torch.random.fork_rng(devices), warnings.catch_warnings(action="ignore"):
@@ -114,7 +114,7 @@ def _graph(caller: nn.Module, kept: list[torch.Tensor], *, training: bool) -> fx
             for module in copied.modules():
                 module.training = training
             return _Tracer().trace(copied)
-    except Exception:  # noqa: BLE001 - a forward is anybody's code, and may do anything with a proxy
+    except Exception:  # noqa: BLE001 - a forward is code of the user, and may raise anything on a proxy
         return fx.Graph()
 
 

@@ -1,4 +1,4 @@
-"""Drop or shrink what autograd saves in a call and no remaining gradient reads."""
+"""Slimming: hooks that make the saved tensors of each call smaller."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from frostline.torch._tensors import tensors
 def attach(model: nn.Module) -> Callable[[], None]:
     """Makes each call of a model, and of its modules, save less for backward, in place.
 
-    Gradients are bitwise the same. No module is replaced: after a call the nodes that it added to
-    autograd's graph are looked at, whatever code made them, and what no remaining gradient reads is
-    dropped, or kept in a smaller form.
+    Gradients are bitwise the same. No module is replaced: after a call, the nodes that it added to
+    autograd's graph are visited, and a saved tensor that no remaining gradient reads is dropped or kept in
+    a smaller form.
 
     Args:
         model: the model.
 
     Returns:
-        What takes it back.
+        A function that undoes it.
 
     Example:
         >>> from frostline.torch._lean.slimming import attach
@@ -45,7 +45,7 @@ def attach(model: nn.Module) -> Callable[[], None]:
 
 
 def detach(model: nn.Module) -> None:
-    """Takes every slimming off a model and its parts, in place, also where it came with a copy."""
+    """Removes every slimming from a model and its parts, in place, also one that came with a copy."""
     for module in model.modules():
         for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
             if isinstance(hook, Site | Slimming):
@@ -53,10 +53,10 @@ def detach(model: nn.Module) -> None:
 
 
 def taken_from(copied: nn.Module) -> list[nn.Module]:
-    """Takes out of a copy, in place, the hooks that it shares with the original, which keeps them.
+    """Removes from a copy, in place, the hooks that it shares with the original, which keeps them.
 
     Returns:
-        The modules of which the original is slimmed.
+        The modules whose originals are slimmed.
     """
     found = []
     for module in copied.modules():
@@ -67,25 +67,25 @@ def taken_from(copied: nn.Module) -> list[nn.Module]:
 
 
 def look(model: nn.Module) -> None:
-    """Makes each call of a model and of its modules save less, in place and for good, as a first call does."""
+    """Makes each call of a model and of its modules save less, in place and permanently."""
     for module in filter(_can_be_called, model.modules()):
         Site().put(module)
 
 
 @cache
 def _warn(missing: tuple[str, ...]) -> None:
-    text = f"PyTorch {torch.__version__} has no {', '.join(missing)}. What goes by these names is saved as before."
+    text = f"PyTorch {torch.__version__} has no {', '.join(missing)}. Tensors with these names are saved as before."
     warnings.warn(text, stacklevel=4)
 
 
 @final
 class Site:
-    """The hook of one module: looks at the graph after each call of it.
+    """The hook of one module, which visits the graph after each call.
 
     Attributes:
-        was_called: whether it was called while gradients were asked for.
+        was_called: whether the module was called while gradients were enabled.
         made_graph: whether such a call added to a graph.
-        is_useful: whether something could be made smaller, or could have been but for another saver.
+        is_useful: whether a tensor was made smaller, or would have been without the hooks of another saver.
     """
 
     def __init__(self) -> None:
@@ -120,12 +120,12 @@ class Site:
 class Slimming:
     """The hooks of a model: on every module at first, and then on those where a rule applied.
 
-    What is trainable, in which mode modules are, how large inputs are and which of them ask for a gradient
-    decides where that is. When one of these changes, every module is looked at again; and when another
-    slimming comes or goes, which may have done the work of this one.
+    Which those are depends on the trainable set, on modes, on the size of inputs and on which of them require a
+    gradient. When one of these changes, every module gets its hook again; also when another slimming is attached or
+    removed, which may have done the work of this one.
 
     Attributes:
-        changes: how often one has come or gone.
+        changes: the number of times that a slimming was attached or removed.
     """
 
     changes = 0
@@ -151,7 +151,7 @@ class Slimming:
             self._prune()
 
     def take(self) -> None:
-        """Takes every hook off, in place. Idempotent."""
+        """Removes every hook, in place. Idempotent."""
         Slimming.changes += 1
         self.handle.remove()
         for site in self.sites.values():
@@ -159,7 +159,7 @@ class Slimming:
 
     def _state(self, args: Any, kwargs: Any) -> tuple[int, ...]:
         inputs = list(tensors((*args, *kwargs.values())))
-        # What was too small to matter may matter in a larger call.
+        # A tensor that was too small to matter may matter in a larger call.
         self.size = max(self.size, *(tensor.numel().bit_length() for tensor in inputs if type(tensor) is Tensor), 0)
         return (
             Slimming.changes,
@@ -186,7 +186,7 @@ def _nodes(of: Iterable[Tensor]) -> frozenset[Node]:
 
 
 def _is_left_alone() -> bool:
-    """Whether there is no graph, or a compiler, torch.func or a tracer makes of it what it likes."""
+    """Whether there is no graph, or a compiler, torch.func or a tracer handles it."""
     return (
         torch.compiler.is_compiling()
         or not torch.is_grad_enabled()
@@ -196,6 +196,6 @@ def _is_left_alone() -> bool:
 
 
 def _can_be_called(module: nn.Module) -> bool:
-    # A ModuleList has no forward of its own; a scripted module has no place for hooks.
+    # A ModuleList has no forward of its own; a scripted module takes no hooks.
     has_forward = type(module).forward is not nn.Module.forward or "forward" in module.__dict__
     return has_forward and not isinstance(module, torch.jit.ScriptModule)

@@ -1,0 +1,78 @@
+"""A parameter and a module of a model, as data: names, shapes, dtypes and classes; never a tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+
+def split_path(path: str) -> tuple[str, ...]:
+    """The keys of a dotted path; the root has none."""
+    return tuple(path.split(".")) if path else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """One floating parameter that training would move.
+
+    Attributes:
+        path: its canonical name, the framework's own dotted one.
+        shape: its shape.
+        dtype: "float32", "bfloat16", ...
+        itemsize: bytes an element.
+        owners: the classes of every module that encloses it under any of its names, the root included.
+        aliases: its other names, when it is tied.
+        pinned: whether a frozen use holds it, so that thawing cannot change it.
+        keys: the segments of `path`, where a dot in a key makes splitting wrong.
+
+    Example:
+        >>> weight = Param("head.weight", shape=(10, 4), dtype="float32", itemsize=4, aliases=("embed.weight",))
+        >>> weight.size, weight.nbytes, weight.names
+        (40, 160, ('head.weight', 'embed.weight'))
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    itemsize: int
+    owners: tuple[type, ...] = ()
+    aliases: tuple[str, ...] = ()
+    pinned: bool = False
+    keys: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """How many elements it has."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes it takes."""
+        return self.size * self.itemsize
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All its names, the canonical one first."""
+        return (self.path, *self.aliases)
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One module of a model.
+
+    Attributes:
+        path: its name; "" is the root.
+        owner: its class.
+        buffer_bytes: bytes of its own buffers.
+        stateful: whether it has buffers of its own and no parameter at or below it: such a module is frozen by its
+            own name.
+        pinned: whether a frozen use holds it.
+        keys: the segments of `path`, where a dot in a key makes splitting wrong.
+    """
+
+    path: str
+    owner: type
+    buffer_bytes: int = 0
+    stateful: bool = False
+    pinned: bool = False
+    keys: tuple[str, ...] = ()
