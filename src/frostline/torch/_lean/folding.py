@@ -124,8 +124,8 @@ def attach(model: nn.Module) -> Callable[[], None]:
 
     A pair is folded while both are frozen and the norm is in evaluation mode, in float32 outside autocast; thawing one
     ends it. Some pairs are never folded: modules with two places in the model or a tied tensor, a convolution whose
-    result is read by anything but the norm, subclasses, modules with hooks or a replaced forward, and pairs in a forward
-    that ``torch.fx`` cannot trace.
+    result is read by anything but the norm, subclasses, modules with hooks or a replaced forward, and pairs in a
+    forward that ``torch.fx`` cannot trace.
 
     Args:
         model: the model in which to look for pairs.
