@@ -51,6 +51,7 @@ def _let_go() -> Iterator[None]:
     torch.compiler.reset()
     gc.collect()
 
+
 FRONT_ENDS = {
     "frostline.jax": (frostline.jax, {"jax": jax, "jnp": jnp, "np": np, "optax": optax}),
     "frostline.torch": (frostline.torch, {"torch": torch, "nn": nn, "Rule": frostline.Rule}),
