@@ -20,7 +20,7 @@ demo: $(READY)
 	$(VENV)/bin/frostline demo
 
 test: lint
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 lint: $(READY)
 	$(RUN) -m ruff check .
