@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Any, final
 
 import torch
@@ -14,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from frostline._core.errors import LineError
 from frostline._core.errors.base import counted
+from frostline._core.selecting.nearby import closest
 from frostline.features.boundary import Boundary
 from frostline.torch._holding.forward import bare
 from frostline.torch._line.calls import Reached, calls_before, stopping
@@ -46,10 +46,10 @@ class SidesAt(Sides):
         super().__init__(model, inputs, expression)
         modules = {name: module for name, module in model.named_modules() if name}
         if path not in modules:
-            closest = get_close_matches(path, modules, n=3, cutoff=0.5) or list(modules)[:3]
+            near = closest(path, modules) or list(modules)[:3]
             problem = f"is none of the {counted(len(modules), 'module')}. Closest paths:"
-            fix = f'Write the path of one: frostline(model, *example, at="{(closest or [""])[0]}").'
-            raise LineError(f"at={path!r}", problem, tuple(closest), fix)
+            fix = f'Write the path of one: frostline(model, *example, at="{(near or [""])[0]}").'
+            raise LineError(f"at={path!r}", problem, tuple(near), fix)
         self.path, self._module = path, modules[path]
         calls = calls_before(model, inputs, self._module, path, expression)
         if trained := sorted({*calls.trained, *self.trained.intersection(calls.below)}):
