@@ -10,7 +10,7 @@ from sources import ROOT, SOURCES, imported, package_of
 
 # part of the package: (parts it may import, third parties it may import). "" is frostline/__init__.py.
 MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
-    "_core": (set(), {"rich", "xxhash"}),
+    "_core": (set(), {"rich", "tomli_w", "xxhash"}),
     "schedules": ({"_core"}, {"rich"}),
     "errors": ({"_core"}, set()),
     "": ({"_core", "errors"}, set()),

@@ -231,8 +231,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
     ),
     "a name that climbs": (lambda _: safetensors_bytes({"../../a": ("U8", [1], b"x")}), "has an empty part"),
     "a name that paints": (lambda _: safetensors_bytes({"\x1b[2J": ("U8", [1], b"x")}), "has unprintable letters"),
-    "no JSON": (_text("{"), SAYS + "it is no JSON"),
-    "empty": (_text(""), SAYS + "it is no JSON"),
+    "no JSON": (_text("{"), SAYS + "it is not JSON"),
+    "empty": (_text(""), SAYS + "it is not JSON"),
     "a list": (_text("[]"), SAYS + "it is a list, not an object"),
     "deep": (_text("[" * 100_000), SAYS + "it nests too deep"),
     "deep inside": (
@@ -262,7 +262,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
         lambda file: with_document(file, json.dumps({**document(file), "digest": "0"})),
         SAYS + "its digest is '0', but what it says gives ",
     ),
-    "a plan that is none": (_changed(plan=[]), SAYS + "This is no plan: it is a list"),
+    "a plan that is none": (_changed(plan=[]), SAYS + "This is not a plan: it is a list"),
     "a plan with both": (
         _changed(plan={"format": "frostline.plan", "version": 1, "frozen": ["a"], "trainable": ["a"]}),
         SAYS + "'a' is both frozen and trainable",
@@ -281,8 +281,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "bytes without a shape": (_changed(bytes={"x": ["complex128"]}), SAYS + "'bytes' has something else"),
     "bytes of a negative shape": (_changed(bytes={"x": ["complex128", [-1]]}), SAYS + "'bytes' has something else"),
     "bytes of a true shape": (_changed(bytes={"x": ["complex128", [True]]}), SAYS + "'bytes' has something else"),
-    "weak that is none": (_changed(weak=[1]), SAYS + "'weak' is no list of paths"),
-    "aliases that are none": (_changed(aliases={"a": "b"}), SAYS + "'aliases' is no list of paths"),
+    "weak that is none": (_changed(weak=[1]), SAYS + "'weak' is not a list of paths"),
+    "aliases that are none": (_changed(aliases={"a": "b"}), SAYS + "'aliases' is not a list of paths"),
 }
 
 

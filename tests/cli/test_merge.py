@@ -190,7 +190,7 @@ def test_what_is_no_delta(run: Run, model: nn.Sequential) -> None:
     text = with_document(Path("base.safetensors"), "{")
     refused(
         run,
-        "'run.safetensors' cannot be read: what it says of itself is wrong: it is no JSON (Expecting value: line 1 "
+        "'run.safetensors' cannot be read: what it says of itself is wrong: it is not JSON (Expecting value: line 1 "
         "column 1 (char 0)).",
         "Save it again, save_delta(file, model), or take an older one.",
     )

@@ -278,14 +278,14 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "no plan",
         lambda: Plan.from_json("frozen: all"),
         [
-            "This is no plan: it is no JSON (Expecting value: line 1 column 1 (char 0)).",
+            "This is not a plan: it is not JSON (Expecting value: line 1 column 1 (char 0)).",
             "Write it with plan.to_json().",
         ],
     ),
     (
         "no change",
         lambda: Change.from_json("[]"),
-        ["This is no change: it is a list, not an object.", "Write it with change.to_json()."],
+        ["This is not a change: it is a list, not an object.", "Write it with change.to_json()."],
     ),
     (
         "mismatch",

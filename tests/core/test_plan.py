@@ -144,8 +144,13 @@ def test_a_plan_as_toml() -> None:
     assert plan.to_toml().splitlines() == [
         'format = "frostline.plan"',
         "version = 1",
-        'frozen = ["a.w", "odd \\"key\\""]',
-        'trainable = ["b"]',
+        "frozen = [",
+        '    "a.w",',
+        '    "odd \\"key\\"",',
+        "]",
+        "trainable = [",
+        '    "b",',
+        "]",
     ]
     assert Plan.from_toml(plan.to_toml()) == plan
 
@@ -153,4 +158,4 @@ def test_a_plan_as_toml() -> None:
 def test_a_text_that_is_no_plan_as_toml() -> None:
     with pytest.raises(PlanError) as caught:
         Plan.from_toml("frozen = [")
-    assert str(caught.value).startswith("This is no plan: it is no TOML (")
+    assert str(caught.value).startswith("This is not a plan: it is not TOML (")

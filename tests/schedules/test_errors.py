@@ -313,7 +313,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "no TOML",
         lambda: Policy.from_toml("a ="),
         [
-            "Policy.from_toml(text) reads no policy: it is no TOML (Invalid value (at end of document)).",
+            "Policy.from_toml(text) reads no policy: it is not TOML (Invalid value (at end of document)).",
             "Write it with policy.to_toml() or policy.to_json().",
         ],
     ),
@@ -321,7 +321,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "no JSON",
         lambda: Schedule.from_json("{"),
         [
-            "Schedule.from_json(text) reads no schedule: it is no JSON "
+            "Schedule.from_json(text) reads no schedule: it is not JSON "
             "(Expecting property name enclosed in double quotes: line 1 column 2 (char 1)).",
             "Write it with schedule.to_toml() or schedule.to_json().",
         ],

@@ -48,9 +48,21 @@ schedule = "Phases"
 [[spans]]
 start = 0
 stop = 10
-frozen = ["**", "!head['a\\b\"']"]
-name = "a\u000ab\u007fé"
-rates = [["head", 0.5], ["**", 1e-05]]
+frozen = [
+    "**",
+    "!head['a\\b\"']",
+]
+name = "a\nb\u007fé"
+rates = [
+    [
+        "head",
+        0.5,
+    ],
+    [
+        "**",
+        1e-05,
+    ],
+]
 
 [[spans]]
 start = 10

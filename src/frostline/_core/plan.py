@@ -1,22 +1,22 @@
-"""What is frozen, and what would change, as values."""
+"""A plan and a change of plans, as values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import final
 
-from frostline._core import document, toml
+from frostline._core import document
 from frostline._core.errors import PlanError, PlanMismatchError
 
 
 @final
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """Which paths of a model are frozen, and which are trainable.
+    """The frozen and the trainable paths of a model.
 
     Attributes:
-        frozen: the paths that are held still.
+        frozen: the frozen paths.
         trainable: all others.
 
     Raises:
@@ -38,21 +38,21 @@ class Plan:
     def __post_init__(self) -> None:
         object.__setattr__(self, "frozen", frozenset(self.frozen))
         object.__setattr__(self, "trainable", frozenset(self.trainable))
-        _check_apart(self.frozen, self.trainable, "frozen and trainable")
+        _check_disjoint(self.frozen, self.trainable, "frozen and trainable")
 
     def __repr__(self) -> str:
         return f"Plan(frozen={len(self.frozen)}, trainable={len(self.trainable)})"
 
     @property
     def paths(self) -> frozenset[str]:
-        """All paths that the plan speaks of."""
+        """All paths of the plan."""
         return self.frozen | self.trainable
 
     def freeze(self, paths: Iterable[str]) -> Plan:
         """The plan in which `paths` are frozen as well.
 
         Raises:
-            PlanMismatchError: the plan does not speak of one of them.
+            PlanMismatchError: one of them is not a path of the plan.
         """
         paths = self._known(paths)
         return Plan(self.frozen | paths, self.trainable - paths)
@@ -61,7 +61,7 @@ class Plan:
         """The plan in which `paths` are trainable as well.
 
         Raises:
-            PlanMismatchError: the plan does not speak of one of them.
+            PlanMismatchError: one of them is not a path of the plan.
         """
         paths = self._known(paths)
         return Plan(self.frozen - paths, self.trainable | paths)
@@ -92,38 +92,34 @@ class Plan:
 
     @classmethod
     def from_dict(cls, data: object) -> Plan:
-        """The plan that `to_dict` made data of.
+        """The plan from the data of `to_dict`.
 
         Raises:
-            PlanError: the data is no plan.
+            PlanError: the data is not a plan.
         """
         return cls(*_sets(data, "plan", ("frozen", "trainable")))
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
-        """The plan that `to_json` made a text of.
+        """The plan from the text of `to_json`.
 
         Raises:
-            PlanError: the text is no plan.
+            PlanError: the text is not a plan.
         """
         return cls.from_dict(_parsed(text, "plan"))
 
     def to_toml(self) -> str:
         """The plan as TOML: equal plans give equal bytes."""
-        return toml.write(self.to_dict())
+        return document.write_toml(self.to_dict())
 
     @classmethod
     def from_toml(cls, text: str) -> Plan:
-        """The plan that `to_toml` made a text of.
+        """The plan from the text of `to_toml`.
 
         Raises:
-            PlanError: the text is no plan.
+            PlanError: the text is not a plan.
         """
-        try:
-            data = toml.parse(text)
-        except ValueError as error:
-            raise _unreadable("plan", error) from error
-        return cls.from_dict(data)
+        return cls.from_dict(_parsed(text, "plan", document.parse_toml))
 
 
 @final
@@ -150,7 +146,7 @@ class Change:
     def __post_init__(self) -> None:
         object.__setattr__(self, "freeze", frozenset(self.freeze))
         object.__setattr__(self, "thaw", frozenset(self.thaw))
-        _check_apart(self.freeze, self.thaw, "to freeze and to thaw")
+        _check_disjoint(self.freeze, self.thaw, "to freeze and to thaw")
 
     def __bool__(self) -> bool:
         return bool(self.freeze or self.thaw)
@@ -167,7 +163,7 @@ class Change:
         """The plan after the change.
 
         Raises:
-            PlanMismatchError: the plan does not speak of a path of the change.
+            PlanMismatchError: a path of the change is not a path of the plan.
         """
         if unknown := (self.freeze | self.thaw) - plan.paths:
             raise PlanMismatchError((), unknown)
@@ -179,10 +175,10 @@ class Change:
 
     @classmethod
     def from_json(cls, text: str) -> Change:
-        """The change that `to_json` made a text of.
+        """The change from the text of `to_json`.
 
         Raises:
-            PlanError: the text is no change.
+            PlanError: the text is not a change.
         """
         return cls(*_sets(_parsed(text, "change"), "change", ("freeze", "thaw")))
 
@@ -191,15 +187,15 @@ def _some(paths: frozenset[str]) -> str:
     return ", ".join(sorted(paths)[:3]) + (", ..." if len(paths) > 3 else "")
 
 
-def _check_apart(one: frozenset[str], other: frozenset[str], words: str) -> None:
+def _check_disjoint(one: frozenset[str], other: frozenset[str], words: str) -> None:
     if both := sorted(one & other):
         problem = f"{both[0]!r} is both {words}, and {len(both) - 1} more."
         raise PlanError(problem, "Give each path once.")
 
 
-def _parsed(text: object, kind: str) -> object:
+def _parsed(text: object, kind: str, parse: Callable[[object], object] = document.parse) -> object:
     try:
-        return document.parse(text)
+        return parse(text)
     except ValueError as error:
         raise _unreadable(kind, error) from error
 
@@ -214,4 +210,4 @@ def _sets(data: object, kind: str, names: tuple[str, str]) -> tuple[frozenset[st
 
 
 def _unreadable(kind: str, error: ValueError) -> PlanError:
-    return PlanError(f"This is no {kind}: {error}.", f"Write it with {kind}.to_json().")
+    return PlanError(f"This is not a {kind}: {error}.", f"Write it with {kind}.to_json().")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from math import inf, isfinite
 from numbers import Real
 from operator import index
 
 from frostline._core.errors import ScheduleError
 from frostline._core.errors.base import counted
+from frostline._core.selecting.nearby import closest
 from frostline._core.selecting.pattern import parse
 
 
@@ -72,20 +72,8 @@ def choice(owner: str, name: str, value: object, choices: Sequence[str]) -> str:
         return value
     problem = f"is none of the {len(choices)} there are."
     found = ("There are:", *(f"  {each!r}" for each in choices))
-    fix = f"Write {owner}(..., {name}={closest(value, choices)[0]!r})."
+    fix = f"Write {owner}(..., {name}={(closest(value, choices) or choices)[0]!r})."
     raise ScheduleError(f"{owner}({name}={value!r})", problem, found, fix)
-
-
-def closest(word: object, words: Sequence[str]) -> list[str]:
-    """The words that `word` may have been meant as, best first; all of them if none is close.
-
-    Example:
-        >>> closest("lisa", ["LISA", "HiFT"])
-        ['LISA']
-    """
-    by_lower = {each.lower(): each for each in words}
-    found = get_close_matches(str(word).lower(), by_lower, n=3, cutoff=0.6)
-    return [by_lower[each] for each in found] or list(words)
 
 
 def blocks(owner: str, name: str, value: object, least: int = 1) -> tuple[str, ...]:
@@ -136,8 +124,7 @@ def mapping(expression: str, data: object, required: set[str], optional: set[str
     if missing or unknown:
         problem = f"lacks {counted(len(missing), 'field')} and has {len(unknown)} too many."
         found = [f"  lacks {name}" for name in missing]
-        found += [
-            f"  has {name!r}; closest: {', '.join(closest(name, sorted(required | optional)))}" for name in unknown
-        ]
+        names = sorted(required | optional)
+        found += [f"  has {name!r}; closest: {', '.join(closest(name, names) or names)}" for name in unknown]
         raise ScheduleError(expression, problem, tuple(found), fix)
     return dict(data)

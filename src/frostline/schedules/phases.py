@@ -86,7 +86,10 @@ class Phases(Schedule):
         [[spans]]
         start = 0
         stop = 1000
-        frozen = ["**", "!head"]
+        frozen = [
+            "**",
+            "!head",
+        ]
         <BLANKLINE>
         [[spans]]
         start = 1000

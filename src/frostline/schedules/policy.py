@@ -10,7 +10,7 @@ from numbers import Real
 from typing import Any, ClassVar
 
 from frostline._core.errors import ScheduleError
-from frostline.schedules.arguments import closest
+from frostline._core.selecting.nearby import closest
 from frostline.schedules.phase import Phase
 from frostline.schedules.record import Record
 
@@ -117,7 +117,8 @@ def observed(observation: Mapping[str, float], name: str) -> float:
         ScheduleError: it is missing, no number, or not finite.
     """
     if name not in observation:
-        near = closest(name, sorted(map(str, observation)))[:5]
+        names = sorted(map(str, observation))
+        near = closest(name, names) or names[:5]
         found = ("Observed:", *(f"  {each}" for each in near)) if near else ()
         fix = f"Pass it: policy.update(state, {{{name!r}: ...}})."
         raise ScheduleError(f"observation[{name!r}]", f"is missing among {len(observation)} numbers.", found, fix)

@@ -8,9 +8,10 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
-from frostline._core import document, toml
+from frostline._core import document
 from frostline._core.errors import FileFormatError, ScheduleError
-from frostline.schedules.arguments import closest, mapping
+from frostline._core.selecting.nearby import closest
+from frostline.schedules.arguments import mapping
 from frostline.schedules.source import source
 
 Kind = TypeVar("Kind", bound="Record")
@@ -35,7 +36,7 @@ class Record(ABC):
 
     def to_toml(self) -> str:
         """It as text that is easy to edit: equal ones give equal bytes."""
-        return toml.write(self.to_dict())
+        return document.write_toml(self.to_dict())
 
     def _content(self) -> dict[str, object]:
         found: dict[str, object] = {self.noun: type(self).__name__}
@@ -75,7 +76,7 @@ class Record(ABC):
         """
         expression = f"{cls.__name__}.from_toml(text)"
         try:
-            data = toml.parse(text)
+            data = document.parse_toml(text)
         except ValueError as error:
             raise cls._unreadable(expression, error) from error
         return cls._read(data, expression)
@@ -143,7 +144,7 @@ def _known(top: type[Kind], name: object, expression: str) -> type[Kind]:
     kinds = {kind.__name__: kind for kind in _family(top) if not inspect.isabstract(kind)}
     if isinstance(name, str) and name in kinds:
         return kinds[name]
-    near = closest(name, sorted(kinds))
+    near = closest(name, sorted(kinds)) or sorted(kinds)
     found = ("Closest names:", *(f"  {each}" for each in near))
     problem = f"finds no {top.noun} of the name {name!r}."
     fix = f'Write {top.noun} = "{near[0]}", or import the module that defines yours first.'

@@ -1,10 +1,12 @@
-"""What there is instead of what a selector asked for."""
+"""The names that are closest to one that does not exist."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 
 from frostline._core.errors import NoMatchError
+from frostline._core.errors.base import counted
 from frostline._core.inventory import Inventory
 from frostline._core.selecting.match import walk
 from frostline._core.selecting.pattern import Item, parse, spell
@@ -12,32 +14,33 @@ from frostline._core.selecting.selectors import Selector, glob, of_type, regex
 from frostline._core.tree import NameNode, NameTree
 
 
+def closest(word: object, words: Iterable[str]) -> list[str]:
+    """The words that `word` may have been meant as: three at most, best first, in upper or lower case.
+
+    Example:
+        >>> closest("lisa", ["LISA", "HiFT"])
+        ['LISA']
+    """
+    by_lower: dict[str, list[str]] = {}
+    for each in words:
+        by_lower.setdefault(each.lower(), []).append(each)
+    found = get_close_matches(str(word).lower(), by_lower, n=3, cutoff=0.6)
+    return [each for lower in found for each in by_lower[lower]][:3]
+
+
 def no_match(leaf: Selector, source: str, inventory: Inventory) -> NoMatchError:
     """The error of a leaf that matches nothing in `inventory`, `source` being how its author wrote it."""
     count, tree = len(inventory.params), inventory.tree
-    match leaf:
-        case glob(pattern):
-            if note := _note(pattern, tree):
-                return NoMatchError(source, count, note=note)
-            return _with_paths(source, count, _closest(pattern, tree), tree)
-        case regex(pattern):
-            return _with_paths(source, count, _closest(pattern, tree), tree)
-        case of_type():
-            return NoMatchError(source, count, _classes(inventory), heading="Classes in the model")
-    return _with_paths(source, count, [], tree)
-
-
-def _with_paths(source: str, count: int, closest: list[str], tree: NameTree) -> NoMatchError:
-    if closest:
-        return NoMatchError(source, count, tuple(closest))
+    if isinstance(leaf, of_type):
+        return NoMatchError(source, count, _classes(inventory), heading="Classes in the model")
+    if isinstance(leaf, glob) and (note := _note(leaf.pattern, tree)):
+        return NoMatchError(source, count, note=note)
+    # Modules without parameters and buffers are no help.
+    paths = [spell(node.keys) for node in tree.nodes[1:] if node.last > node.first]
+    if isinstance(leaf, glob | regex) and (near := closest(leaf.pattern, paths)):
+        return NoMatchError(source, count, tuple(near))
     first = tuple(spell(node.keys) for node in tree.names[:3])
     return NoMatchError(source, count, first, heading="The first paths")
-
-
-def _closest(pattern: str, tree: NameTree) -> list[str]:
-    # Modules whose content nothing speaks of are no help.
-    paths = [spell(node.keys) for node in tree.nodes[1:] if node.last > node.first]
-    return get_close_matches(pattern, paths, n=3, cutoff=0.6)
 
 
 def _note(pattern: str, tree: NameTree) -> str:
@@ -54,7 +57,7 @@ def _out_of_range(step: object, nodes: list[NameNode]) -> str:
     if not isinstance(step, Item) or len(nodes) != 1:
         return ""
     count = len(nodes[0].positions)
-    children = "1 child" if count == 1 else f"{count} children"
+    children = counted(count, "child", "children")
     return f"{spell(nodes[0].keys)!r} has {children}: indices go from {-count} to {count - 1}."
 
 

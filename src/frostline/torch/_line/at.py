@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Any, final
 
 import torch
@@ -15,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from frostline._core.errors import LineError
 from frostline._core.errors.base import counted
+from frostline._core.selecting.nearby import closest
 from frostline.features.boundary import Boundary
 from frostline.torch._holding.forward import bare
 from frostline.torch._line.calls import CallsBefore
@@ -47,10 +47,10 @@ class SidesAt(Sides):
         super().__init__(model, inputs, expression)
         modules = {name: module for name, module in model.named_modules() if name}
         if path not in modules:
-            closest = get_close_matches(path, modules, n=3, cutoff=0.5) or list(modules)[:3]
+            near = closest(path, modules) or list(modules)[:3]
             problem = f"is none of the {counted(len(modules), 'module')}. Closest paths:"
-            fix = f'Write the path of one: frostline(model, *example, at="{(closest or [""])[0]}").'
-            raise LineError(f"at={path!r}", problem, tuple(closest), fix)
+            fix = f'Write the path of one: frostline(model, *example, at="{(near or [""])[0]}").'
+            raise LineError(f"at={path!r}", problem, tuple(near), fix)
         self.path, self._module = path, modules[path]
         calls = CallsBefore(model, inputs, path, expression)
         below, above = calls.held()

@@ -13,7 +13,7 @@ from torch.optim import LBFGS, Optimizer
 
 from frostline._core.errors import BindError, UnsupportedError
 from frostline._core.rules import Rule
-from frostline.schedules.arguments import closest
+from frostline._core.selecting.nearby import closest
 from frostline.torch._freezing.held_modules import FOLLOWERS
 from frostline.torch._freezing.selection import Choice, select
 from frostline.torch._freezing.survey import Survey, survey
@@ -91,7 +91,7 @@ class Binding:
             problem = (
                 f"names {len(unknown)} of {len(factors)} paths that are not among the {len(self.names)} bound ones:"
             )
-            near = closest(unknown[0], self.names)[:3]
+            near = closest(unknown[0], self.names) or list(self.names[:3])
             raise BindError("binding.scale(factors)", problem, tuple(unknown), f"Write one of binding.names: {near}.")
         self._rates.factors = {path: factor for path, factor in factors.items() if factor != 1.0}
 
