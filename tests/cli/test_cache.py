@@ -22,7 +22,7 @@ INFO = """'features' is a feature cache.
   preprocessing  -
   dtype          exact
   rows           6 of 10 samples: 60 % full
-  size           1.2 KB in 2 shards, 52 bytes a row
+  size           1.2 KiB in 2 shards, 52 bytes a row
   value 0        layer3: float32[5]
 """
 

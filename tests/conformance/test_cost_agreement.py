@@ -14,7 +14,8 @@ from torch import nn
 import frostline.jax as fj
 import frostline.torch as ft
 from conformance.twins import Twins
-from frostline._core.reporting.cost import Bill, Cost, Culprit
+from frostline._core.reporting.bill import Bill, Culprit
+from frostline._core.reporting.cost import Cost
 
 SETS = {
     "mlp": {

@@ -6,7 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from frostline._core.reporting.cost import Bill, Cost, Culprit, UnitCost
+from frostline._core.reporting.bill import Bill, Culprit, UnitCost
+from frostline._core.reporting.cost import Cost
 from frostline._core.reporting.cost_rows import rows
 
 NOW = Bill(3_600_000, 1_200_000, 400, saved_bytes=4096, gradient_bytes=1600, optimizer_bytes=3200)

@@ -18,6 +18,7 @@ from features.made_stores import label, layer, manifest, rows
 from frostline.features import writing
 from frostline.features.manifest import NAME
 from frostline.features.store import Store
+from frostline.features.writing import Writer
 
 writing.MOST_ROWS = 3
 writing.MOST_SECONDS = float("inf")
@@ -35,7 +36,7 @@ def fill(folder: Path) -> None:
     store = Store(folder, manifest(samples=SAMPLES))
     store.create()
     store.remove(store.leftovers_of(0, 1))
-    todo, writer = store.missing(range(SAMPLES), 0), store.writer()
+    todo, writer = store.missing(range(SAMPLES), 0), Writer(store)
     for sample in todo:
         writer.add(0, [sample], rows([sample]))
     writer.flush()

@@ -10,6 +10,7 @@ from frostline.features.boundary import Boundary
 from frostline.features.columns import Column
 from frostline.features.manifest import Manifest
 from frostline.features.store import Store
+from frostline.features.writing import Writer
 
 LAYER = Boundary("layer3", (5,), "float32", 20)
 MADE = "0123456789abcdef0123456789abcdef"
@@ -43,7 +44,7 @@ def filled(folder: Path, *shards: Iterable[int], **changed: object) -> Store:
     """A store with these samples in these shards."""
     store = Store(folder, manifest(**changed))
     store.create()
-    writer = store.writer()
+    writer = Writer(store)
     for indices in map(list, shards):
         writer.add(0, list(indices), rows(indices))
         writer.flush()

@@ -190,7 +190,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "a budget that is none",
         lambda: sizes.parsed("much"),
         [
-            "budget='much' is no number of bytes. A number may have one of these units:",
+            "budget='much' is not a number of bytes. A number may have one of these units:",
             "  KB, MB, GB, TB, KiB, MiB, GiB, TiB",
             'Write budget="20GB".',
         ],

@@ -17,6 +17,7 @@ from frostline.errors import CacheError, CacheSpaceError, DamagedCacheError
 from frostline.features import reading, writing
 from frostline.features.shards import Shard
 from frostline.features.store import Store
+from frostline.features.writing import Writer
 
 
 def test_rows_come_back_in_any_order(tmp_path: Path) -> None:
@@ -46,7 +47,7 @@ def test_a_shard_is_a_safetensors_file(tmp_path: Path) -> None:
 
 def test_texts_for_keys(tmp_path: Path) -> None:
     store = filled(tmp_path)
-    writer = store.writer()
+    writer = Writer(store)
     writer.add(0, ["å.png", 1], rows([5, 6]))
     writer.flush()
     again = Store.opened(tmp_path)
@@ -56,7 +57,7 @@ def test_texts_for_keys(tmp_path: Path) -> None:
 def test_many_rows_are_many_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "MOST_ROWS", 4)
     store = filled(tmp_path)
-    writer = store.writer()
+    writer = Writer(store)
     for index in range(0, 10, 2):
         writer.add(0, [index, index + 1], rows([index, index + 1]))
     assert len(os.listdir(tmp_path)) == 1 + 2
@@ -69,7 +70,7 @@ def test_many_rows_are_many_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_bytes_and_seconds_also_end_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "MOST_BYTES", 2 * 52)
     store = filled(tmp_path)
-    writer = store.writer()
+    writer = Writer(store)
     writer.add(0, [0], rows([0]))
     assert len(os.listdir(tmp_path)) == 1
     writer.add(0, [1], rows([1]))
@@ -100,7 +101,7 @@ def test_the_same_rows_twice_are_one_file_or_harmless(tmp_path: Path) -> None:
     """Two fills at a time may compute the same rows: of the same rank they have one name, of two ranks two."""
     store = filled(tmp_path, [0, 1], [0, 1])
     assert len(store.shards) == 1
-    writer = store.writer(rank=1)
+    writer = Writer(store, rank=1)
     writer.add(0, [1, 2], rows([1, 2]))
     writer.flush()
     store.refresh()
@@ -168,7 +169,7 @@ def test_a_shard_of_another_model_is_no_part_of_it(tmp_path: Path) -> None:
     other = Store(tmp_path / "b", manifest())
     object.__setattr__(other.manifest, "fingerprint", "f" * 32)
     other.create()
-    other.writer().flush()
+    Writer(other).flush()
     os.rename(store.shards[0].file, tmp_path / "b" / store.shards[0].file.name)
     (damage,) = Store.opened(tmp_path / "b").verify()
     assert damage.problem == f"it is of another model, '{MADE}'"
@@ -186,7 +187,7 @@ def test_a_shard_that_is_gone(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = filled(tmp_path, range(4))
     before = contents(tmp_path)
-    writer = store.writer()
+    writer = Writer(store)
     writer.add(0, [4, 5], rows([4, 5]))
     fsync = os.fsync
 
@@ -218,7 +219,7 @@ def test_another_refusal_of_the_system_comes_out_as_it_is(tmp_path: Path, monkey
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    writer = filled(tmp_path).writer()
+    writer = Writer(filled(tmp_path))
     writer.add(0, [4], rows([4]))
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(PermissionError):

@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import PercentFormatter
 
-from frostline._core.reporting.cost_table import flops
-from frostline._core.reporting.table import human
+from frostline._core.reporting.units import flops, human
 from frostline.demo.data import NEW, OLD, one_of_each
 from frostline.demo.outcome import Outcome, Way
 from frostline.demo.sections import COLORS

@@ -11,8 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from frostline._core.reporting.cost_table import flops
-from frostline._core.reporting.table import human
+from frostline._core.reporting.units import flops, human
 from frostline.demo.learner import Framework
 from frostline.demo.outcome import WAYS, Outcome, Runs, Settings, Way
 

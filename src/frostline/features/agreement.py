@@ -7,10 +7,10 @@ from pathlib import Path
 
 from frostline._core.errors import CacheError
 from frostline._core.errors.cache import differences
+from frostline._core.reporting.units import human
 from frostline.features.columns import SOURCE
 from frostline.features.manifest import Manifest
 from frostline.features.shards import Key
-from frostline.features.sizes import shown
 from frostline.features.store import Store, found
 
 # So many samples are read twice to see whether they are random; a flip of one in two is missed once in 256.
@@ -179,4 +179,4 @@ def state_of(folder: Path, said: Manifest) -> str:
         return f"FeatureCache({str(folder)!r}, empty, {said.precision})"
     store = Store(folder, there)
     rows = f"{store.rows // there.views} of {there.samples} samples"
-    return f"FeatureCache({str(folder)!r}, {rows}, {said.precision}, {shown(store.nbytes)})"
+    return f"FeatureCache({str(folder)!r}, {rows}, {said.precision}, {human(store.nbytes)})"

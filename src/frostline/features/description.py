@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from frostline._core.errors.base import counted
+from frostline._core.reporting.units import human
 from frostline.features.shards import Damage
-from frostline.features.sizes import shown
 from frostline.features.store import Store
 
 
@@ -45,7 +45,7 @@ def summary(store: Store) -> list[str]:
         f"  preprocessing  {manifest.preprocessing or '-'}",
         f"  dtype          {manifest.precision}",
         f"  rows           {store.rows} of {counted(manifest.samples, 'sample')}{views}: {full} % full",
-        f"  size           {shown(store.nbytes)} in {counted(len(store.shards), 'shard')}, {manifest.row} bytes a row",
+        f"  size           {human(store.nbytes)} in {counted(len(store.shards), 'shard')}, {manifest.row} bytes a row",
     ]
     for number, value in enumerate(manifest.values):
         shape, stored = ", ".join(map(str, value.shape)), "" if value.stored == value.dtype else f" as {value.stored}"

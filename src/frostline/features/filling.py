@@ -1,32 +1,33 @@
-"""Filling a cache: what is missing, which of several processes computes it, and whether there is room."""
+"""Filling a cache: the missing rows, the share of each process, and the room on the disk."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, final
 
 from frostline._core.errors import CacheError
 from frostline.features import agreement
-from frostline.features.progress import counting
 from frostline.features.room import check_budget, check_disk
 from frostline.features.shards import Damage, Key
 from frostline.features.store import Store
+from frostline.features.writing import Writer
 
 Columns = Mapping[str, memoryview]
 Batches = Callable[[list[int]], Iterator[tuple[Sequence[int], Columns]]]
-"""Indices -> some of them at a time, with the columns of these samples."""
+"""From indices to some of them at a time, each time with the columns of these samples."""
 
 
 @final
 class Filling:
-    """What one of several processes does to fill a store.
+    """The work of one process that fills a store.
 
     Args:
-        store: what was planned.
-        keys: of all samples.
-        rank: which of the processes this one is.
-        ranks: how many there are.
-        verify: whether every byte that is there is read; if not, only headers and sizes are looked at.
+        store: the store to fill.
+        keys: the keys of all samples.
+        rank: the number of this process.
+        ranks: the number of processes.
+        verify: whether to read every stored byte; otherwise only headers and sizes are checked.
         progress: whether to show bars, on a terminal.
 
     Raises:
@@ -37,17 +38,19 @@ class Filling:
         self, store: Store, keys: Sequence[Key], *, rank: int, ranks: int, verify: bool, progress: bool
     ) -> None:
         if not 0 <= rank < ranks:
-            raise CacheError(f"cache.fill(rank={rank}, ranks={ranks})", "names no process.", (), "Ranks begin at 0.")
+            raise CacheError(
+                f"cache.fill(rank={rank}, ranks={ranks})", "is not the rank of a process.", (), "Ranks begin at 0."
+            )
         self._store, self._keys, self._rank, self._ranks, self._progress = store, keys, rank, ranks, progress
         self._broken = [damage.file for damage in (self._verified() if verify else store.damages)]
         store.forget(self._broken)
 
     def run(self, budget: int | None, batches: Batches) -> None:
-        """Stores what is missing; what is damaged goes first, and is missing.
+        """Removes damaged shards, then computes and stores all missing rows.
 
         Args:
-            budget: the most bytes that the cache may take; None is no limit.
-            batches: computes.
+            budget: the most bytes that the cache may take, or None.
+            batches: computes features.
 
         Raises:
             CacheBudgetError: it would be larger than the budget; nothing was written.
@@ -62,7 +65,7 @@ class Filling:
         self._write([[i for i in indices if i % self._ranks == self._rank] for indices in todo], batches)
 
     def _write(self, mine: Sequence[list[int]], batches: Batches) -> None:
-        writer = self._store.writer(self._rank)
+        writer = Writer(self._store, self._rank)
         title = f"Filling {self._store.folder.name}"
         with counting(title, sum(map(len, mine)), shown=self._progress) as done:
             for view, indices in enumerate(mine):
@@ -78,23 +81,36 @@ class Filling:
 
 
 def keys_of(dataset: Any, key: Callable[[int], Key] | None) -> list[Key]:
-    """What the samples of a dataset are known by.
+    """The keys of the samples of a dataset.
 
     Raises:
         CacheError: it has no samples by index.
     """
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        problem = f"needs samples by index, and {type(dataset).__name__} has none."
+        problem = f"needs samples by index, but {type(dataset).__name__} has none."
         raise CacheError("A feature cache", problem, (), "Give a dataset with __len__ and __getitem__.")
     return agreement.keys_of(len(dataset), key)
 
 
 def positive(name: str, number: int) -> int:
-    """A number of things.
+    """Checks that a number is a positive integer.
 
     Raises:
-        CacheError: it is none.
+        CacheError: it is not.
     """
     if type(number) is not int or number < 1:
-        raise CacheError(f"{name}={number!r}", "is no number of them.", (), f"Write {name}=1, or more.")
+        raise CacheError(f"{name}={number!r}", "must be a positive integer.", (), f"Write {name}=1, or more.")
     return number
+
+
+@contextmanager
+def counting(words: str, total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
+    """Yields a function to call with the number of further items done; the bar is on stderr, on a terminal only."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
+        task = bar.add_task(words, total=total)
+        yield lambda more: bar.update(task, advance=more)

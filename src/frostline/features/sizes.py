@@ -1,4 +1,4 @@
-"""Numbers of bytes, as people write them."""
+"""Numbers of bytes as people write them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40, "B": 1}
 
 
 def parsed(size: int | str) -> int:
-    """How many bytes a text means; a number is taken as it is.
+    """The number of bytes that a text means; a number means itself.
 
     Raises:
-        CacheError: it is no size.
+        CacheError: it is not a size.
 
     Example:
         >>> parsed("20GB"), parsed("1.5 GiB"), parsed(4096)
@@ -25,19 +25,6 @@ def parsed(size: int | str) -> int:
         return size
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", size) if isinstance(size, str) else None
     if found is None or found[2].upper() not in _UNITS:
-        words = "is no number of bytes. A number may have one of these units:"
+        words = "is not a number of bytes. A number may have one of these units:"
         raise CacheError(f"budget={size!r}", words, ("KB, MB, GB, TB, KiB, MiB, GiB, TiB",), 'Write budget="20GB".')
     return int(Decimal(found[1]) * _UNITS[found[2].upper()])
-
-
-def shown(size: int) -> str:
-    """A number of bytes for people.
-
-    Example:
-        >>> shown(999), shown(20_000_000_000), shown(1_234_567)
-        ('999 B', '20.0 GB', '1.2 MB')
-    """
-    for unit in ("TB", "GB", "MB", "KB"):
-        if size >= _UNITS[unit]:
-            return f"{size / _UNITS[unit]:.1f} {unit}"
-    return f"{size} B"

@@ -7,7 +7,7 @@ A front end writes the columns of `Manifest.columns` and reads them, and makes a
     store.missing(keys, view)               # positions in keys of what is to be computed
     check_room(...)                         # budget and disk, before anything is written
     store.create()                          # the folder and the manifest
-    writer = store.writer(rank)
+    writer = Writer(store, rank)            # in writing.py
     writer.add(view, keys, {"value.0": ..., "rest.0": ..., "source": ...})
     writer.flush()
     store.refresh()                         # sees what this and other processes have written
@@ -34,7 +34,6 @@ from frostline.checkpoint.stored import reason
 from frostline.features.manifest import NAME, Manifest
 from frostline.features.reading import Place, Reader
 from frostline.features.shards import PART, SHARD, Damage, Key, Shard
-from frostline.features.writing import Writer
 
 _MANIFEST_PART = re.compile(rf"\.{re.escape(NAME)}\.[0-9a-f]{{8}}\.part")
 
@@ -52,10 +51,11 @@ class Store:
     Example:
         >>> import tempfile
         >>> from frostline.features.boundary import Boundary
+        >>> from frostline.features.writing import Writer
         >>> manifest = Manifest.of("1f3a", [Boundary("layer", (2,), "uint8", 2)], samples=2)
         >>> store = Store(Path(tempfile.mkdtemp()) / "features", manifest)
         >>> store.create()
-        >>> writer = store.writer()
+        >>> writer = Writer(store)
         >>> writer.add(0, [0, 1], {"value.0": b"abcd", "source": bytes(32)})
         >>> writer.flush()
         >>> store.refresh()
@@ -142,10 +142,6 @@ class Store:
     def reader(self) -> Reader:
         """What reads the shards that there are now."""
         return Reader(self.shards)
-
-    def writer(self, rank: int = 0) -> Writer:
-        """What writes new shards."""
-        return Writer(self, rank)
 
     def verify(self, seen: Callable[[], object] = lambda: None) -> list[Damage]:
         """All shards that are not what was written; every byte is read.

@@ -1,11 +1,11 @@
-"""Rows on their way into shards."""
+"""Writing: rows are gathered and written as shards."""
 
 from __future__ import annotations
 
 import errno
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, final
+from typing import final
 
 from frostline._core.errors import CacheSpaceError
 from frostline._core.fingerprint import Bytes
@@ -14,9 +14,7 @@ from frostline.checkpoint.safetensors_header import in_order
 from frostline.features.columns import DIGEST, Column
 from frostline.features.room import free_bytes
 from frostline.features.shards import Key, checked, head, name_of, row_digest
-
-if TYPE_CHECKING:
-    from frostline.features.store import Store
+from frostline.features.store import Store
 
 # A shard is written when one of these is reached: rows are kept in memory until then, and a kill loses them.
 MOST_ROWS = 4096
@@ -29,11 +27,11 @@ _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 @final
 class Writer:
-    """Gathers rows and writes a shard whenever there are enough; what is in the folder is always whole.
+    """Gathers rows and writes a shard whenever there are enough; shards in the folder are always complete.
 
     Args:
-        store: where to.
-        rank: of the process that writes; it is part of the names, so that processes never write the same file.
+        store: the store to write to.
+        rank: the rank of this process, a part of file names, so that two processes never write the same file.
     """
 
     def __init__(self, store: Store, rank: int = 0) -> None:
@@ -41,16 +39,16 @@ class Writer:
         self._begin(0)
 
     def add(self, view: int, keys: Sequence[Key], rows: Mapping[str, Bytes]) -> None:
-        """Takes some rows.
+        """Adds rows.
 
         Args:
-            view: of which view they are.
-            keys: whose they are.
-            rows: the bytes of each column but the digest, row after row.
+            view: the view to which they belong.
+            keys: the keys of their samples.
+            rows: the bytes of each column except the digest, row after row.
 
         Raises:
             CacheSpaceError: the disk is full.
-            OSError: a shard cannot be written; none of it is there then.
+            OSError: a shard cannot be written; then there is no part of it.
         """
         if view != self._view:
             self.flush()
@@ -68,7 +66,7 @@ class Writer:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what was gathered, if there is something.
+        """Writes the gathered rows, if there are any.
 
         Raises:
             CacheSpaceError: the disk is full.

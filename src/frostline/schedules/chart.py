@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from math import fsum
-from typing import final
-
-from rich.console import RenderableType
+from typing import TYPE_CHECKING, final
 
 from frostline._core import document
 from frostline._core.inventory import Inventory
@@ -18,6 +16,9 @@ from frostline.schedules.drawing import drawn
 from frostline.schedules.phase import Phase
 from frostline.schedules.rows import Parts, Rows, Words
 from frostline.schedules.schedule import Schedule
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 @final

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
 
 # From frozen to the full rate; a little is never shown as nothing.
 _SHADES = "·░▒▓█"
@@ -29,6 +30,11 @@ def drawn(
         shares: the share of the steps in which each row trains.
         extent: how many steps there are, and how many a column stands for.
     """
+    # Imported here, because most programs draw no chart.
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
     steps, width = extent
     top = max((cell for row in cells for cell in row), default=1.0) or 1.0
     table = Table.grid(padding=(0, 2), pad_edge=False)
@@ -55,6 +61,8 @@ def shade(cell: float, top: float) -> str:
 
 
 def _band(row: Sequence[float], top: float) -> Text:
+    from rich.text import Text
+
     letters = [shade(cell, top) for cell in row]
     return Text.assemble(*((letter, _STYLES[letter]) for letter in letters))
 

@@ -189,7 +189,7 @@ CASES: list[tuple[str, Act, list[str]]] = [
         "no dataset",
         fill(iter(DATASET)),
         [
-            "A feature cache needs samples by index, and list_iterator has none.",
+            "A feature cache needs samples by index, but list_iterator has none.",
             "Give a dataset with __len__ and __getitem__.",
         ],
     ),
@@ -227,7 +227,7 @@ CASES: list[tuple[str, Act, list[str]]] = [
             'Write dtype="bfloat16", or leave it out.',
         ],
     ),
-    ("no views", fill(DATASET, views=0), ["views=0 is no number of them.", "Write views=1, or more."]),
+    ("no views", fill(DATASET, views=0), ["views=0 must be a positive integer.", "Write views=1, or more."]),
 ]
 
 

@@ -14,7 +14,7 @@ from jax import lax
 
 import frostline.jax as fj
 from frostline import NothingTrainableError
-from frostline._core.reporting.cost import Bill
+from frostline._core.reporting.bill import Bill
 from frostline.errors import CostError
 from only_jax.cost.costed import (
     FLAT,

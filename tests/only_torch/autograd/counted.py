@@ -11,7 +11,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 import frostline.torch as ft
-from frostline._core.reporting.cost import Bill
+from frostline._core.reporting.bill import Bill
 from frostline.torch._autograd.saved import saving
 
 CONVOLUTIONS = {torch.conv1d, torch.conv2d, torch.conv3d}

@@ -332,4 +332,4 @@ def test_a_cache_describes_itself_in_one_line(folder: Path) -> None:
     begun = time.monotonic()
     cache.fill(Noisy(4))
     assert time.monotonic() - begun < 10
-    assert repr(cache) == f"FeatureCache({str(folder)!r}, 4 of 4 samples, int8, 1.5 KB)"
+    assert repr(cache) == f"FeatureCache({str(folder)!r}, 4 of 4 samples, int8, 1.5 KiB)"

@@ -84,7 +84,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
     (
         "views that are not a positive integer",
         lambda: fill(Noisy(), views=0),
-        ["views=0 is no number of them.", "Write views=1, or more."],
+        ["views=0 must be a positive integer.", "Write views=1, or more."],
     ),
     (
         "over the budget",
@@ -103,7 +103,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "a stream",
         lambda: fill(Stream()),
         [
-            "A feature cache needs samples by index, and Stream has none.",
+            "A feature cache needs samples by index, but Stream has none.",
             "Give a dataset with __len__ and __getitem__.",
         ],
     ),
@@ -180,7 +180,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
     (
         "a rank that does not exist",
         lambda: ft.FeatureCache("features", line()).fill(Numbered(), rank=2, ranks=2),
-        ["cache.fill(rank=2, ranks=2) names no process.", "Ranks begin at 0."],
+        ["cache.fill(rank=2, ranks=2) is not the rank of a process.", "Ranks begin at 0."],
     ),
     (
         "read before it is filled",

@@ -10,7 +10,7 @@ from benchmarks.zoo import ZOO
 from torch import nn
 
 import frostline.torch as ft
-from frostline._core.reporting.cost import Bill
+from frostline._core.reporting.bill import Bill
 from frostline.torch._autograd import flops as _flops
 from frostline.torch._autograd import saved as _saved
 from only_torch.autograd.counted import PARTS, frozen_part, measured, predicted

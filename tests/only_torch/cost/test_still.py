@@ -9,7 +9,7 @@ from benchmarks.zoo import ZOO
 from torch import Tensor, nn
 
 import frostline.torch as ft
-from frostline._core.reporting.cost import Bill
+from frostline._core.reporting.bill import Bill
 from frostline.errors import CostError
 from only_torch.bits import contents, training
 

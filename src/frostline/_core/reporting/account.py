@@ -48,7 +48,7 @@ class Amounts:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ReportRow:
     """One name of a model.
 
     Attributes:
@@ -91,11 +91,11 @@ class Entry:
 
 def account(
     inventory: Inventory, plan: Plan, optimizer_bytes: Mapping[str, int], held: frozenset[str]
-) -> tuple[Entry, ...]:
+) -> tuple[ReportRow, ...]:
     """An entry for each name, in pre-order: what is below an entry follows it."""
     bookkeeper = _Bookkeeper(plan, optimizer_bytes, held)
     nodes = inventory.tree.nodes
-    entries: dict[int, Entry] = {}
+    entries: dict[int, ReportRow] = {}
     # Backwards, so that what is below a node is there before the node.
     for node in reversed(nodes):
         below = [entries[child.start] for child in node.children.values()]
@@ -111,13 +111,13 @@ class _Bookkeeper:
         self.plan, self.optimizer_bytes, self.held = plan, optimizer_bytes, held
         self.likenesses: dict[object, int] = {}
 
-    def entry(self, node: NameNode, below: list[Entry]) -> Entry:
+    def entry(self, node: NameNode, below: list[ReportRow]) -> ReportRow:
         kind, amounts, state = self._kind(node), self._amounts(node, below), self._state(node, below)
         tied, is_alias = _tied(node)
         pinned = any(each.pinned for each in (node.param, node.module) if each is not None)
         held = node.module is not None and node.module.path in self.held
         alike = (kind, amounts, state, tied, pinned, held, tuple((each.keys[-1], each.likeness) for each in below))
-        return Entry(
+        return ReportRow(
             keys=node.keys,
             kind=kind,
             amounts=amounts,
@@ -137,7 +137,7 @@ class _Bookkeeper:
         # A module of the class `object` is one whose class is not known, as in a checkpoint.
         return node.module.owner.__name__ if node.module is not None and node.module.owner is not object else ""
 
-    def _amounts(self, node: NameNode, below: list[Entry]) -> Amounts:
+    def _amounts(self, node: NameNode, below: list[ReportRow]) -> Amounts:
         parts = [each.amounts for each in below]
         if node.module is not None:
             parts.append(Amounts(buffer_bytes=node.module.buffer_bytes))
@@ -148,7 +148,7 @@ class _Bookkeeper:
             parts.append(Amounts(param.size, frozen[0], param.nbytes, frozen[1], optimizer))
         return Amounts.total(parts)
 
-    def _state(self, node: NameNode, below: list[Entry]) -> str:
+    def _state(self, node: NameNode, below: list[ReportRow]) -> str:
         states = {each.state for each in below} - {""}
         if node.is_name:
             states.add("frozen" if node.canonical in self.plan.frozen else "trainable")

@@ -1,137 +1,39 @@
-"""What a step costs: as a model is frozen now, with all of it trained, and at the limit."""
+"""The cost of a step: as a model is frozen now, with everything trained, and at the limit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from typing import final
-
-from rich.console import RenderableType
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
 
 from frostline._core import document
-from frostline._core.reporting import cost_table, table
+from frostline._core.errors.base import counted
+from frostline._core.reporting import table
+from frostline._core.reporting.bill import Bill, Culprit, UnitCost
+from frostline._core.reporting.cost_rows import MOST, rows
+from frostline._core.reporting.units import flops, human, percent
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
-@final
-@dataclass(frozen=True, slots=True)
-class Bill:
-    """What one training step costs. A multiplication and an addition are two floating-point operations.
-
-    Attributes:
-        forward_flops: operations of the forward pass, and of parts of it that are computed again during backward.
-        input_gradient_flops: operations for gradients with respect to what flows through the model.
-        weight_gradient_flops: operations for gradients with respect to parameters.
-        saved_bytes: what the forward pass keeps for backward, parameters and buffers aside, each storage once.
-        gradient_bytes: gradients of parameters.
-        optimizer_bytes: what the optimizer keeps for parameters.
-        peak_bytes: all that is there at the highest point of a step. For a model, not for its units.
-    """
-
-    forward_flops: int = 0
-    input_gradient_flops: int = 0
-    weight_gradient_flops: int = 0
-    saved_bytes: int = 0
-    gradient_bytes: int = 0
-    optimizer_bytes: int = 0
-    peak_bytes: int = 0
-
-    @property
-    def flops(self) -> int:
-        """Operations of a whole step."""
-        return self.forward_flops + self.input_gradient_flops + self.weight_gradient_flops
-
-    def to_dict(self) -> dict[str, int]:
-        """The bill as JSON-able data."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    @classmethod
-    def total(cls, bills: Iterable[Bill]) -> Bill:
-        """The sum of bills; peaks do not add, so it has none.
-
-        Example:
-            >>> from frostline._core.reporting.cost import Bill
-            >>> Bill.total([Bill(forward_flops=2, peak_bytes=9), Bill(forward_flops=3, saved_bytes=4)])
-            Bill(forward_flops=5, input_gradient_flops=0, weight_gradient_flops=0, saved_bytes=4, gradient_bytes=0,
-                 optimizer_bytes=0, peak_bytes=0)
-        """
-        columns = zip(*(bill.to_dict().values() for bill in (cls(), *bills)), strict=True)
-        *sums, _ = map(sum, columns)
-        return cls(*sums)
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class UnitCost:
-    """What belongs to one unit itself, without the units below it. All units of a model add up to its bill.
-
-    Attributes:
-        path: its dotted path; "" is what the model does itself, and the loss.
-        kind: the name of its class, or "".
-        now: as the model is frozen.
-        all_trained: with every parameter trained.
-        limit: the least that the gradients of what is trainable now need.
-    """
-
-    path: str
-    kind: str
-    now: Bill
-    all_trained: Bill
-    limit: Bill
-
-    def to_dict(self) -> dict[str, object]:
-        """The unit as JSON-able data."""
-        bills = {name: getattr(self, name).to_dict() for name in ("now", "all_trained", "limit")}
-        return {"path": self.path, "kind": self.kind} | bills
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Culprit:
-    """Trainable tensors near the input for which a gradient must pass through frozen units that need none otherwise.
-
-    Attributes:
-        paths: the tensors, in the order in which the model uses them.
-        chain_flops: operations for input gradients of frozen units that are done for these tensors alone.
-        flops: operations of a step as the model is frozen now.
-        flops_without: operations of a step with these tensors frozen too.
-        fix: what to write to be rid of the chain.
-    """
-
-    paths: tuple[str, ...]
-    chain_flops: int
-    flops: int
-    flops_without: int
-    fix: str
-
-    @property
-    def ratio(self) -> float:
-        """How much dearer a step is for them: 1.5 is half as much again."""
-        return self.flops / self.flops_without
-
-    def to_dict(self) -> dict[str, object]:
-        """The culprit as JSON-able data."""
-        numbers = {name: getattr(self, name) for name in ("chain_flops", "flops", "flops_without")}
-        return {"paths": list(self.paths), **numbers, "ratio": round(self.ratio, 4), "fix": self.fix}
-
-    def __str__(self) -> str:
-        return cost_table.accusation(self)
+_TITLES = ("", "forward", "input grad", "weight grad", "saved", "least saved", "gradients", "optimizer", "peak")
 
 
 @final
 @dataclass(frozen=True, repr=False)
 class Cost:
-    """What a step costs: prints as a table, is a table in a notebook, and gives plain data.
+    """The cost of a step: prints as a table, renders in a notebook, and returns plain data.
 
-    The limit is what exact gradients need at least, if nothing is computed twice: a forward pass, input gradients
-    down to the lowest trainable parameters, weight gradients of the trainable ones; and of the saved tensors only
-    what one of these gradients reads, masks and pooling positions as bits.
+    The limit is the least that exact gradients need if nothing is computed twice: a forward pass, input gradients down
+    to the lowest trainable parameters, weight gradients of the trainable ones; and of the saved tensors only the part
+    that one of these gradients reads, with masks and pooling indices as bits.
 
     Attributes:
-        units: in the order of the model; each has what belongs to itself, so that they add up.
+        units: in the order of the model, each without the units below it, so that they add up.
         now: as the model is frozen.
         all_trained: with every parameter trained.
-        limit: the least for what is trainable now.
-        culprit: the tensors that make the step dear, or None.
+        limit: the least for the parameters that are trainable now.
+        culprit: the parameters that make the step expensive, or None.
     """
 
     units: tuple[UnitCost, ...]
@@ -142,16 +44,16 @@ class Cost:
 
     @property
     def flop_percent(self) -> float:
-        """How close a step is to the FLOP limit: 100 is there."""
-        return _percent(self.limit.flops, self.now.flops)
+        """How close a step is to the FLOP limit; 100 is at the limit."""
+        return _share(self.limit.flops, self.now.flops)
 
     @property
     def byte_percent(self) -> float:
-        """How close what is saved for backward is to the byte limit: 100 is there."""
-        return _percent(self.limit.saved_bytes, self.now.saved_bytes)
+        """How close the bytes kept for backward are to the limit; 100 is at the limit."""
+        return _share(self.limit.saved_bytes, self.now.saved_bytes)
 
     def to_dict(self) -> dict[str, object]:
-        """The cost as JSON-able data: nothing is folded or left out."""
+        """The cost as data for JSON: nothing is folded or left out."""
         bills = {name: getattr(self, name).to_dict() for name in ("now", "all_trained", "limit")}
         percents = {"flop_percent": round(self.flop_percent, 4), "byte_percent": round(self.byte_percent, 4)}
         culprit = None if self.culprit is None else self.culprit.to_dict()
@@ -162,14 +64,44 @@ class Cost:
         return table.plain(self.__rich__())
 
     def __repr__(self) -> str:
-        return f"<Cost: {cost_table.verdict(self)}>"
+        return f"<Cost: {_verdict(self)}>"
 
     def __rich__(self) -> RenderableType:
-        return cost_table.rendered(self)
+        rows = [[(name, ""), *((cell, "") for cell in cells)] for name, cells in _rows(self)]
+        return table.rendered(_TITLES, rows, _sentences(self), numbers=len(_TITLES) - 1)
 
     def _repr_html_(self) -> str:
-        return cost_table.page(self)
+        rows = [table.html_row(table.code(name), cells) for name, cells in _rows(self)]
+        return table.page(_TITLES, rows, _sentences(self))
 
 
-def _percent(least: int, spent: int) -> float:
+def _share(least: int, spent: int) -> float:
     return 100 * least / spent if spent else 100.0
+
+
+def _verdict(cost: Cost) -> str:
+    return f"{percent(cost.flop_percent)} of the FLOP limit, {percent(cost.byte_percent)} of the byte limit"
+
+
+def _sentences(cost: Cost) -> Iterator[str]:
+    yield f"{_verdict(cost)}."
+    if cost.culprit is not None:
+        yield from str(cost.culprit).splitlines()
+
+
+def _rows(cost: Cost) -> Iterator[tuple[str, list[str]]]:
+    total = type(cost.now).total
+    shown = rows(cost.units)
+    for row in shown[:MOST]:
+        limit = total(unit.limit for unit in row.units)
+        yield row.label, [*_cells(total(unit.now for unit in row.units), human(limit.saved_bytes)), ""]
+    if len(shown) > MOST:
+        yield f"... and {counted(len(shown) - MOST, 'row')} more", [""] * (len(_TITLES) - 1)
+    for name, bill in (("now", cost.now), ("all trained", cost.all_trained), ("limit", cost.limit)):
+        yield f"= {name}", [*_cells(bill, ""), human(bill.peak_bytes)]
+
+
+def _cells(bill: Bill, least_saved: str) -> list[str]:
+    operations = (bill.forward_flops, bill.input_gradient_flops, bill.weight_gradient_flops)
+    kept = [human(bill.saved_bytes), least_saved, human(bill.gradient_bytes), human(bill.optimizer_bytes)]
+    return [*map(flops, operations), *kept]

@@ -1,30 +1,28 @@
-"""The rows of a cost: few enough for one screen, and neighbours that are alike in one."""
+"""The rows of a cost table: few enough for one screen, with equal neighbours in one row."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, final
+from typing import final
 
+from frostline._core.reporting.bill import UnitCost
 from frostline._core.selecting.pattern import spell
 from frostline._core.tree import is_position
-
-if TYPE_CHECKING:
-    from frostline._core.reporting.cost import UnitCost
 
 MOST = 24
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Row:
-    """What a row stands for.
+class CostRow:
+    """The units in one row.
 
     Attributes:
-        keys: of the module at the top of it, from the root down.
-        last: the number of the last one, where it stands for neighbours in a list; else the same as the first.
-        units: all of its units.
+        keys: the keys of its top module, from the root down.
+        last: the number of the last module, if the row is for neighbours in a list; otherwise the last key.
+        units: all units in it.
     """
 
     keys: tuple[str, ...]
@@ -33,7 +31,7 @@ class Row:
 
     @property
     def label(self) -> str:
-        """What it is called."""
+        """The name in the first column."""
         if not self.keys:
             return "model"
         if self.last == self.keys[-1]:
@@ -41,25 +39,25 @@ class Row:
         first, stop = int(self.keys[-1]), int(self.last) + 1
         return f"{spell(self.keys[:-1])}[{first}:{stop}] ×{stop - first}"
 
-    def parts(self) -> list[Row]:
-        """What is below it, neighbours that cost the same together; itself alone if there is nothing below."""
+    def parts(self) -> list[CostRow]:
+        """The rows below it, with equal neighbours together; itself alone if there are none."""
         if self.keys and self.last != self.keys[-1]:
             return [self]
         depth = len(self.keys) + 1
         groups: dict[tuple[str, ...], list[UnitCost]] = {}
         for unit in self.units:
             groups.setdefault(_keys(unit)[:depth], []).append(unit)
-        rows = [Row(keys, keys[-1] if keys else "", tuple(units)) for keys, units in groups.items()]
+        rows = [CostRow(keys, keys[-1] if keys else "", tuple(units)) for keys, units in groups.items()]
         return list(_folded(rows))
 
 
-def rows(units: Sequence[UnitCost]) -> list[Row]:
-    """The rows of a model, the finest that fit on one screen.
+def rows(units: Sequence[UnitCost]) -> list[CostRow]:
+    """The finest rows of a model that fit on one screen.
 
     Args:
         units: in the order of the model.
     """
-    found = Row((), "", tuple(units)).parts()
+    found = CostRow((), "", tuple(units)).parts()
     position = 0
     while position < len(found):
         parts = found[position].parts()
@@ -70,10 +68,10 @@ def rows(units: Sequence[UnitCost]) -> list[Row]:
     return found
 
 
-def _folded(rows: Sequence[Row]) -> Iterator[Row]:
-    """Neighbours with consecutive numbers that cost the same, in one row."""
+def _folded(rows: Sequence[CostRow]) -> Iterator[CostRow]:
+    """Joins neighbours with consecutive numbers and equal costs in one row."""
 
-    def run(place: tuple[int, Row]) -> object:
+    def run(place: tuple[int, CostRow]) -> object:
         position, row = place
         key = row.last
         return (int(key) - position, _likeness(row)) if is_position(key) else key
@@ -81,10 +79,10 @@ def _folded(rows: Sequence[Row]) -> Iterator[Row]:
     for _, group in groupby(enumerate(rows), key=run):
         alike = [row for _, row in group]
         units = tuple(unit for row in alike for unit in row.units)
-        yield Row(alike[0].keys, alike[-1].last, units)
+        yield CostRow(alike[0].keys, alike[-1].last, units)
 
 
-def _likeness(row: Row) -> object:
+def _likeness(row: CostRow) -> object:
     depth = len(row.keys)
     return tuple((_keys(u)[depth:], u.kind, u.now, u.all_trained, u.limit) for u in row.units)
 

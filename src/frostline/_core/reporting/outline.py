@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import final
 
-from frostline._core.reporting.account import Amounts, Entry
+from frostline._core.reporting.account import Amounts, ReportRow
 from frostline._core.selecting.pattern import spell
 from frostline._core.tree import is_position
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Line:
+class OutlineLine:
     """One line of a report.
 
     Attributes:
@@ -46,18 +46,18 @@ class _Branch:
     quiet: bool  # whether a note above says already that it is held or in use
 
 
-def outline(entries: Sequence[Entry]) -> Iterator[Line]:
+def outline(entries: Sequence[ReportRow]) -> Iterator[OutlineLine]:
     """The lines of the tree; equal neighbours in a list are one line with the sums of all of them."""
     branches = [_Branch(0, 1, 1, "model", "", "", quiet=False)]
     while branches:
         branch = branches.pop()
         entry = entries[branch.at]
         note = _note(entry, quiet=branch.quiet)
-        yield Line(branch.guide, branch.label, entry.kind, entry.amounts * branch.times, entry.state, note)
+        yield OutlineLine(branch.guide, branch.label, entry.kind, entry.amounts * branch.times, entry.state, note)
         branches.extend(reversed(_hanging(branch, entries)))
 
 
-def _note(entry: Entry, *, quiet: bool) -> str:
+def _note(entry: ReportRow, *, quiet: bool) -> str:
     words = []
     if not quiet:
         words += ["frozen use"] if entry.pinned else []
@@ -67,7 +67,7 @@ def _note(entry: Entry, *, quiet: bool) -> str:
     return ", ".join(words)
 
 
-def _hanging(branch: _Branch, entries: Sequence[Entry]) -> list[_Branch]:
+def _hanging(branch: _Branch, entries: Sequence[ReportRow]) -> list[_Branch]:
     above = entries[branch.at]
     groups = _groups([at for at in _children(branch.at, entries) if entries[at].state], entries)
     if _says_all(above, groups, entries):
@@ -87,21 +87,21 @@ def _hanging(branch: _Branch, entries: Sequence[Entry]) -> list[_Branch]:
     ]
 
 
-def _children(at: int, entries: Sequence[Entry]) -> Iterator[int]:
+def _children(at: int, entries: Sequence[ReportRow]) -> Iterator[int]:
     child, stop = at + 1, at + entries[at].span
     while child < stop:
         yield child
         child += entries[child].span
 
 
-def _says_all(above: Entry, groups: list[list[int]], entries: Sequence[Entry]) -> bool:
+def _says_all(above: ReportRow, groups: list[list[int]], entries: Sequence[ReportRow]) -> bool:
     """Whether the line of a module says what those of its parameters would say."""
     below = [entries[at] for group in groups for at in group]
     plain = all(entry.is_param and not entry.tied and entry.pinned == above.pinned for entry in below)
     return not below or (plain and above.state != "partly")
 
 
-def _groups(children: list[int], entries: Sequence[Entry]) -> list[list[int]]:
+def _groups(children: list[int], entries: Sequence[ReportRow]) -> list[list[int]]:
     """Neighbours with consecutive numbers for keys that are alike, together."""
 
     def run(place: tuple[int, int]) -> object:
@@ -112,7 +112,7 @@ def _groups(children: list[int], entries: Sequence[Entry]) -> list[list[int]]:
     return [[at for _, at in group] for _, group in groupby(enumerate(children), key=run)]
 
 
-def _label(group: list[int], entries: Sequence[Entry]) -> str:
+def _label(group: list[int], entries: Sequence[ReportRow]) -> str:
     keys = entries[group[0]].keys
     if len(group) == 1:
         return spell(keys[-1:])

@@ -1,21 +1,27 @@
-"""What is frozen in a model, for people and for programs."""
+"""The report of a model: its frozen set with counts and bytes, for people and for programs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import final
-
-from rich.console import Group, RenderableType
+from html import escape
+from typing import TYPE_CHECKING, final
 
 from frostline._core import document
 from frostline._core.errors import PlanMismatchError
 from frostline._core.inventory import Inventory
 from frostline._core.plan import Plan
 from frostline._core.reporting import table
-from frostline._core.reporting.account import Amounts, Entry, account
+from frostline._core.reporting.account import Amounts, ReportRow, account
 from frostline._core.reporting.cost import Cost
-from frostline._core.reporting.outline import outline
+from frostline._core.reporting.outline import OutlineLine, outline
+from frostline._core.reporting.units import human
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_STYLES = {"frozen": "cyan", "trainable": "green", "partly": "yellow", "": "dim"}
+_COLORS = {"frozen": "#0b7285", "trainable": "#2b8a3e", "partly": "#b35c00", "": "inherit"}
 
 
 def report(
@@ -25,16 +31,16 @@ def report(
     optimizer_bytes: Mapping[str, int] | None = None,
     held: frozenset[str] = frozenset(),
 ) -> Report:
-    """What `plan` freezes in a model.
+    """Makes the report of a model.
 
     Args:
         inventory: the model.
         plan: what is frozen in it.
         optimizer_bytes: bytes that an optimizer keeps for each parameter, by canonical path; None if there is none.
-        held: paths of the modules that are held whole, with their mode and their buffers.
+        held: paths of the held modules.
 
     Raises:
-        PlanMismatchError: the plan does not speak of this model.
+        PlanMismatchError: the plan is not one of this model.
 
     Example:
         >>> from frostline._core.param import Param
@@ -61,15 +67,15 @@ class Report:
     Attributes:
         entries: one for each name of the model, in pre-order, the model itself first.
         has_optimizer: whether bytes of an optimizer are known.
-        cost: what a step costs, if that was asked for.
+        cost: the cost of a step, if it is known.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[ReportRow, ...]
     has_optimizer: bool
     cost: Cost | None = None
 
     def with_cost(self, cost: Cost | None) -> Report:
-        """The report with what a step costs below it."""
+        """The report with the cost of a step below it."""
         return replace(self, cost=cost)
 
     @property
@@ -78,7 +84,7 @@ class Report:
         return self.entries[0].amounts
 
     def to_dict(self) -> dict[str, object]:
-        """The report as JSON-able data: nothing is folded or left out."""
+        """The report as data for JSON: nothing is folded or left out."""
         totals = self.entries[0].to_dict()
         params, frozen = self.totals.params, self.totals.frozen_params
         totals["trainable_percent"] = round(100 * (params - frozen) / params, 4) if params else 0.0
@@ -91,12 +97,45 @@ class Report:
         return table.plain(self.__rich__())
 
     def __repr__(self) -> str:
-        return f"<Report: {table.summary(self.totals)}>"
+        return f"<Report: {_summary(self.totals)}>"
 
     def __rich__(self) -> RenderableType:
-        frozen = table.rendered(outline(self.entries), self.totals, optimizer=self.has_optimizer)
+        from rich.console import Group
+
+        rows = [_cells(line, self._numbers(line)) for line in outline(self.entries)]
+        frozen = table.rendered(self._titles, rows, [_summary(self.totals)], numbers=len(self._titles) - 3)
         return frozen if self.cost is None else Group(frozen, "", self.cost)
 
     def _repr_html_(self) -> str:
-        frozen = table.page(outline(self.entries), self.totals, optimizer=self.has_optimizer)
+        rows = [_html(line, self._numbers(line)) for line in outline(self.entries)]
+        frozen = table.page(self._titles, rows, [_summary(self.totals)])
         return frozen if self.cost is None else frozen + self.cost._repr_html_()
+
+    @property
+    def _titles(self) -> Sequence[str]:
+        return ["", "params", "frozen", "memory", *(["optimizer"] if self.has_optimizer else []), "state", ""]
+
+    def _numbers(self, line: OutlineLine) -> list[str]:
+        amounts = line.amounts
+        cells = [f"{amounts.params:,}", f"{amounts.frozen_params:,}", human(amounts.bytes)]
+        return [*cells, human(amounts.optimizer_bytes)] if self.has_optimizer else cells
+
+
+def _summary(amounts: Amounts) -> str:
+    """The totals in one sentence."""
+    trainable = amounts.params - amounts.frozen_params
+    share = f"{100 * trainable / amounts.params:.1f}%" if amounts.params else "0%"
+    size = f"{human(amounts.bytes - amounts.frozen_bytes)} of {human(amounts.bytes)}"
+    return f"{trainable:,} of {amounts.params:,} params are trainable ({share}; {size})."
+
+
+def _cells(line: OutlineLine, numbers: Sequence[str]) -> list[table.Cell | Sequence[table.Cell]]:
+    name = [(line.guide, "dim"), (line.label, ""), ("  " + line.kind if line.kind else "", "dim")]
+    return [name, *((number, "") for number in numbers), (line.state, _STYLES[line.state]), (line.note, "dim")]
+
+
+def _html(line: OutlineLine, numbers: Sequence[str]) -> str:
+    guide = escape(line.guide).replace(" ", "&nbsp;")
+    name = f"<code>{guide}{escape(line.label)}</code> <small>{escape(line.kind)}</small>"
+    state = f"<td style='color:{_COLORS[line.state]}'>{escape(line.state)}</td><td>{escape(line.note)}</td>"
+    return table.html_row(name, numbers, state)

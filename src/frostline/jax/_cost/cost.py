@@ -11,7 +11,8 @@ import jax
 import optax
 
 from frostline._core.errors import NothingTrainableError
-from frostline._core.reporting.cost import Bill, Cost, Culprit, UnitCost
+from frostline._core.reporting.bill import Bill, Culprit, UnitCost
+from frostline._core.reporting.cost import Cost
 from frostline._core.selecting.pattern import covering
 from frostline.jax._arrays import nbytes
 from frostline.jax._cost.reader import NOWHERE, GradientWork

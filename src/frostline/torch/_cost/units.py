@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from frostline._core.reporting.cost import Bill, Cost, Culprit, UnitCost
+from frostline._core.reporting.bill import Bill, Culprit, UnitCost
+from frostline._core.reporting.cost import Cost
 from frostline._core.selecting.pattern import covering
 from frostline.torch._cost.optimizer import Keeping
 from frostline.torch._cost.step import ASKED, NOWHERE, Gradient, Step
