@@ -10,7 +10,7 @@ from typing import Any
 from cli.made_files import floats
 from frostline import Plan
 from frostline._core.fingerprint import digest, fingerprint
-from frostline.checkpoint.delta import Delta, Source, save
+from frostline.checkpoint.delta import DeltaContents, Source, save
 from frostline.checkpoint.delta_document import canonical
 from frostline.checkpoint.delta_file import DeltaFile
 
@@ -22,16 +22,18 @@ def source(dtype: str, shape: tuple[int, ...], data: bytes) -> Source:
     return Source(dtype, shape, len(data), lambda: nullcontext(data))
 
 
-def small(**changes: Any) -> Delta:
+def small(**changes: Any) -> DeltaContents:
     """A head of two tensors on a body of one."""
     tensors = {
         "head.weight": source("float32", (3, 1), floats(1, 2, 3)),
         "head.bias": source("bfloat16", (1,), b"\x80?"),
     }
-    return Delta(**{"plan": PLAN, "base": BASE, "tensors": tensors, "aliases": {}, "schedule": {"step": 7}, **changes})
+    return DeltaContents(
+        **{"plan": PLAN, "base": BASE, "tensors": tensors, "aliases": {}, "schedule": {"step": 7}, **changes}
+    )
 
 
-def write(file: Path, delta: Delta) -> Path:
+def write(file: Path, delta: DeltaContents) -> Path:
     save("save_delta(file, model)", file, delta)
     return file
 

@@ -53,8 +53,8 @@ def _sources() -> object:
 
 
 VALUES = (
-    "boundary: (Value(name='layer3', dtype='float32', shape=(5,), stored='float32'),) in the cache, "
-    "(Value(name='layer2', dtype='float32', shape=(5,), stored='float32'),) asked for"
+    "boundary: (BoundaryValue(name='layer3', dtype='float32', shape=(5,), stored='float32'),) in the cache, "
+    "(BoundaryValue(name='layer2', dtype='float32', shape=(5,), stored='float32'),) asked for"
 )
 TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
     (

@@ -48,7 +48,7 @@ def fingerprint(entries: Iterable[tuple[str, str, Sequence[int], Bytes]]) -> Fin
     Example:
         >>> before = fingerprint([("a", "uint8", (2,), b"xy"), ("b", "uint8", (1,), b"z")])
         >>> before.diff(fingerprint([("b", "uint8", (1,), b"z"), ("a", "uint8", (2,), b"x!")]))
-        Difference(differ=('a',), missing=(), extra=())
+        FingerprintDifference(differ=('a',), missing=(), extra=())
     """
     return Fingerprint(tuple((path, digest_of(dtype, shape, (data,))) for path, dtype, shape, data in entries))
 
@@ -94,10 +94,10 @@ class Fingerprint:
         lines = (f"{len(path)} {path} {value}\n" for path, value in self.entries)
         return digest(line.encode("utf-8", "surrogatepass") for line in lines)
 
-    def diff(self, other: Fingerprint) -> Difference:
+    def diff(self, other: Fingerprint) -> FingerprintDifference:
         """What `other` has otherwise, has not, and has besides."""
         mine, theirs = self.digests, other.digests
-        return Difference(
+        return FingerprintDifference(
             differ=tuple(path for path in mine if path in theirs and mine[path] != theirs[path]),
             missing=tuple(path for path in mine if path not in theirs),
             extra=tuple(path for path in theirs if path not in mine),
@@ -130,7 +130,7 @@ class Fingerprint:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Difference:
+class FingerprintDifference:
     """How two fingerprints differ; true if they do.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Delta checkpoints: what trains, and a fingerprint of what it was trained on."""
+"""Delta checkpoints: the trainable parameters, and a fingerprint of the base on which they were trained."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Source:
 
 @final
 @dataclass(frozen=True)
-class Delta:
+class DeltaContents:
     """What is to be saved.
 
     Attributes:
@@ -65,7 +65,7 @@ class Delta:
     optimizer: object = None
 
 
-def save(expression: str, file: str | os.PathLike[str], delta: Delta) -> None:
+def save(expression: str, file: str | os.PathLike[str], delta: DeltaContents) -> None:
     """Writes a delta; the file is replaced whole, or left as it is.
 
     Args:
@@ -106,7 +106,7 @@ def unwritten(expression: str, file: str | os.PathLike[str], error: Exception) -
     return DeltaError(expression, f"cannot write the file: {reason(error)}.", (), fix)
 
 
-def _document(delta: Delta) -> DeltaDocument:
+def _document(delta: DeltaContents) -> DeltaDocument:
     tensors = delta.tensors
     return DeltaDocument(
         plan=delta.plan,
@@ -126,7 +126,7 @@ def _stored(path: str, source: Source) -> StoredTensor:
     return plain if has_code(source.dtype) else replace(plain, shape=(source.nbytes,), dtype="uint8")
 
 
-def _check_names(expression: str, delta: Delta) -> None:
+def _check_names(expression: str, delta: DeltaContents) -> None:
     names = [*delta.tensors, *delta.base.digests]
     wrong = {path: unfit(path) or ("is one of the format's own" if path == "__metadata__" else "") for path in names}
     wrong = {path: why for path, why in wrong.items() if why}

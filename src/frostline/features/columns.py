@@ -74,7 +74,7 @@ class Crossing(Protocol):
 
 @final
 @dataclass(frozen=True, slots=True)
-class Value:
+class BoundaryValue:
     """One value that crosses the line, and how it is stored.
 
     Attributes:
@@ -90,7 +90,7 @@ class Value:
     stored: str
 
     @classmethod
-    def of(cls, crossing: Crossing, precision: str) -> Value:
+    def of(cls, crossing: Crossing, precision: str) -> BoundaryValue:
         """How a value is stored with this precision."""
         shape = tuple(crossing.shape)
         return cls(crossing.name, crossing.dtype, shape, stored_as(crossing.dtype, precision))
@@ -112,7 +112,7 @@ class Value:
         return [self.name, self.dtype, list(self.shape), self.stored]
 
     @classmethod
-    def from_json(cls, data: Any) -> Value:
+    def from_json(cls, data: Any) -> BoundaryValue:
         """The value that `to_json` made JSON of.
 
         Raises:

@@ -9,7 +9,7 @@ from typing import Any, final
 
 @final
 @dataclass(frozen=True, slots=True)
-class Value:
+class CutValue:
     """One value that depends on the sample and on nothing that trains.
 
     Attributes:
@@ -25,7 +25,7 @@ class Value:
     cheap: bool = False
 
 
-def least(values: Sequence[Value], needed: Iterable[str]) -> tuple[str, ...] | None:
+def least(values: Sequence[CutValue], needed: Iterable[str]) -> tuple[str, ...] | None:
     """The values to keep, so that `needed` can be computed from them by cheap steps alone.
 
     A minimum cut: each value is an edge that costs its bytes, reading one is free, and what is not cheap lies behind
@@ -42,9 +42,9 @@ def least(values: Sequence[Value], needed: Iterable[str]) -> tuple[str, ...] | N
     https://dev-discuss.pytorch.org/t/min-cut-optimal-recomputation-i-e-activation-checkpointing-with-aotautograd/467
 
     Example:
-        >>> picture = Value("picture", 300)
-        >>> stem = Value("stem", 400, ("picture",))
-        >>> wide = Value("wide", 1600, ("stem",), cheap=True)
+        >>> picture = CutValue("picture", 300)
+        >>> stem = CutValue("stem", 400, ("picture",))
+        >>> wide = CutValue("wide", 1600, ("stem",), cheap=True)
         >>> least([picture, stem, wide], ["wide"])
         ('stem',)
     """
@@ -62,13 +62,13 @@ def least(values: Sequence[Value], needed: Iterable[str]) -> tuple[str, ...] | N
     return tuple(value.name for value in behind if ("in", value.name) not in above and ("out", value.name) in above)
 
 
-def raw(values: Sequence[Value], needed: Iterable[str]) -> int:
+def raw(values: Sequence[CutValue], needed: Iterable[str]) -> int:
     """The bytes a sample of keeping just what is needed, which a cut is held against."""
     wanted = set(needed)
     return sum(value.bytes or 0 for value in values if value.name in wanted)
 
 
-def _behind(values: Sequence[Value], wanted: Iterable[str]) -> list[Value]:
+def _behind(values: Sequence[CutValue], wanted: Iterable[str]) -> list[CutValue]:
     """What the wanted values are computed from, themselves included."""
     reached = set(wanted)
     found = []
@@ -79,7 +79,7 @@ def _behind(values: Sequence[Value], wanted: Iterable[str]) -> list[Value]:
     return found[::-1]
 
 
-def _network(values: list[Value], wanted: list[str]) -> Any:
+def _network(values: list[CutValue], wanted: list[str]) -> Any:
     from networkx import DiGraph
 
     # An edge without a capacity is one that no cut goes through.

@@ -10,7 +10,7 @@ from typing import Any, final
 from frostline._core import document
 from frostline._core.errors import CacheError
 from frostline.features import precision as precisions
-from frostline.features.columns import DIGEST, SOURCE, Column, Crossing, Value
+from frostline.features.columns import DIGEST, SOURCE, BoundaryValue, Column, Crossing
 from frostline.features.structure import Structure, count, is_structure
 
 NAME = "frostline-cache.json"
@@ -47,7 +47,7 @@ class Manifest:
     precision: str
     views: int
     samples: int
-    values: tuple[Value, ...]
+    values: tuple[BoundaryValue, ...]
     rest: tuple[Column, ...]
     structure: Structure
 
@@ -74,7 +74,7 @@ class Manifest:
         if not isinstance(preprocessing, str) or not preprocessing.isprintable():
             words = "has letters that cannot be printed." if isinstance(preprocessing, str) else "is no text."
             raise CacheError(f"preprocessing={preprocessing!r}", words, (), 'Give it a plain name: "resize224-v2".')
-        values = tuple(Value.of(crossing, precision) for crossing in crossings)
+        values = tuple(BoundaryValue.of(crossing, precision) for crossing in crossings)
         return cls(fingerprint, preprocessing, precision, views, samples, values, tuple(rest), _plain(structure))
 
     @cached_property
@@ -105,7 +105,7 @@ class Manifest:
 
     def with_precision(self, precision: str) -> Manifest:
         """The same with floats stored another way."""
-        values = tuple(Value.of(value, precision) for value in self.values)
+        values = tuple(BoundaryValue.of(value, precision) for value in self.values)
         return replace(self, precision=precision, values=values)
 
     def with_samples(self, samples: int) -> Manifest:
@@ -128,7 +128,7 @@ class Manifest:
         """
         found = document.fields(document.parse(text), _KIND, _FIELDS)
         _check(found)
-        values = tuple(map(Value.from_json, found.pop("values")))
+        values = tuple(map(BoundaryValue.from_json, found.pop("values")))
         rest = tuple(map(Column.from_json, found.pop("rest")))
         if len(rest) != count(found["structure"]):
             raise ValueError(f"its structure has {count(found['structure'])} leaves for {len(rest)} columns")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from frostline._core.errors import CacheError
-from frostline.features.columns import Value
+from frostline.features.columns import BoundaryValue
 from frostline.jax._arrays import bytes_of
 
 Array = np.ndarray[Any, Any]
@@ -26,7 +26,7 @@ def of_bytes(room: bytearray, dtype: str, shape: tuple[int, ...]) -> Array:
     return np.frombuffer(room, dtype=jnp.dtype(dtype)).reshape(shape)
 
 
-def encoded(value: Value, number: int, batch: Array) -> dict[str, memoryview]:
+def encoded(value: BoundaryValue, number: int, batch: Array) -> dict[str, memoryview]:
     """The columns of the value with this number, from its rows.
 
     Raises:
@@ -42,7 +42,7 @@ def encoded(value: Value, number: int, batch: Array) -> dict[str, memoryview]:
     return {f"value.{number}": bytes_of(steps), f"step.{number}": bytes_of(step), f"least.{number}": bytes_of(least)}
 
 
-def decoded(value: Value, number: int, rooms: Mapping[str, bytearray], rows: int) -> Array:
+def decoded(value: BoundaryValue, number: int, rooms: Mapping[str, bytearray], rows: int) -> Array:
     """The rows of one value, in the dtype in which it was computed."""
     dtype = jnp.dtype(value.dtype)
     batch = of_bytes(rooms[f"value.{number}"], value.stored, (rows, *value.shape))

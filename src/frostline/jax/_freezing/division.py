@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from frostline.jax._arrays import ARRAYS, has_bytes, is_param
-from frostline.jax._freezing.held import is_below
+from frostline.jax._freezing.held_modules import is_below
 from frostline.jax._freezing.survey import Survey
 from frostline.jax._uses.layout import LeafPlace
 

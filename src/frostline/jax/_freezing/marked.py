@@ -13,7 +13,7 @@ from jax.tree_util import PyTreeDef, register_pytree_with_keys, tree_flatten, tr
 
 from frostline._core.errors import LayerError
 from frostline.jax._arrays import described, is_param
-from frostline.jax._freezing.held import held, is_below
+from frostline.jax._freezing.held_modules import held, is_below
 from frostline.jax._uses.layout import Layout, layout
 from frostline.jax._uses.mode import set_mode
 from frostline.jax._uses.window import THROUGH, Window, WindowContent, inner_of, is_window, stopped, window_of

@@ -15,7 +15,7 @@ from frostline._core.inventory import Inventory
 from frostline._core.param import Module, Param
 from frostline._core.plan import Plan
 from frostline.jax._arrays import ARRAYS, is_param, nbytes
-from frostline.jax._freezing.held import held
+from frostline.jax._freezing.held_modules import held
 from frostline.jax._uses.layout import Keys, Layout, LeafPlace, TreeNode, layout
 from frostline.jax._uses.use import Frozen
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from frostline._core.reporting.report import Report
 from frostline._core.reporting.report import report as report_of
-from frostline.jax._freezing.held import is_below
+from frostline.jax._freezing.held_modules import is_below
 from frostline.jax._freezing.survey import survey
 from frostline.jax._training.moments import state_bytes
 

@@ -11,7 +11,7 @@ from typing import Any
 from frostline._core.errors import LineError
 from frostline._core.errors.base import counted
 from frostline.features.boundary import Boundary
-from frostline.features.cut import Value, least
+from frostline.features.cut import CutValue, least
 from frostline.jax._jaxpr.dependence import VARIES
 from frostline.jax._jaxpr.equations import variables
 from frostline.jax._jaxpr.purity import is_cheap
@@ -67,13 +67,13 @@ def _crossing(place: int, few: ModelTrace, more: ModelTrace) -> CrossingValue | 
     return CrossingValue(place, axes[0], one[axes[0]] // FEW)
 
 
-def _value(trace: ModelTrace, atom: Any, crossing: CrossingValue | None) -> Value:
+def _value(trace: ModelTrace, atom: Any, crossing: CrossingValue | None) -> CutValue:
     equation = trace.maker.get(atom)
     size = None if crossing is None else atom.aval.size * atom.aval.dtype.itemsize // FEW
     if equation is None:
-        return Value(str(trace.places[atom]), size)
+        return CutValue(str(trace.places[atom]), size)
     reads = (str(trace.places[each]) for each in variables(equation.invars) if trace.bits[each] == VARIES)
-    return Value(str(trace.places[atom]), size, tuple(dict.fromkeys(reads)), is_cheap(equation))
+    return CutValue(str(trace.places[atom]), size, tuple(dict.fromkeys(reads)), is_cheap(equation))
 
 
 def _name(trace: ModelTrace, place: int, input_names: tuple[str, ...]) -> str:

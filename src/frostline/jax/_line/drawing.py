@@ -20,13 +20,13 @@ from frostline.jax._jaxpr.purity import is_cheap, keyed_steps, random_steps
 from frostline.jax._line.cut import FEW, MORE, cut, mixed
 from frostline.jax._line.identity import constants
 from frostline.jax._line.model import CALL, Model
-from frostline.jax._line.trace import CrossingValue, ModelTrace, Sides
+from frostline.jax._line.trace import CrossingValue, DividedTrace, ModelTrace
 
 _FAILURES = (TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError)
 _BATCH = "Pass a batch, samples first, as fn takes it after the tree: frostline(fn, tree, x)."
 
 
-def drawn(model: Model) -> tuple[tuple[CrossingValue, ...], tuple[Boundary, ...], Sides]:
+def drawn(model: Model) -> tuple[tuple[CrossingValue, ...], tuple[Boundary, ...], DividedTrace]:
     """The values that cross the line of a model, their descriptions, and the two sides for `FEW` samples.
 
     Raises:
@@ -41,13 +41,13 @@ def drawn(model: Model) -> tuple[tuple[CrossingValue, ...], tuple[Boundary, ...]
         raise LineError(CALL, problem, trained, 'Train a part that it uses: tree = thaw(tree, "head").')
     _check_random(few)
     crossings, boundary = cut(few, more, model.input_names)
-    sides = Sides(few, crossings)
+    sides = DividedTrace(few, crossings)
     if all(map(is_cheap, sides.below_jaxpr.jaxpr.eqns)):
         first = tuple(_met_first(few, model))
         problem = f"has nothing below its line: the input first meets {counted(len(first), 'trainable parameter')}."
         fix = f'Freeze what comes first: tree = freeze(tree, "{first[0] if first else "embed"}").'
         raise LineError(CALL, problem, first, fix)
-    _check_independent(model, sides, Sides(more, crossings), [each.name for each in boundary])
+    _check_independent(model, sides, DividedTrace(more, crossings), [each.name for each in boundary])
     return crossings, boundary, sides
 
 
@@ -123,13 +123,13 @@ def _met_first(trace: ModelTrace, model: Model) -> Iterable[str]:
     return (name for atom, name, moves in leaves if moves and atom in wanted)
 
 
-def _check_independent(model: Model, few: Sides, more: Sides, names: Sequence[str]) -> None:
+def _check_independent(model: Model, few: DividedTrace, more: DividedTrace, names: Sequence[str]) -> None:
     """Computes one sample beside itself, then beside another one: neither that one nor the place may matter."""
     one = [_on_all_devices(each)[:1] for each in model.inputs.values]
     # Zeros and ones are valid tokens and valid numbers, and each differs from the number in the sample.
     other = [jnp.where(each == 0, 1, 0).astype(each.dtype) for each in one]
 
-    def found(sides: Sides, *samples: list[jax.Array]) -> tuple[Any, ...]:
+    def found(sides: DividedTrace, *samples: list[jax.Array]) -> tuple[Any, ...]:
         return sides.compiled(model.tree.values, [jnp.concatenate(each) for each in zip(*samples, strict=True)])
 
     beside_itself, before, behind = found(few, one, one), found(few, one, other), found(few, other, one)

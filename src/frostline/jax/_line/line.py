@@ -22,7 +22,7 @@ from frostline.jax._line.cut import FEW
 from frostline.jax._line.drawing import drawn
 from frostline.jax._line.identity import identity
 from frostline.jax._line.model import ABOVE, BELOW, CALL, Model
-from frostline.jax._line.trace import CrossingValue, ModelTrace, Sides
+from frostline.jax._line.trace import CrossingValue, DividedTrace, ModelTrace
 
 
 def frostline(fn: Callable[..., Any], tree: Any, /, *example: Any) -> FrostLine:
@@ -85,7 +85,7 @@ class FrostLine:
     """
 
     def __init__(
-        self, model: Model, crossings: tuple[CrossingValue, ...], boundary: tuple[Boundary, ...], few: Sides
+        self, model: Model, crossings: tuple[CrossingValue, ...], boundary: tuple[Boundary, ...], few: DividedTrace
     ) -> None:
         self._model, self._crossings, self.boundary = model, crossings, boundary
         self._sides = {FEW: few}
@@ -188,10 +188,10 @@ class FrostLine:
             raise LineError(BELOW, problem, gone, fix)
         return arrays
 
-    def _sides_for(self, values: Sequence[Any]) -> Sides:
+    def _sides_for(self, values: Sequence[Any]) -> DividedTrace:
         samples = len(values[0])
         if samples not in self._sides:
-            self._sides[samples] = Sides(ModelTrace.of(self._model, samples), self._crossings)
+            self._sides[samples] = DividedTrace(ModelTrace.of(self._model, samples), self._crossings)
         return self._sides[samples]
 
 

@@ -92,7 +92,7 @@ class ModelTrace:
 
 
 @final
-class Sides:
+class DividedTrace:
     """The two sides of a line for one number of samples.
 
     Attributes:

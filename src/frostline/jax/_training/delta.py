@@ -95,7 +95,7 @@ def save_delta(
     parts = _Parts.of(read)
     parts.check_values(expression)
     text, moments = written_state(optimizer, state, tree)
-    content = checkpoint.Delta(
+    content = checkpoint.DeltaContents(
         plan=read.plan,
         base=parts.fingerprint(),
         tensors={**{path: source(array) for path, array in parts.moving.items()}, **moments},

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from frostline._core.errors import CacheError
-from frostline.features.columns import Value
+from frostline.features.columns import BoundaryValue
 
 _STEPS, _LOWEST = 255, -128
 
@@ -25,7 +25,7 @@ def of_bytes(room: bytearray, dtype: str, shape: tuple[int, ...]) -> Tensor:
     return torch.frombuffer(room, dtype=getattr(torch, dtype)).reshape(shape)
 
 
-def encoded(value: Value, number: int, batch: Tensor) -> dict[str, memoryview]:
+def encoded(value: BoundaryValue, number: int, batch: Tensor) -> dict[str, memoryview]:
     """Returns the columns of one value of a batch on the CPU.
 
     Raises:
@@ -44,7 +44,7 @@ def encoded(value: Value, number: int, batch: Tensor) -> dict[str, memoryview]:
     return {f"value.{number}": raw(steps), f"step.{number}": raw(step), f"least.{number}": raw(least)}
 
 
-def decoded(value: Value, number: int, rooms: Mapping[str, bytearray], rows: int) -> Tensor:
+def decoded(value: BoundaryValue, number: int, rooms: Mapping[str, bytearray], rows: int) -> Tensor:
     """Returns the rows of one value, in the dtype in which it was computed."""
     dtype = getattr(torch, value.dtype)
     batch = of_bytes(rooms[f"value.{number}"], value.stored, (rows, *value.shape)).to(dtype)

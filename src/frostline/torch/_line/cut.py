@@ -11,7 +11,7 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from frostline.features.boundary import Boundary
-from frostline.features.cut import Value
+from frostline.features.cut import CutValue
 from frostline.torch._line.dependence import TraceDependence, is_cheap
 from frostline.torch._tensors import dtype_name
 
@@ -89,10 +89,10 @@ class TracePair:
             return None
         return SampleDimension.of(here, there, self.batch, self.other)
 
-    def values(self, found: TraceDependence) -> list[Value]:
+    def values(self, found: TraceDependence) -> list[CutValue]:
         """Returns the values that may cross the line."""
         return [
-            Value(
+            CutValue(
                 name=node.name,
                 bytes=node.meta["val"].nbytes // self.batch if self.sample_dimension(node) is not None else None,
                 reads=tuple(read.name for read in node.all_input_nodes if found.is_below(read)),

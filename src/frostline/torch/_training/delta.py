@@ -93,7 +93,7 @@ def save_delta(
     aliases = {param.path: list(param.aliases) for param in read.inventory.params}
     for name, path in parts.trained_elsewhere.items():
         aliases.setdefault(path, []).extend([name, *aliases.pop(name, [])])
-    content = checkpoint.Delta(
+    content = checkpoint.DeltaContents(
         plan=plan,
         base=_fingerprint(expression, _base(read, parts)),
         tensors={
