@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-NURSERY = Path(__file__).parent / "nursery.py"
+PROGRAM = Path(__file__).parent / "killed_writers.py"
 
 # Before which step a writer of "b" over "a" was killed, what was then in the file, and how many others were beside it.
 CAREFUL = [
@@ -28,8 +28,8 @@ CARELESS = [["open", "a", 0], *[["write", "torn", 0]] * 6]
 
 def killed(folder: Path, kind: str) -> dict[str, Any]:
     """What there was after each kill, after a second one, and after one more save."""
-    settings = {**os.environ, "PYTHONPATH": str(NURSERY.parent.parent)}
-    command = [sys.executable, NURSERY, folder, kind]
+    settings = {**os.environ, "PYTHONPATH": str(PROGRAM.parent.parent)}
+    command = [sys.executable, PROGRAM, folder, kind]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=settings)
     assert (result.returncode, result.stderr) == (0, "")
     return json.loads(result.stdout)  # type: ignore[no-any-return]

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-NURSERY = Path(__file__).parent / "cache_nursery.py"
+PROGRAM = Path(__file__).parent / "killed_fills.py"
 
 ABSENT = ("no cache, 0 leftovers", "no cache, 1 leftovers")
 
@@ -39,8 +39,8 @@ CAREFUL = [
 
 def killed(folder: Path, kind: str) -> dict[str, Any]:
     """What there was after each kill, after a second one, and after a fill that was left to its end."""
-    settings = {**os.environ, "PYTHONPATH": str(NURSERY.parent.parent)}
-    command = [sys.executable, NURSERY, folder, kind]
+    settings = {**os.environ, "PYTHONPATH": str(PROGRAM.parent.parent)}
+    command = [sys.executable, PROGRAM, folder, kind]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=settings)
     assert (result.returncode, result.stderr) == (0, "")
     return json.loads(result.stdout)  # type: ignore[no-any-return]

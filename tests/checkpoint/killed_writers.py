@@ -1,6 +1,6 @@
 """Kills a writer at each of its steps, and a second one at each of its own; prints what was then there, as JSON.
 
-    python nursery.py FOLDER careful|careless
+    python killed_writers.py FOLDER careful|careless
 
 It imports no framework, so that a writer is forked in a millisecond.
 """

@@ -1,6 +1,6 @@
 """Kills a writer that fills a cache at each of its steps, the next one at each of its own; prints what was then there.
 
-    python cache_nursery.py FOLDER careful|careless
+    python killed_fills.py FOLDER careful|careless
 
 It imports no framework, so that a writer is forked in a millisecond.
 """
@@ -20,8 +20,6 @@ from frostline.features.manifest import NAME
 from frostline.features.store import Store
 from frostline.features.writing import Writer
 
-writing.MOST_ROWS = 3
-writing.MOST_SECONDS = float("inf")
 SAMPLES = 8
 
 
@@ -59,6 +57,7 @@ def is_as_it_should_be(store: Store) -> bool:
 
 
 def main(folder: Path, kind: str) -> None:
+    writing.MOST_ROWS, writing.MOST_SECONDS = 3, float("inf")
     if kind == "careless":
         writing.replacing = carelessly
     once: list[tuple[str, str]] = []
