@@ -193,7 +193,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         lambda: glob("my key"),
         [
             "'my key' has ' ' at position 2, which no name holds unquoted.",
-            "Write a key that is no identifier as ['my key'], and a regular expression as regex(r\"...\").",
+            "Write a key that is not an identifier as ['my key'], and a regular expression as regex(r\"...\").",
         ],
     ),
     (
@@ -225,7 +225,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         lambda: glob("q,v"),
         [
             "'q,v' has ',' at position 1, which no name holds unquoted.",
-            "Write a key that is no identifier as ['my key'], and a regular expression as regex(r\"...\").",
+            "Write a key that is not an identifier as ['my key'], and a regular expression as regex(r\"...\").",
         ],
     ),
     ("no index", lambda: glob("a[b]"), ["'a[b]' has no index in the brackets at position 1.", INDEX_FIX]),
@@ -249,7 +249,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "bad expression",
         lambda: regex("("),
         [
-            "regex('(') is no regular expression: missing ), unterminated subpattern at position 0.",
+            "regex('(') is not a regular expression: missing ), unterminated subpattern at position 0.",
             'Write a regular expression of Python, or a pattern as glob("encoder.*").',
         ],
     ),
@@ -257,7 +257,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
     (
         "an instance",
         lambda: of_type(Linear, 3),  # type: ignore[arg-type]
-        ["of_type(Linear, 3) holds 1 things that are no class.", "Write the class itself: of_type(LayerNorm)."],
+        ["of_type(Linear, 3) holds 1 things that are not classes.", "Write the class itself: of_type(LayerNorm)."],
     ),
     (
         "no predicate",

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from frostline._core.fingerprint import Fingerprint, FingerprintDifference, digest, fingerprint
+from frostline._core.fingerprint import Fingerprint, TensorDifference, digest, fingerprint
 from frostline.errors import FileFormatError
 
 ENTRIES = [("body.weight", "float32", (2, 1), bytes(range(8))), ("scale", "bfloat16", (), b"\x80\x3f")]
@@ -52,14 +52,14 @@ def test_an_array_is_read_as_its_bytes() -> None:
 )
 def test_what_differs_is_named(entry: tuple[str, str, tuple[int, ...], bytes]) -> None:
     other = fingerprint([entry, ENTRIES[1]])
-    assert PRINT.diff(other) == FingerprintDifference(differ=("body.weight",), missing=(), extra=())
+    assert PRINT.diff(other) == TensorDifference(differ=("body.weight",), missing=(), extra=())
     assert PRINT.total != other.total
 
 
 def test_what_is_missing_and_extra_is_named() -> None:
     other = fingerprint([("scale", *ENTRIES[1][1:]), ("bias", *ENTRIES[0][1:])])
-    assert PRINT.diff(other) == FingerprintDifference(differ=(), missing=("body.weight",), extra=("bias",))
-    assert other.diff(PRINT) == FingerprintDifference(differ=(), missing=("bias",), extra=("body.weight",))
+    assert PRINT.diff(other) == TensorDifference(differ=(), missing=("body.weight",), extra=("bias",))
+    assert other.diff(PRINT) == TensorDifference(differ=(), missing=("bias",), extra=("body.weight",))
     assert PRINT.diff(other)
     assert not PRINT.diff(fingerprint(reversed(ENTRIES)))
 

@@ -1,4 +1,4 @@
-"""Digests of bytes: whether a model is, bit for bit, the one it was."""
+"""Digests of bytes: whether a model is bitwise the one it was."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Bytes = bytes | bytearray | memoryview
 def digest(buffers: Iterable[Bytes]) -> str:
     """The XXH3 digest (128 bits, hexadecimal) of buffers one after another; no byte is copied.
 
-    It finds accidents, not forgeries: it is no cryptographic hash.
+    It finds accidents, not forgeries: it is not a cryptographic hash.
 
     Example:
         >>> digest([b"frost", b"line"]) == digest([b"frostline"])
@@ -48,7 +48,7 @@ def fingerprint(entries: Iterable[tuple[str, str, Sequence[int], Bytes]]) -> Fin
     Example:
         >>> before = fingerprint([("a", "uint8", (2,), b"xy"), ("b", "uint8", (1,), b"z")])
         >>> before.diff(fingerprint([("b", "uint8", (1,), b"z"), ("a", "uint8", (2,), b"x!")]))
-        FingerprintDifference(differ=('a',), missing=(), extra=())
+        TensorDifference(differ=('a',), missing=(), extra=())
     """
     return Fingerprint(tuple((path, digest_of(dtype, shape, (data,))) for path, dtype, shape, data in entries))
 
@@ -94,10 +94,10 @@ class Fingerprint:
         lines = (f"{len(path)} {path} {value}\n" for path, value in self.entries)
         return digest(line.encode("utf-8", "surrogatepass") for line in lines)
 
-    def diff(self, other: Fingerprint) -> FingerprintDifference:
-        """What `other` has otherwise, has not, and has besides."""
+    def diff(self, other: Fingerprint) -> TensorDifference:
+        """The paths at which `other` differs, those that it lacks, and those that only it has."""
         mine, theirs = self.digests, other.digests
-        return FingerprintDifference(
+        return TensorDifference(
             differ=tuple(path for path in mine if path in theirs and mine[path] != theirs[path]),
             missing=tuple(path for path in mine if path not in theirs),
             extra=tuple(path for path in theirs if path not in mine),
@@ -109,16 +109,16 @@ class Fingerprint:
 
     @classmethod
     def from_json(cls, text: str) -> Fingerprint:
-        """The fingerprint that `to_json` made a text of.
+        """The fingerprint from the text of `to_json`.
 
         Raises:
-            FileFormatError: the text is no fingerprint, or its total is not the one of its digests.
+            FileFormatError: the text is not a fingerprint, or its total is not the one of its digests.
         """
         try:
             found = document.fields(document.parse(text), "fingerprint", ("digests", "total"))
             digests = found["digests"]
             if not isinstance(digests, dict) or not all(isinstance(value, str) for value in digests.values()):
-                raise ValueError("its digests are no texts by path")
+                raise ValueError("its digests are not texts by path")
             read = cls(tuple(digests.items()))
             if read.total != found["total"]:
                 raise ValueError(f"its total is {found['total']!r}, but its digests give {read.total!r}")
@@ -130,7 +130,7 @@ class Fingerprint:
 
 @final
 @dataclass(frozen=True, slots=True)
-class FingerprintDifference:
+class TensorDifference:
     """How two fingerprints differ; true if they do.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Proof that bytes stood still, or what moved and where."""
+"""Digests and copies that prove whether bytes moved, and where."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEPT = 1 << 12
 
 @dataclass(frozen=True)
 class Mark:
-    """What is remembered of some bytes: a digest for each stretch, and small ones whole.
+    """A memory of some bytes: a digest for each stretch, and a copy where they are few.
 
     Attributes:
         nbytes: how many bytes there were.
@@ -70,7 +70,7 @@ def changed_stretch(before: Mark, now: Mark, itemsize: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Movement:
-    """One thing that moved although it was to stand still.
+    """One frozen tensor that moved.
 
     Attributes:
         path: its name in the model.

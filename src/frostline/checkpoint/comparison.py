@@ -15,7 +15,7 @@ from frostline.checkpoint.stored import CHUNK, Checkpoint, StoredTensor
 
 @final
 @dataclass(frozen=True, slots=True)
-class TensorDifference:
+class FileDifference:
     """One tensor that is not bitwise the same in A and in B.
 
     Attributes:
@@ -70,7 +70,7 @@ class Comparison:
     """
 
     count: int
-    differences: tuple[TensorDifference, ...]
+    differences: tuple[FileDifference, ...]
     patterns: tuple[str, ...]
 
     @classmethod
@@ -86,7 +86,7 @@ class Comparison:
         return cls(len(tensors), tuple(each for each in found if each is not None), tuple(patterns))
 
     @property
-    def frozen(self) -> tuple[TensorDifference, ...]:
+    def frozen(self) -> tuple[FileDifference, ...]:
         """The differences that should not be."""
         return tuple(each for each in self.differences if each.frozen)
 
@@ -115,7 +115,7 @@ class Comparison:
         lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
         return "\n".join([f"{head}.", *lines])
 
-    def _row(self, each: TensorDifference) -> list[str]:
+    def _row(self, each: FileDifference) -> list[str]:
         state = ["frozen" if each.frozen else "trainable"] if self.patterns else []
         return [*state, each.path, each.kind, str(each)]
 
@@ -133,7 +133,7 @@ def meant_to_stay(tensors: Iterable[StoredTensor], patterns: Sequence[str]) -> f
     return named | Guess.of(tensors).held_buffers(named)
 
 
-def _difference(path: str, a: Checkpoint, b: Checkpoint, *, is_frozen: bool) -> TensorDifference | None:
+def _difference(path: str, a: Checkpoint, b: Checkpoint, *, is_frozen: bool) -> FileDifference | None:
     left, right = a.tensors.get(path), b.tensors.get(path)
     first = None
     if left is not None and right is not None and (left.dtype, left.shape) == (right.dtype, right.shape):
@@ -141,7 +141,7 @@ def _difference(path: str, a: Checkpoint, b: Checkpoint, *, is_frozen: bool) -> 
         if at is None:
             return None
         first = _index(left, at)
-    return TensorDifference(path, left, right, first, is_frozen)
+    return FileDifference(path, left, right, first, is_frozen)
 
 
 def _first_byte(a: Checkpoint, b: Checkpoint, path: str) -> int | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +36,7 @@ def replacing(file: Path) -> Iterator[BinaryIO]:
     target = _target(file)
     mode = _mode(target)
     _remove_leftovers(target)
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    part = target.with_name(f".{target.name}.{os.urandom(4).hex()}.part")
     try:
         with _created(part, mode) as stream:
             yield stream

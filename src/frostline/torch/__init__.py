@@ -8,8 +8,8 @@ Example:
     ['1.bias', '1.weight']
 """
 
-from frostline.torch._cache.cache import FeatureCache
-from frostline.torch._cache.dataset import CachedDataset
+import typing
+
 from frostline.torch._cost.cost import cost
 from frostline.torch._freezing.freezing import Handle, follow, freeze, frozen, plan, thaw, trainable
 from frostline.torch._inspection.check import check
@@ -21,6 +21,10 @@ from frostline.torch._training.binding import Binding, bind
 from frostline.torch._training.delta import load_delta, save_delta
 from frostline.torch._training.driver import Driver
 from frostline.torch._uses.use import Frozen, frozen_call
+
+if typing.TYPE_CHECKING:
+    from frostline.torch._cache.cache import FeatureCache
+    from frostline.torch._cache.dataset import CachedDataset
 
 __all__ = [
     "Binding",
@@ -48,3 +52,16 @@ __all__ = [
     "thaw",
     "trainable",
 ]
+
+
+def __getattr__(name: str) -> typing.Any:
+    # A cache brings the store of its features along, a tenth of all modules, and few programs have one.
+    if name == "FeatureCache":
+        from frostline.torch._cache.cache import FeatureCache
+
+        return FeatureCache
+    if name == "CachedDataset":
+        from frostline.torch._cache.dataset import CachedDataset
+
+        return CachedDataset
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

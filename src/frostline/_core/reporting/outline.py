@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import final
 
 from frostline._core.reporting.account import Amounts, ReportRow
+from frostline._core.reporting.neighbours import grouped, label
 from frostline._core.selecting.pattern import spell
-from frostline._core.tree import is_position
 
 
 @final
@@ -69,7 +68,8 @@ def _note(entry: ReportRow, *, quiet: bool) -> str:
 
 def _hanging(branch: _Branch, entries: Sequence[ReportRow]) -> list[_Branch]:
     above = entries[branch.at]
-    groups = _groups([at for at in _children(branch.at, entries) if entries[at].state], entries)
+    children = [at for at in _children(branch.at, entries) if entries[at].state]
+    groups = grouped(children, key=lambda at: entries[at].keys[-1], likeness=lambda at: entries[at].likeness)
     if _says_all(above, groups, entries):
         return []
     quiet = branch.quiet or above.held or above.pinned
@@ -78,7 +78,7 @@ def _hanging(branch: _Branch, entries: Sequence[ReportRow]) -> list[_Branch]:
             at=group[0],
             count=len(group),
             times=branch.times * len(group),
-            label=_label(group, entries),
+            label=label(entries[group[0]].keys[-1 if len(group) == 1 else -2 :], len(group)),
             guide=branch.below + ("└─ " if last else "├─ "),
             below=branch.below + ("   " if last else "│  "),
             quiet=quiet,
@@ -99,22 +99,3 @@ def _says_all(above: ReportRow, groups: list[list[int]], entries: Sequence[Repor
     below = [entries[at] for group in groups for at in group]
     plain = all(entry.is_param and not entry.tied and entry.pinned == above.pinned for entry in below)
     return not below or (plain and above.state != "partly")
-
-
-def _groups(children: list[int], entries: Sequence[ReportRow]) -> list[list[int]]:
-    """Neighbours with consecutive numbers for keys that are alike, together."""
-
-    def run(place: tuple[int, int]) -> object:
-        position, at = place
-        key = entries[at].keys[-1]
-        return (int(key) - position, entries[at].likeness) if is_position(key) else key
-
-    return [[at for _, at in group] for _, group in groupby(enumerate(children), key=run)]
-
-
-def _label(group: list[int], entries: Sequence[ReportRow]) -> str:
-    keys = entries[group[0]].keys
-    if len(group) == 1:
-        return spell(keys[-1:])
-    first = int(keys[-1])
-    return f"{spell(keys[-2:-1])}[{first}:{first + len(group)}] ×{len(group)}"

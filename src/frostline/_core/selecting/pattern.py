@@ -4,7 +4,7 @@ pattern = step { step }
 step    = name | "*" | "**" | index | key     names after the first are preceded by a dot
 name    = letters, "*" for any run of them, "{a,b}" for alternatives
 index   = "[3]" | "[-1]" | "[2:8:2]"          as in Python, on a module that holds others
-key     = "['mlp/~/linear']"                  a key that is no identifier
+key     = "['mlp/~/linear']"                  a key that is not an identifier
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def parse(pattern: str) -> tuple[Step, ...]:
         What to do from the root on, step by step.
 
     Raises:
-        SelectorError: the text is no pattern.
+        SelectorError: the text is not a pattern.
 
     Example:
         >>> parse("encoder[-1].weight")
@@ -198,5 +198,5 @@ def _refusal(pattern: str, at: int) -> SelectorError:
     if pattern[at] == "!":
         fix = 'Take back with freeze(model, "**", "!head"), or between selectors with everything - glob("head").'
         return SelectorError(repr(pattern), problem, fix)
-    fix = "Write a key that is no identifier as ['my key'], and a regular expression as regex(r\"...\")."
+    fix = "Write a key that is not an identifier as ['my key'], and a regular expression as regex(r\"...\")."
     return SelectorError(repr(pattern), problem, fix)

@@ -96,7 +96,7 @@ class regex(Selector):
             re.compile(self.pattern)
         except (re.error, TypeError, RecursionError, OverflowError) as error:
             fix = 'Write a regular expression of Python, or a pattern as glob("encoder.*").'
-            raise SelectorError(f"regex({self.pattern!r})", f"is no regular expression: {error}.", fix) from error
+            raise SelectorError(f"regex({self.pattern!r})", f"is not a regular expression: {error}.", fix) from error
 
     def __repr__(self) -> str:
         return f"regex({self.pattern!r})"
@@ -111,7 +111,7 @@ class of_type(Selector):
         classes: the classes, one or more.
 
     Raises:
-        SelectorError: one of them is no class, or there is none.
+        SelectorError: one of them is not a class, or there is none.
 
     Example:
         >>> of_type(int, float)
@@ -124,7 +124,7 @@ class of_type(Selector):
         object.__setattr__(self, "classes", classes)
         wrong = [given for given in classes if not isinstance(given, type)]
         if wrong or not classes:
-            problem = f"holds {len(wrong)} things that are no class." if wrong else "names no class."
+            problem = f"holds {len(wrong)} things that are not classes." if wrong else "names no class."
             given = ", ".join(_class_name(given) for given in classes)
             raise SelectorError(f"of_type({given})", problem, "Write the class itself: of_type(LayerNorm).")
 

@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import median
 from typing import Any, Protocol, final
 
 import torch
@@ -110,6 +109,8 @@ class Benchmark:
 
     def _timed(self, names: Sequence[str]) -> list[Candidate]:
         """Runs candidates, and times those that run in turns with PyTorch as it is."""
+        from statistics import median
+
         found = [self.candidate(name) for name in names]
         running = [(place, each.run) for place, each in enumerate(found) if each.run is not None]
         runs = [self._plain, *(run for _, run in running)]
