@@ -217,11 +217,11 @@ ENTRY = b'{"dtype":"U8","shape":[2],"data_offsets":[0,2]}'
 SAYS = "what it says of itself is wrong: "
 DIGEST = "72d13bd98c50d2e41e1727bb89981c93"
 HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
-    "no delta": (lambda _: safetensors_bytes({"a": ("U8", [1], b"x")}), "it is no delta: its metadata have 0 keys"),
+    "no delta": (lambda _: safetensors_bytes({"a": ("U8", [1], b"x")}), "it is not a delta: none of the 0 keys"),
     "a pickle": (lambda _: b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00}", "header too large"),
     "a huge header": (lambda _: b"\xff\xff\xff\xff\x00\x00\x00\x00{}", "header too large"),
     "a header that lies about its size": (lambda file: b"\x10" + file.read_bytes()[1:], "invalid JSON in header"),
-    "too much metadata": (_plain(b'{"__metadata__":{"a":"' + b"x" * 50_000 + b'"}}'), "it is no delta"),
+    "too much metadata": (_plain(b'{"__metadata__":{"a":"' + b"x" * 50_000 + b'"}}'), "it is not a delta"),
     "metadata that are no texts": (_plain(b'{"__metadata__":{"frostline":1}}'), "invalid type: integer"),
     "two documents": (_plain(b'{"__metadata__":{"frostline":"{}","frostline":"{}"}}'), "names 'frostline' twice"),
     "a tensor twice": (lambda _: with_length(b'{"a":' + ENTRY + b',"a":' + ENTRY + b"}") + b"12", "names 'a' twice"),
@@ -230,7 +230,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
         "invalid offset for tensor",
     ),
     "a name that climbs": (lambda _: safetensors_bytes({"../../a": ("U8", [1], b"x")}), "has an empty part"),
-    "a name that paints": (lambda _: safetensors_bytes({"\x1b[2J": ("U8", [1], b"x")}), "has unprintable letters"),
+    "a name that paints": (lambda _: safetensors_bytes({"\x1b[2J": ("U8", [1], b"x")}), "has unprintable characters"),
     "no JSON": (_text("{"), SAYS + "it is not JSON"),
     "empty": (_text(""), SAYS + "it is not JSON"),
     "a list": (_text("[]"), SAYS + "it is a list, not an object"),
@@ -267,10 +267,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
         _changed(plan={"format": "frostline.plan", "version": 1, "frozen": ["a"], "trainable": ["a"]}),
         SAYS + "'a' is both frozen and trainable",
     ),
-    "a base that is none": (_changed(base=["a"]), SAYS + "'base' is no object"),
+    "a base that is none": (_changed(base=["a"]), SAYS + "'base' is not an object"),
     "a base of numbers": (_changed(base={"a": 1}), SAYS + "'base' has something else than texts"),
-    "a base that paints": (_changed(base={"\x1b[2J": DIGEST}), SAYS + "'\\x1b[2J' has unprintable letters"),
-    "digests that are none": (_changed(tensors=7), SAYS + "'tensors' is no object"),
+    "a base that paints": (_changed(base={"\x1b[2J": DIGEST}), SAYS + "'\\x1b[2J' has unprintable characters"),
+    "digests that are none": (_changed(tensors=7), SAYS + "'tensors' is not an object"),
     "a digest missing": (_changed(tensors={"head.bias": DIGEST}), SAYS + "1 tensors have no digest, or are not there"),
     "a tensor that is not there": (
         lambda file: _changed(tensors={**document(file)["tensors"], "x": DIGEST})(file),

@@ -51,13 +51,13 @@ HOSTILE = {
     "a shape beyond 2**64": (entry("a", shape=(2**40, 2**40)), "overflow"),
     "a negative shape": (entry("a", shape=(-2,)), "expected usize"),
     "an unknown dtype": (entry("a", dtype="U9"), "unknown variant `U9`"),
-    "a name that paints the terminal": (entry("a\x1b[31m"), "the tensor name 'a\\x1b[31m' has unprintable letters"),
-    "a name with a newline": (entry("a\nb"), "the tensor name 'a\\nb' has unprintable letters"),
-    "a name that turns the writing": (entry("a\u202eb"), "the tensor name 'a\\u202eb' has unprintable letters"),
+    "a name that paints the terminal": (entry("a\x1b[31m"), "the tensor name 'a\\x1b[31m' has unprintable characters"),
+    "a name with a newline": (entry("a\nb"), "the tensor name 'a\\nb' has unprintable characters"),
+    "a name that turns the writing": (entry("a\u202eb"), "the tensor name 'a\\u202eb' has unprintable characters"),
     "no name": (entry(""), "the tensor name '' is empty"),
     "a name with an empty part": (entry("a..b"), "the tensor name 'a..b' has an empty part"),
-    "a long name": (entry("a" * 5000), "has 5000 letters and 1 parts"),
-    "a deep name": (entry(".".join("a" * 101)), "has 201 letters and 101 parts"),
+    "a long name": (entry("a" * 5000), "has 5000 characters and 1 parts"),
+    "a deep name": (entry(".".join("a" * 101)), "has 201 characters and 101 parts"),
 }
 
 

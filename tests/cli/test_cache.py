@@ -83,7 +83,7 @@ def test_verify_finds_damage_and_changes_nothing(run: Run) -> None:
     assert (result.code, result.err) == (1, "")
     assert result.out.splitlines() == [
         f"'features': 2 of 2 shards damaged, {rows} rows looked at.",
-        f"  {two.name}: its header is no header of a shard",
+        f"  {two.name}: its header is not one of a shard",
         f"  {one.name}: 1 of its {rows} rows are not what was stored",
         "Compute them again: cache.fill(dataset)",
         "1 file of a fill that did not end; the next one removes what it left.",
@@ -123,7 +123,7 @@ def test_what_is_no_cache_is_left_as_it_is(run: Run, command: str) -> None:
     result = run("cache", command, "photos", *(["--yes"] if command == "clear" else []))
     assert (result.code, result.out) == (2, "")
     assert result.err.splitlines() == [
-        "'photos' is no feature cache: of the 1 files in it none is frostline-cache.json, and nothing was touched.",
+        "'photos' is not a feature cache: none of its 1 files is frostline-cache.json. Nothing was changed.",
         "  a.png",
         "Name a new folder: FeatureCache('photos-features', line)",
     ]

@@ -141,7 +141,7 @@ def test_a_whole_model_is_refused(run: Run, net: nn.Module) -> None:
         (3, "it holds no tensors by name.\nIt holds: int"),
         ({"a": torch.ones(1, 1).to_sparse()}, "its tensor 'a' is sparse, quantised or repeated"),
         ({"a": torch.ones(1).expand(2**50)}, "its tensor 'a' is sparse, quantised or repeated"),
-        ({"a\x1b[31m": torch.ones(1)}, "the tensor name 'a\\x1b[31m' has unprintable letters"),
+        ({"a\x1b[31m": torch.ones(1)}, "the tensor name 'a\\x1b[31m' has unprintable characters"),
     ],
 )
 def test_what_is_no_state_dict(run: Run, net: nn.Module, value: Any, words: str) -> None:

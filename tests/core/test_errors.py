@@ -350,7 +350,7 @@ def test_the_whole_text(act: Callable[[], object], lines: list[str]) -> None:
 def test_the_text_of_a_mode() -> None:
     assert str(ModeError("evil")) == "\n".join(
         [
-            "mode='evil' is none of the 2 modes.",
+            "mode='evil' is not one of the 2 modes.",
             "There are:",
             '  mode="eval"    frozen modules compute as in evaluation',
             '  mode="follow"  frozen modules follow train() and eval(), but still nothing in them moves',

@@ -280,7 +280,7 @@ def test_keys_for_which_a_header_has_no_room(key: object) -> None:
         agreement.keys_of(3, key)  # type: ignore[arg-type]
     assert str(caught.value) == "\n".join(
         [
-            "FeatureCache(..., key=...) gives 3 of 3 samples a key of more than 1000 letters.",
+            "FeatureCache(..., key=...) gives 3 of 3 samples a key of more than 1000 characters.",
             "Take a digest of it: key=lambda index: hashlib.sha256(name[index].encode()).hexdigest()",
         ]
     )

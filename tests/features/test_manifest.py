@@ -84,18 +84,18 @@ def test_only_floats_are_made_smaller() -> None:
     [
         ({"version": 2}, "its version is 2, and this is version 1"),
         ({"more": 1}, r"it lacks \[\] and has \['more'\] too much"),
-        ({"samples": True}, "its samples or views are no number"),
-        ({"views": 0}, "its samples or views are no number"),
-        ({"fingerprint": None}, "its fingerprint, precision or preprocessing is no text"),
-        ({"preprocessing": "\x1b[2J"}, "its fingerprint or preprocessing has letters that cannot be printed"),
-        ({"values": [["\x07", "float32", [1], "int8"]]}, "is no value"),
+        ({"samples": True}, "its samples or views are not a number"),
+        ({"views": 0}, "its samples or views are not a number"),
+        ({"fingerprint": None}, "its fingerprint, precision or preprocessing is not a text"),
+        ({"preprocessing": "\x1b[2J"}, "its fingerprint or preprocessing has characters that cannot be printed"),
+        ({"values": [["\x07", "float32", [1], "int8"]]}, "is not a value"),
         ({"precision": "int4"}, "its precision is 'int4'"),
-        ({"values": {}}, "its values or its rest are no list"),
-        ({"values": [["a", "float32", [-1], "int8"]]}, r"\[-1\] is no shape"),
-        ({"values": [["a", "float31", [1], "int8"]]}, "is no value"),
-        ({"rest": [["a", "float32"]]}, "is no column"),
+        ({"values": {}}, "its values or its rest are not a list"),
+        ({"values": [["a", "float32", [-1], "int8"]]}, r"\[-1\] is not a shape"),
+        ({"values": [["a", "float31", [1], "int8"]]}, "is not a value"),
+        ({"rest": [["a", "float32"]]}, "is not a column"),
         ({"rest": []}, "its structure has 1 leaves for 0 columns"),
-        ({"structure": ["set", "int"]}, "is no structure"),
+        ({"structure": ["set", "int"]}, "is not a structure"),
     ],
 )
 def test_what_is_no_manifest(changed: dict[str, object], words: str) -> None:
@@ -108,8 +108,8 @@ def test_a_dtype_that_is_none() -> None:
         manifest(precision="int4")
     assert str(caught.value) == "\n".join(
         [
-            "dtype='int4' is none of the 4 kinds of storage.",
-            '  "exact": as it was computed, bit for bit',
+            "dtype='int4' is not one of the 4 kinds of storage:",
+            '  "exact": bitwise as it was computed',
             '  "float32": what is wider is rounded',
             '  "bfloat16": 2 bytes a number, 8 significant bits',
             '  "int8": 1 byte a number, 256 steps between the least and the greatest of a sample',
@@ -123,7 +123,7 @@ def test_a_name_that_cannot_be_printed() -> None:
         manifest(preprocessing="crop\n")
     assert str(caught.value) == "\n".join(
         [
-            "preprocessing='crop\\n' has letters that cannot be printed.",
+            "preprocessing='crop\\n' has characters that cannot be printed.",
             'Give it a plain name: "resize224-v2".',
         ]
     )
@@ -132,7 +132,7 @@ def test_a_name_that_cannot_be_printed() -> None:
 def test_a_name_that_is_no_text() -> None:
     with pytest.raises(CacheError) as caught:
         manifest(preprocessing=5)
-    assert str(caught.value) == 'preprocessing=5 is no text.\nGive it a plain name: "resize224-v2".'
+    assert str(caught.value) == 'preprocessing=5 is not a text.\nGive it a plain name: "resize224-v2".'
 
 
 def test_a_value_that_no_column_holds() -> None:

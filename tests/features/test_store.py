@@ -269,8 +269,8 @@ def test_a_folder_that_is_something_else_is_left_as_it_is(tmp_path: Path) -> Non
             act()
         assert str(caught.value) == "\n".join(
             [
-                f"{str(tmp_path)!r} is no feature cache: of the 2 files in it none is frostline-cache.json, "
-                "and nothing was touched.",
+                f"{str(tmp_path)!r} is not a feature cache: none of its 2 files is frostline-cache.json. "
+                "Nothing was changed.",
                 "  a",
                 "  b",
                 f"Name a new folder: FeatureCache('{tmp_path}-features', line)",
@@ -285,7 +285,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
             Store.opened(folder)
         assert str(caught.value) == "\n".join(
             [
-                f"{str(folder)!r} is no feature cache: there is no such folder, or it is empty.",
+                f"{str(folder)!r} is not a feature cache: there is no such folder, or it is empty.",
                 f"Make one: cache = FeatureCache({str(folder)!r}, line); cache.fill(dataset)",
             ]
         )
@@ -299,8 +299,8 @@ def test_a_manifest_that_cannot_be_read(tmp_path: Path) -> None:
         Store.opened(tmp_path)
     assert str(caught.value) == "\n".join(
         [
-            f"{str(tmp_path)!r} is no feature cache that can be read, and nothing was touched: "
-            "its format is None, not 'frostline.feature_cache'.",
+            f"{str(tmp_path)!r} is not a readable feature cache: "
+            "its format is None, not 'frostline.feature_cache'. Nothing was changed.",
             f"Name a new folder: FeatureCache('{tmp_path}-features', line)",
         ]
     )

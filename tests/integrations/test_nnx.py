@@ -640,7 +640,7 @@ class TestInPlace:
         with pytest.raises(UnsupportedError) as caught:
             trainable(Chain(layers()[0], Opaque(), layers()[2]))
         assert str(caught.value) == (
-            "Opaque(...) is in the model, and what is below it has no names, as it is no pytree.\n"
+            "Opaque(...) is in the model, but is not a pytree, so the leaves below it have no names.\n"
             "Define it without pytree=False: class Opaque(nnx.Module)."
         )
 

@@ -108,12 +108,12 @@ TEXTS: list[tuple[str, Callable[[nn.Module], object], list[str]]] = [
     (
         "freeze in a mode that there is not",
         lambda model: ft.freeze(model, "trunk", mode="train"),
-        ["mode='train' is none of the 2 modes.", *MODES],
+        ["mode='train' is not one of the 2 modes.", *MODES],
     ),
     (
         "a frozen use in a mode that there is not",
         lambda model: ft.Frozen(model.head, mode=True),
-        ["mode=True is none of the 2 modes.", *MODES],
+        ["mode=True is not one of the 2 modes.", *MODES],
     ),
     (
         "a typo",

@@ -146,7 +146,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "order",
         lambda: BAdam(["a"], period=1, order="descend"),
         [
-            "BAdam(order='descend') is none of the 3 there are.",
+            "BAdam(order='descend') is not one of the 3 values:",
             "There are:",
             "  'random'",
             "  'ascending'",
@@ -250,7 +250,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
     (
         "watched",
         lambda: Plateau([Phase()], patience=1, watch=1),  # type: ignore[arg-type]
-        ["Plateau(watch=1) is no name of a number.", 'Write Plateau(..., watch="loss").'],
+        ["Plateau(watch=1) is not the name of a number.", 'Write Plateau(..., watch="loss").'],
     ),
     (
         "one text for a phase",
@@ -282,7 +282,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "rates",
         lambda: Phase(rates=[("!head", 1)]),
         [
-            "Phase(rates=[('!head', 1)]) holds ('!head', 1), which is no pair of a selector without '!' and a factor.",
+            "Phase(rates=[('!head', 1)]) holds ('!head', 1), which is not a pair of a selector without '!' and a factor.",
             'Write Phase(..., rates=[("embed", 0.1)]).',
         ],
     ),
@@ -361,7 +361,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "state of another policy",
         lambda: AutoFreeze(["a"]).update({"place": 0}, {}),
         [
-            "AutoFreeze(...) is handed a state that is none of its own.",
+            "AutoFreeze(...) got a state of another policy.",
             "  given: {'place': 0}",
             "  for example: {'frozen': 0, 'norms': {}}",
             "Begin with AutoFreeze(...).init(), or load the state that was saved with this policy.",
@@ -371,7 +371,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "state of a policy with more phases",
         lambda: Plateau([Phase()], patience=1).phase({"place": 1, "best": None, "waited": 0}),
         [
-            "Plateau(...) is handed a state that is none of its own.",
+            "Plateau(...) got a state of another policy.",
             "  given: {'place': 1, 'best': None, 'waited': 0}",
             "  for example: {'place': 0, 'best': None, 'waited': 0}",
             "Begin with Plateau(...).init(), or load the state that was saved with this policy.",
@@ -416,7 +416,7 @@ def test_the_error_carries_its_data() -> None:
     with pytest.raises(ScheduleError) as raised:
         BAdam(["a"], period=1, order="x")
     error = raised.value
-    assert (error.expression, error.problem) == ("BAdam(order='x')", "is none of the 3 there are.")
+    assert (error.expression, error.problem) == ("BAdam(order='x')", "is not one of the 3 values:")
     assert error.found == ("There are:", "  'random'", "  'ascending'", "  'descending'")
     assert error.fix == "Write BAdam(..., order='random')."
 
@@ -435,5 +435,5 @@ BROKEN_STATES: list[tuple[Policy, dict[str, object]]] = [
 
 @pytest.mark.parametrize(("policy", "state"), BROKEN_STATES)
 def test_a_broken_state_is_an_error(policy: Policy, state: dict[str, object]) -> None:
-    with pytest.raises(ScheduleError, match="is handed a state that is none of its own"):
+    with pytest.raises(ScheduleError, match="got a state of another policy"):
         policy.update(state, {"a": 1.0, "b": 1.0, "loss": 1.0})

@@ -86,7 +86,7 @@ def save(expression: str, file: str | os.PathLike[str], delta: DeltaContents) ->
         raise DeltaError(expression, problem, (), "Hand over less as schedule=, it is for a few numbers.")
     try:
         with replacing(Path(file)) as stream:
-            # The header comes last: before all is there, the file begins with zeros and is no checkpoint.
+            # The header comes last: an incomplete file begins with zeros and is not a checkpoint.
             stream.seek(size)
             for tensor in stored:
                 source = delta.tensors[tensor.path]

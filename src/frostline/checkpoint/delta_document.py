@@ -52,7 +52,7 @@ class DeltaDocument:
         """The document as text: equal ones give equal bytes.
 
         Raises:
-            TypeError, ValueError: the schedule or the optimizer is no JSON.
+            TypeError, ValueError: the schedule or the optimizer is not JSON.
         """
         fields: dict[str, object] = {
             "aliases": {path: list(others) for path, others in self.aliases.items()},
@@ -71,7 +71,7 @@ class DeltaDocument:
         """The document that `to_json` made a text of.
 
         Raises:
-            ValueError: it is none; the text of the error says why.
+            ValueError: it is not valid; the error says why.
         """
         found = document.fields(document.parse(text), _KIND, _FIELDS)
         given, real = found.pop("digest"), _digest(found)
@@ -96,7 +96,7 @@ def canonical(value: object) -> str:
     """The one text of a value.
 
     Raises:
-        TypeError, ValueError: it is no JSON, or not a number, or it nests too deep.
+        TypeError, ValueError: it is not JSON, not a number, or nested too deep.
     """
     try:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -110,7 +110,7 @@ def _digest(fields: dict[str, object]) -> str:
 
 def _object(name: str, value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{name!r} is no object")
+        raise ValueError(f"{name!r} is not an object")
     return value
 
 

@@ -29,7 +29,7 @@ class DeltaFile:
         tensors: what it holds, by name, with the true dtypes.
 
     Raises:
-        FileFormatError: it is no delta, or a damaged one.
+        FileFormatError: it is not a delta, or a damaged one.
     """
 
     def __init__(self, file: str | os.PathLike[str]) -> None:
@@ -147,7 +147,7 @@ class DeltaFile:
     def _parsed(self) -> DeltaDocument:
         metadata = self._stored.metadata
         if KEY not in metadata:
-            problem = f"it is no delta: its metadata have {len(metadata)} keys, and none is {KEY!r}"
+            problem = f"it is not a delta: none of the {len(metadata)} keys of its metadata is {KEY!r}"
             raise FileFormatError(str(self.file), problem, "Save one: save_delta(file, model).")
         try:
             said = DeltaDocument.from_json(metadata[KEY])
@@ -166,7 +166,7 @@ class DeltaFile:
                 raise ValueError(f"{path!a} is not stored as bytes")
         for path in (*said.base.digests, *said.plan.paths, *said.weak, *said.aliases, *chain(*said.aliases.values())):
             if not path.isprintable():
-                raise ValueError(f"{shown(path)} has unprintable letters")
+                raise ValueError(f"{shown(path)} has unprintable characters")
 
     def _true(self, tensor: StoredTensor) -> StoredTensor:
         dtype, shape = self.said.kinds.get(tensor.path, (tensor.dtype, tensor.shape))

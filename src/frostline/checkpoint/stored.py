@@ -110,16 +110,16 @@ def begins(file: Path) -> str:
 
 
 def unfit(path: str) -> str:
-    """Why a name is none for a tensor; empty if it is one."""
+    """Why a name is not valid for a tensor; empty if it is."""
     # Names end up in a terminal and in patterns; no model makes such ones, but a hostile file may.
     if not path:
         return "is empty"
     if not path.isprintable():
-        return "has unprintable letters"
+        return "has unprintable characters"
     if "" in path.split("."):
         return "has an empty part"
     if len(path) > MOST_LETTERS or path.count(".") >= MOST_KEYS:
-        return f"has {len(path)} letters and {path.count('.') + 1} parts"
+        return f"has {len(path)} characters and {path.count('.') + 1} parts"
     return ""
 
 

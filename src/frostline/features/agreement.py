@@ -83,7 +83,8 @@ def keys_of(samples: int, key: Callable[[int], Key] | None) -> list[Key]:
     """What each sample is known by.
 
     Raises:
-        CacheError: there is none, a key is no number or text, or a very long one, or two have the same key.
+        CacheError: there are no samples, a key is neither a number nor a text, or very long, or two samples have one
+            key.
     """
     if not samples:
         raise CacheError("A feature cache", "needs samples, and the dataset has none.", (), "Give another dataset.")
@@ -95,7 +96,7 @@ def keys_of(samples: int, key: Callable[[int], Key] | None) -> list[Key]:
             "FeatureCache(..., key=...)", problem, kinds, "Make it one: key=lambda index: str(name[index])."
         )
     if long := [key for key in keys if _length(key) > _LONGEST]:
-        problem = f"gives {len(long)} of {samples} samples a key of more than {_LONGEST} letters."
+        problem = f"gives {len(long)} of {samples} samples a key of more than {_LONGEST} characters."
         fix = "Take a digest of it: key=lambda index: hashlib.sha256(name[index].encode()).hexdigest()"
         raise CacheError("FeatureCache(..., key=...)", problem, (), fix)
     known: set[Key] = set()

@@ -12,7 +12,7 @@ class Boundary:
     """One value that crosses the line, of one sample.
 
     Attributes:
-        name: what computes it: the path of the module, or the name in the trace where there is none.
+        name: the path of the module that computes it, or its name in the trace.
         shape: without the sample's own dimension, which comes first in what ``below`` returns.
         dtype: as the framework calls it, such as ``"float32"``.
         bytes: how many a sample takes.

@@ -53,7 +53,7 @@ class Column:
         match data:
             case [str(name), str(dtype), [*shape]] if dtype in ITEMSIZES:
                 return cls(name, dtype, sizes(shape))
-        raise ValueError(f"{data!r} is no column")
+        raise ValueError(f"{data!r} is not a column")
 
 
 class Crossing(Protocol):
@@ -122,7 +122,7 @@ class BoundaryValue:
             case [str(name), str(dtype), [*shape], str(stored)] if {dtype, stored} <= ITEMSIZES.keys():
                 if name.isprintable():
                     return cls(name, dtype, sizes(shape), stored)
-        raise ValueError(f"{data!r} is no value")
+        raise ValueError(f"{data!r} is not a value")
 
 
 def sizes(shape: Iterable[object]) -> tuple[int, ...]:
@@ -134,7 +134,7 @@ def sizes(shape: Iterable[object]) -> tuple[int, ...]:
     found = tuple(shape)
     # True is an int, and no length.
     if any(type(length) is not int or length < 0 for length in found):
-        raise ValueError(f"{list(found)} is no shape")
+        raise ValueError(f"{list(found)} is not a shape")
     return found  # type: ignore[return-value]
 
 

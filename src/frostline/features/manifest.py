@@ -67,12 +67,12 @@ class Manifest:
         """The manifest for what crosses a line.
 
         Raises:
-            CacheError: there is no such precision, a value has a dtype that cannot be stored, or a name has letters
+            CacheError: there is no such precision, a value has a dtype that cannot be stored, or a name has characters
                 that cannot be printed.
         """
         precisions.check(precision)
         if not isinstance(preprocessing, str) or not preprocessing.isprintable():
-            words = "has letters that cannot be printed." if isinstance(preprocessing, str) else "is no text."
+            words = "has characters that cannot be printed." if isinstance(preprocessing, str) else "is not a text."
             raise CacheError(f"preprocessing={preprocessing!r}", words, (), 'Give it a plain name: "resize224-v2".')
         values = tuple(BoundaryValue.of(crossing, precision) for crossing in crossings)
         return cls(fingerprint, preprocessing, precision, views, samples, values, tuple(rest), _plain(structure))
@@ -124,7 +124,7 @@ class Manifest:
         """The manifest that `to_json` made a text of.
 
         Raises:
-            ValueError: the text is none; the text of the error says why.
+            ValueError: the text is not a manifest; the error says why.
         """
         found = document.fields(document.parse(text), _KIND, _FIELDS)
         _check(found)
@@ -137,18 +137,18 @@ class Manifest:
 
 def _check(found: dict[str, Any]) -> None:
     if not all(isinstance(found[name], str) for name in ("fingerprint", "precision", "preprocessing")):
-        raise ValueError("its fingerprint, precision or preprocessing is no text")
+        raise ValueError("its fingerprint, precision or preprocessing is not a text")
     # They are shown in a terminal, and the folder may be somebody else's.
     if not (found["fingerprint"] + found["preprocessing"]).isprintable():
-        raise ValueError("its fingerprint or preprocessing has letters that cannot be printed")
+        raise ValueError("its fingerprint or preprocessing has characters that cannot be printed")
     if found["precision"] not in precisions.PRECISIONS:
         raise ValueError(f"its precision is {found['precision']!r}")
     if any(type(found[name]) is not int or found[name] < least for name, least in (("samples", 0), ("views", 1))):
-        raise ValueError("its samples or views are no number")
+        raise ValueError("its samples or views are not a number")
     if not isinstance(found["values"], list) or not isinstance(found["rest"], list):
-        raise ValueError("its values or its rest are no list")
+        raise ValueError("its values or its rest are not a list")
     if not is_structure(found["structure"]):
-        raise ValueError(f"{found['structure']!r} is no structure")
+        raise ValueError(f"{found['structure']!r} is not a structure")
 
 
 def _plain(structure: Structure) -> Structure:

@@ -35,7 +35,7 @@ _SHRINKS: Final = ("float16", "bfloat16", "float32", "float64")
 def stored_as(dtype: str, precision: str) -> str:
     """The dtype as which numbers of a dtype are stored.
 
-    Numbers that are no floats are always stored as they are, and nothing is ever stored as something wider.
+    Integers are always stored as they are, and no value is stored in a wider dtype.
 
     Raises:
         CacheError: the format has no such dtype.
@@ -61,9 +61,9 @@ def check(precision: str) -> None:
         CacheError: there is none.
     """
     if precision not in PRECISIONS:
-        words = f"is none of the {len(PRECISIONS)} kinds of storage."
+        words = f"is not one of the {len(PRECISIONS)} kinds of storage:"
         found = (
-            '"exact": as it was computed, bit for bit',
+            '"exact": bitwise as it was computed',
             '"float32": what is wider is rounded',
             '"bfloat16": 2 bytes a number, 8 significant bits',
             '"int8": 1 byte a number, 256 steps between the least and the greatest of a sample',

@@ -11,7 +11,7 @@ from frostline.features.precision import smaller
 
 
 def check_budget(folder: Path, manifest: Manifest, budget: int | None) -> None:
-    """Sees that a full cache is no larger than its budget.
+    """Checks that a full cache is not larger than its budget.
 
     Raises:
         CacheBudgetError: it would be larger.

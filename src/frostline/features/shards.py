@@ -97,11 +97,11 @@ class Shard:
             metadata = json.loads(text)["__metadata__"]
             said = document.fields(document.parse(metadata[_METADATA]), _KIND, ("digest", "keys", "model", "view"))
         except (TypeError, KeyError, ValueError, RecursionError):
-            raise ValueError("its header is no header of a shard") from None
+            raise ValueError("its header is not one of a shard") from None
         if said["model"] != manifest.fingerprint:
             raise ValueError(f"it is of another model, {said['model']!r}")
         if type(said["view"]) is not int or not _are_keys(said["keys"]):
-            raise ValueError("its keys are none")
+            raise ValueError("its keys are not valid")
         # There is one header for these rows of this cache, so that nothing in it needs to be looked at by itself.
         if length + text != head(manifest, said["view"], said["keys"]):
             raise ValueError("its header is not what was written")

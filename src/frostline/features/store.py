@@ -80,7 +80,7 @@ class Store:
         """
         manifest = found(Path(folder))
         if manifest is None:
-            words = "is no feature cache: there is no such folder, or it is empty."
+            words = "is not a feature cache: there is no such folder, or it is empty."
             fix = f"Make one: cache = FeatureCache({str(folder)!r}, line); cache.fill(dataset)"
             raise CacheError(repr(str(folder)), words, (), fix)
         return cls(Path(folder), manifest)
@@ -179,7 +179,7 @@ class Store:
         # Last: a clearing that is killed half-way leaves a cache that can be cleared.
         (self.folder / NAME).unlink(missing_ok=True)
         if not any(self.folder.iterdir()):
-            with suppress(OSError):  # a link, or in a folder that may not be written to: what is left is no cache
+            with suppress(OSError):  # a link, or a read-only parent: the rest is not a cache
                 self.folder.rmdir()
 
 
@@ -195,10 +195,10 @@ def found(folder: Path) -> Manifest | None:
         names = sorted(os.listdir(folder)) if folder.is_dir() else []
         if all(map(_MANIFEST_PART.fullmatch, names)):
             return None
-        problem = f"is no feature cache: of the {len(names)} files in it none is {NAME}, and nothing was touched."
+        problem = f"is not a feature cache: none of its {len(names)} files is {NAME}. Nothing was changed."
         raise CacheError(repr(str(folder)), problem, tuple(names), f"Name a new folder: {_beside(folder)}") from None
     except (OSError, ValueError) as error:
-        problem = f"is no feature cache that can be read, and nothing was touched: {reason(error)}."
+        problem = f"is not a readable feature cache: {reason(error)}. Nothing was changed."
         raise CacheError(repr(str(folder)), problem, (), f"Name a new folder: {_beside(folder)}") from None
 
 

@@ -99,7 +99,7 @@ def _below(structure: Structure) -> list[Structure]:
 
 
 def first(sample: Any) -> tuple[Any, Any]:
-    """The first part of a sample, which goes into the model, and the rest; all of it, if it is no tuple and no list.
+    """The input of the model, which is the first part of a tuple or list, or the whole sample; and the rest.
 
     Example:
         >>> first(("image", "label", "weight")), first("image")

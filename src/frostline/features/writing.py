@@ -48,7 +48,7 @@ class Writer:
 
         Raises:
             CacheSpaceError: the disk is full.
-            OSError: a shard cannot be written; then there is no part of it.
+            OSError: a shard cannot be written; then no part of it is left.
         """
         if view != self._view:
             self.flush()

@@ -28,7 +28,7 @@ def in_evaluation(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of a call, but those that say the mode say evaluation, whether they were given or not.
 
-    A flag is replaced if it is a bool or None, a rate if it is not None: an array called ``train`` is no mode.
+    A flag is replaced if it is a bool or None, a rate if it is not None: an array called ``train`` is not a mode.
 
     Args:
         method: what is called.
@@ -116,7 +116,7 @@ def restored(moved: Any, before: Any, stays: Callable[[Keys], bool]) -> Any:
 
 
 def no_layer(thing: Any, kinds: str) -> LayerError:
-    """What is raised of a thing that is none of these kinds of layers."""
+    """The error for an object that is not one of these kinds of layers."""
     return LayerError(
         "Frozen(layer)",
         f"holds {described(thing)}, and a use is of {kinds}.",

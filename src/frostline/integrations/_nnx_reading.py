@@ -20,7 +20,7 @@ from frostline.jax._arrays import bytes_of, described, nbytes, plain
 from frostline.jax._uses.layout import children
 
 # A static attribute, as NNX calls it: it goes where the module goes, and a function is traced once for each value.
-# Names that begin like this are no items of an nnx.Dict.
+# Names with this prefix are not items of an nnx.Dict.
 NOTE = "_pytree__frostline"
 
 Variables = dict[int, tuple[Any, Any]]
@@ -59,7 +59,7 @@ class Reading:
         """Reads a model that is to be frozen or thawed.
 
         Raises:
-            LayerError: it is no module, so there is nowhere to note it; or it is a frozen use.
+            LayerError: it is not a module, or it is a frozen use.
             UnsupportedError: it is being traced.
         """
         if not isinstance(model, nnx.Module) or isinstance(model, Frozen):
@@ -119,7 +119,7 @@ def _stood_in(node: Any, variables: Variables) -> Any:
         return variables.setdefault(id(node), (node, _stand_in(node)))[1] if has_array else None
     if children(node) is None and isinstance(node, nnx.Pytree):
         name = type(node).__name__
-        problem = "is in the model, and what is below it has no names, as it is no pytree."
+        problem = "is in the model, but is not a pytree, so the leaves below it have no names."
         raise UnsupportedError(f"{name}(...)", problem, f"Define it without pytree=False: class {name}(nnx.Module).")
     if isinstance(node, PytreeState) or children(node) is None:
         return None

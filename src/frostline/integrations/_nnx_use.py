@@ -57,7 +57,7 @@ class Frozen(Still, metaclass=_Uses):
         layer: an ``nnx.Module``.
 
     Raises:
-        LayerError: `layer` is no module.
+        LayerError: `layer` is not a module.
 
     Source:
         https://github.com/FluxML/Flux.jl/issues/1931
@@ -107,7 +107,7 @@ def _class_of(base: type[Still], plain: Any) -> Any:
 
 
 def _is_computed(kind: type, name: str) -> bool:
-    # What these can do by themselves, as to append or to set a mode, is no computation of a layer.
+    # Methods such as append or train do not compute a layer.
     bases = [base for base in (nnx.Module, nnx.List, nnx.Dict) if issubclass(kind, base)]
     return hasattr(kind, name) and not any(hasattr(base, name) for base in bases)
 

@@ -31,7 +31,7 @@ class Frozen:
     ``params = follow(params, audit(loss, params, batch).plan)``.
 
     Raises:
-        LayerError: what is given is no module of linen.
+        LayerError: the argument is not a linen module.
 
     Example:
         >>> import jax

@@ -49,7 +49,7 @@ def freeze(model: Any, *selectors: Any, expect: int | None = None, allow_empty: 
         allow_empty: whether a selector may match nothing.
 
     Raises:
-        LayerError: `model` is no module.
+        LayerError: `model` is not a module.
         UnsupportedError: the model is being traced, or rows of a parameter are selected.
         NoMatchError, CountError, TiedError, SelectorError, SamePathError: as in ``frostline.jax.freeze``.
 

@@ -70,7 +70,7 @@ def choice(owner: str, name: str, value: object, choices: Sequence[str]) -> str:
     """
     if isinstance(value, str) and value in choices:
         return value
-    problem = f"is none of the {len(choices)} there are."
+    problem = f"is not one of the {len(choices)} values:"
     found = ("There are:", *(f"  {each!r}" for each in choices))
     fix = f"Write {owner}(..., {name}={(closest(value, choices) or choices)[0]!r})."
     raise ScheduleError(f"{owner}({name}={value!r})", problem, found, fix)

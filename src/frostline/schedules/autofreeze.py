@@ -24,7 +24,7 @@ class AutoFreeze(Policy):
 
     The paper observes the norm of the gradient accumulated over an interval, twenty intervals a run. Here an
     observation is a number for each block that still trains, by the name of the block: that norm, or how far the
-    weights of the block went since the last observation. Storing activations of what is frozen is no part of this.
+    weights of the block went since the last observation. It does not store activations of frozen blocks.
 
     Args:
         blocks: selectors, in order from input to output.

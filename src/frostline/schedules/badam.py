@@ -22,7 +22,7 @@ class BAdam(Schedule):
     Source: Luo, Yu and Li, "BAdam: A Memory Efficient Full Parameter Optimization Method for Large Language Models",
     https://arxiv.org/abs/2404.02827. Its order of blocks is here; that the optimizer's state of a block is released at
     the end of its turn and begins with zeros at the next one is up to what follows the schedule. A random order is
-    drawn anew for each epoch of blocks, from the seed and the number of the epoch alone.
+    drawn again for each epoch of blocks, from the seed and the number of the epoch alone.
 
     What no block names is frozen all the time, but for `always`, which the paper's program has and the paper has not.
 

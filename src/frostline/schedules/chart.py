@@ -69,7 +69,7 @@ class Chart:
                 and wildcards are not looked through.
 
         Raises:
-            ScheduleError: `steps` or `columns` is no number of at least 1.
+            ScheduleError: `steps` or `columns` is not a positive integer.
             NoMatchError: a selector matches nothing in the model.
         """
         steps = whole("Chart.of", "steps", schedule.horizon if steps is None else steps, least=1)

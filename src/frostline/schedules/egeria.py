@@ -25,7 +25,7 @@ class Egeria(Policy):
     Observed is the plasticity of the first block that trains, by the name of the block; those of others may be there
     and are not looked at, as in the paper. Computing it, and keeping the reference model, is up to the caller. The
     tolerance here is relative: a share of the steepest slope that this block has had, so that it needs no unit. The
-    last block never freezes. Storing activations of what is frozen is no part of this.
+    last block never freezes. It does not store activations of frozen blocks.
 
     Args:
         blocks: selectors, in order from input to output.

@@ -26,7 +26,7 @@ class LinearProbe(Schedule):
         steps: how many steps the head trains alone.
 
     Raises:
-        ScheduleError: `head` names nothing, or `steps` is no number of steps.
+        ScheduleError: `head` names nothing, or `steps` is not a positive integer.
 
     Example:
         >>> schedule = LinearProbe(["head"], steps=500)

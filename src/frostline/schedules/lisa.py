@@ -16,7 +16,7 @@ from frostline.schedules.schedule import Schedule
 @final
 @dataclass(frozen=True, repr=False)
 class LISA(Schedule):
-    """In each period `sampled` blocks train, drawn anew, besides what always trains; the rest of the model is frozen.
+    """In each period `sampled` blocks train, drawn again, and some always; the rest is frozen.
 
     Source: Pan et al., "LISA: Layerwise Importance Sampling for Memory-Efficient Large Language Model Fine-Tuning",
     https://arxiv.org/abs/2403.17919, algorithm 1: the embedding and the head always train, and of the layers between

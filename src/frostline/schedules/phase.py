@@ -29,7 +29,7 @@ class Phase:
         rates: factors of the learning rate by selector; the last one that matches decides, and where none does it is 1.
 
     Raises:
-        ScheduleError: something is no selector, or no factor.
+        ScheduleError: a value is not a selector, or not a factor.
         SelectorError: a selector cannot be read.
 
     Example:
@@ -95,7 +95,7 @@ class Phase:
         """The phase that `to_dict` made data of.
 
         Raises:
-            ScheduleError: the data is no phase.
+            ScheduleError: the data is not a phase.
         """
         return cls(**mapping("Phase.from_dict(data)", data, {"frozen"}, {"name", "rates"}))  # type: ignore[arg-type]
 
@@ -130,7 +130,7 @@ def _factors(given: Any) -> tuple[tuple[str, float], ...]:
     pairs = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     for pair in pairs:
         if not _is_pair(pair):
-            problem = f"holds {pair!r}, which is no pair of a selector without '!' and a factor."
+            problem = f"holds {pair!r}, which is not a pair of a selector without '!' and a factor."
             raise ScheduleError(f"Phase(rates={given!r})", problem, (), 'Write Phase(..., rates=[("embed", 0.1)]).')
         parse(pair[0])
     return tuple((selector, number("Phase", f"rates[{selector!r}]", factor)) for selector, factor in pairs)

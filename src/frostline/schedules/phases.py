@@ -23,7 +23,7 @@ class Span:
     """One phase, from the step `start` on, up to but without the step `stop`; without a `stop` for good.
 
     Raises:
-        ScheduleError: the range is empty, or one of its ends is no step.
+        ScheduleError: the range is empty, or one of its ends is not a step.
 
     Example:
         >>> Span(0, 1000, Phase(["**", "!head"], name="probe"))
@@ -56,7 +56,7 @@ class Span:
         """The span that `to_dict` made data of.
 
         Raises:
-            ScheduleError: the data is no span.
+            ScheduleError: the data is not a span.
         """
         found = mapping("Span.from_dict(data)", data, {"start", "frozen"}, {"stop", "name", "rates"})
         start, stop = found.pop("start"), found.pop("stop", None)
@@ -72,7 +72,7 @@ class Phases(Schedule):
         spans: the ranges with their phases, in order.
 
     Raises:
-        ScheduleError: there is no span; two overlap, or leave a gap; or what comes after the last one is not said.
+        ScheduleError: there is no span; two overlap or leave a gap; or no span covers the steps after the last one.
 
     Example:
         >>> schedule = Phases([Span(0, 1000, Phase(["**", "!head"])), Span(1000, None, Phase())])

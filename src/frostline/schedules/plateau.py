@@ -59,7 +59,7 @@ class Plateau(Policy):
         object.__setattr__(self, "delta", number("Plateau", "delta", self.delta))
         if not isinstance(self.watch, str):
             fix = 'Write Plateau(..., watch="loss").'
-            raise ScheduleError(f"Plateau(watch={self.watch!r})", "is no name of a number.", (), fix)
+            raise ScheduleError(f"Plateau(watch={self.watch!r})", "is not the name of a number.", (), fix)
 
     @property
     def foreseen(self) -> Sequence[Phase]:

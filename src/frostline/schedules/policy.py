@@ -66,7 +66,7 @@ class Policy(Record):
         """The phase that a state means: what a run begins with, or goes on with after a restart.
 
         Raises:
-            ScheduleError: the state is none of this policy.
+            ScheduleError: the state is not one of this policy.
         """
         if not _fits(state, self.init()):
             raise self._refused(state)
@@ -83,7 +83,7 @@ class Policy(Record):
             observation: numbers by name. Names that the policy does not look at may be there.
 
         Raises:
-            ScheduleError: the state is none of this policy, or a number is missing or not finite.
+            ScheduleError: the state is not one of this policy, or a number is missing or not finite.
         """
         self.phase(state)
         try:
@@ -96,7 +96,7 @@ class Policy(Record):
         name = type(self).__name__
         found = (f"  given: {state!r}", f"  for example: {self.init()!r}")
         fix = f"Begin with {name}(...).init(), or load the state that was saved with this policy."
-        return ScheduleError(f"{name}(...)", "is handed a state that is none of its own.", found, fix)
+        return ScheduleError(f"{name}(...)", "got a state of another policy.", found, fix)
 
 
 def _fits(state: object, example: State) -> bool:

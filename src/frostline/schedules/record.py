@@ -49,7 +49,7 @@ class Record(ABC):
         """The one that `to_dict` made data of.
 
         Raises:
-            ScheduleError: the data is none, or one that cannot be.
+            ScheduleError: the data is not a schedule, or an impossible one.
         """
         return cls._read(data, f"{cls.__name__}.from_dict(data)")
 
@@ -58,7 +58,7 @@ class Record(ABC):
         """The one that `to_json` made a text of.
 
         Raises:
-            ScheduleError: the text is none, or one that cannot be.
+            ScheduleError: the text is not a schedule, or an impossible one.
         """
         expression = f"{cls.__name__}.from_json(text)"
         try:
@@ -72,7 +72,7 @@ class Record(ABC):
         """The one that `to_toml` made a text of, or that a person wrote: fields that have a default may be left out.
 
         Raises:
-            ScheduleError: the text is none, or one that cannot be.
+            ScheduleError: the text is not a schedule, or an impossible one.
         """
         expression = f"{cls.__name__}.from_toml(text)"
         try:
@@ -87,7 +87,7 @@ class Record(ABC):
 
         Raises:
             FileFormatError: there is no such file, or it is of another kind.
-            ScheduleError: what it holds is none, or one that cannot be.
+            ScheduleError: its content is not a schedule, or an impossible one.
         """
         read = cls.from_toml if _suffix(file, cls.noun) == ".toml" else cls.from_json
         text = _text(file)
@@ -165,12 +165,12 @@ def _suffix(file: Path, noun: str) -> str:
 def _text(file: Path) -> str:
     # Opening a pipe would wait.
     if file.exists() and not file.is_file():
-        raise FileFormatError(str(file), "it is no ordinary file", f"Give a file: ls {file.parent}")
+        raise FileFormatError(str(file), "it is not a regular file", f"Give a file: ls {file.parent}")
     try:
         # Some editors begin a text with a mark of their own, which this encoding leaves out.
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise FileFormatError(str(file), "it is no text in UTF-8", "Save it again as UTF-8.") from error
+        raise FileFormatError(str(file), "it is not UTF-8 text", "Save it again as UTF-8.") from error
     except (OSError, ValueError) as error:
         words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         fix = "Check the name and the permissions: ls -l FILE"

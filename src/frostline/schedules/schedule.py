@@ -60,15 +60,15 @@ class Schedule(Record):
         """The phase of a training step; the first step is 0.
 
         Raises:
-            ScheduleError: `step` is no whole number, or below 0.
+            ScheduleError: `step` is not an integer, or is below 0.
         """
         return self._at(whole(f"{type(self).__name__}.at", "step", step))
 
     def next_change(self, step: int) -> int | None:
-        """The first step after `step` whose phase is another one than that of `step`; none if there is no such step.
+        """The first step after `step` with another phase; None if there is no such step.
 
         Raises:
-            ScheduleError: `step` is no whole number, or below 0.
+            ScheduleError: `step` is not an integer, or is below 0.
         """
         now = self.at(step)
         later = self._boundary(step)
@@ -80,7 +80,7 @@ class Schedule(Record):
         """Each step below `stop` whose phase is another one than before, the first step included, with its phase.
 
         Raises:
-            ScheduleError: `stop` is no whole number, or below 0.
+            ScheduleError: `stop` is not an integer, or is below 0.
         """
         whole(f"{type(self).__name__}.changes", "stop", stop)
         step: int | None = 0

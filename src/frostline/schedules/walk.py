@@ -94,7 +94,7 @@ def begin(along: object) -> Walk:
     if isinstance(along, Policy):
         return _in_policy(along, 0, along.init())
     name = along.__name__ if isinstance(along, type) else type(along).__name__
-    problem = f"is handed {along!r}, which is no schedule and no policy."
+    problem = f"got {along!r}, which is neither a schedule nor a policy."
     fix = "Write, for example: Driver(LinearProbe(['head'], steps=500), ...)."
     raise ScheduleError(f"Driver({name}, ...)", problem, (), fix)
 
@@ -108,7 +108,7 @@ def resume(along: Schedule | Policy, saved: object, inventory: Inventory) -> Wal
         inventory: of the model, which must have the plan that was saved.
 
     Raises:
-        ScheduleError: `saved` is no such data, or of another schedule, or there its phase is another plan.
+        ScheduleError: `saved` is not such data, or it is of another schedule, or its phase has another plan.
         PlanMismatchError: the model has other paths than the one that was saved.
         PlanError: the plan in it cannot be read.
     """

@@ -219,8 +219,8 @@ CASES: list[tuple[str, Act, list[str]]] = [
         "no such dtype",
         fill(DATASET, dtype="int4"),
         [
-            "dtype='int4' is none of the 4 kinds of storage.",
-            '  "exact": as it was computed, bit for bit',
+            "dtype='int4' is not one of the 4 kinds of storage:",
+            '  "exact": bitwise as it was computed',
             '  "float32": what is wider is rounded',
             '  "bfloat16": 2 bytes a number, 8 significant bits',
             '  "int8": 1 byte a number, 256 steps between the least and the greatest of a sample',

@@ -310,7 +310,7 @@ GIVEN: list[tuple[str, Callable[[], object], list[str]]] = [
 TRAINED_BELOW = [
     "line.above(tree, *boundary) is differentiated with respect to 1 parameter below the line.",
     "  a",
-    "Freeze it again, or draw the line anew: line = frostline(fn, tree, *example).",
+    "Freeze it again, or draw the line again: line = frostline(fn, tree, *example).",
 ]
 
 

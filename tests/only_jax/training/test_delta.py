@@ -424,7 +424,7 @@ SAVING: list[tuple[str, Callable[[], object], list[str]]] = [
         lambda: fj.save_delta("new", {"a\n": jnp.ones(2), "b..c": jnp.ones(1)}),
         [
             "save_delta('new', tree) has 2 of 2 names that a file cannot have:",
-            "  'a\\n' has unprintable letters",
+            "  'a\\n' has unprintable characters",
             "  'b..c' has an empty part",
             "Rename them, or give a bare array a name: {'weight': array}.",
         ],

@@ -262,7 +262,7 @@ class TestRefused:
         with pytest.raises(ScheduleError) as caught:
             fj.Driver("lisa.toml")
         assert str(caught.value) == (
-            "Driver(str, ...) is handed 'lisa.toml', which is no schedule and no policy.\n"
+            "Driver(str, ...) got 'lisa.toml', which is neither a schedule nor a policy.\n"
             "Write, for example: Driver(LinearProbe(['head'], steps=500), ...)."
         )
 

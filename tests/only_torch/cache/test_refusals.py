@@ -222,7 +222,7 @@ def test_a_refusal_in_a_worker_keeps_its_class() -> None:
 def test_a_folder_of_something_else_is_left_alone() -> None:
     Path("features").mkdir()
     Path("features/photo.png").write_bytes(b"mine")
-    with pytest.raises(CacheError, match=r"is no feature cache: of the 1 files in it none is frostline-cache\.json"):
+    with pytest.raises(CacheError, match=r"is not a feature cache: none of its 1 files is frostline-cache\.json"):
         ft.FeatureCache("features", line())
     assert Path("features/photo.png").read_bytes() == b"mine"
 

@@ -244,7 +244,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
             "line has 2 parameters below it that would train without a gradient.",
             "  body.0.weight",
             "  body.0.bias",
-            "Freeze what is below again, or draw the line anew: line = frostline(model, *example).",
+            "Freeze what is below again, or draw the line again: line = frostline(model, *example).",
         ],
     ),
     (

@@ -282,7 +282,7 @@ REFUSED: list[tuple[str, dict[str, Any], list[str]]] = [
         "no such runtime",
         {"runtime": "fp8"},
         [
-            "runtime='fp8' is none of the 5 runtimes.",
+            "runtime='fp8' is not one of the 5 runtimes.",
             '  runtime="auto"',
             '  runtime="channels_last"',
             '  runtime="bfloat16"',

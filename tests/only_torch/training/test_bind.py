@@ -367,7 +367,7 @@ REFUSED: list[tuple[str, Callable[[nn.Sequential, torch.optim.Optimizer], object
             "parameters:",
             '  "keep"     they stay as they are',
             '  "cpu"      they go to main memory',
-            '  "release"  they are dropped, and start anew',
+            '  "release"  they are dropped, and start at zero after a thaw',
             'Write moments="keep", or leave it out.',
         ],
     ),

@@ -333,7 +333,7 @@ class TestRefused:
     )
     def test_no_schedule(self, along: Any, name: str, shown: str) -> None:
         assert self.refused(ScheduleError, along, net()) == (
-            f"Driver({name}, ...) is handed {shown}, which is no schedule and no policy.\n"
+            f"Driver({name}, ...) got {shown}, which is neither a schedule nor a policy.\n"
             "Write, for example: Driver(LinearProbe(['head'], steps=500), ...)."
         )
 
@@ -520,7 +520,7 @@ class TestState:
             "Write driver.load_state_dict(..., step=1)."
         )
         assert self.refused(ScheduleError, self.driver(along), {**good, "state": {"place": 7}}) == (
-            "Plateau(...) is handed a state that is none of its own.\n"
+            "Plateau(...) got a state of another policy.\n"
             "  given: {'place': 7}\n"
             "  for example: {'place': 0, 'best': None, 'waited': 0}\n"
             "Begin with Plateau(...).init(), or load the state that was saved with this policy."

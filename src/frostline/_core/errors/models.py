@@ -62,7 +62,7 @@ class ModeError(FrostlineError, ValueError):
 
     def _lines(self) -> Iterable[str]:
         return [
-            f"mode={self.mode!r} is none of the 2 modes.",
+            f"mode={self.mode!r} is not one of the 2 modes.",
             "There are:",
             '  mode="eval"    frozen modules compute as in evaluation',
             '  mode="follow"  frozen modules follow train() and eval(), but still nothing in them moves',

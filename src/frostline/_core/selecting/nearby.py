@@ -35,7 +35,7 @@ def no_match(leaf: Selector, source: str, inventory: Inventory) -> NoMatchError:
         return NoMatchError(source, count, _classes(inventory), heading="Classes in the model")
     if isinstance(leaf, glob) and (note := _note(leaf.pattern, tree)):
         return NoMatchError(source, count, note=note)
-    # Modules without parameters and buffers are no help.
+    # Modules without parameters and buffers would not help.
     paths = [spell(node.keys) for node in tree.nodes[1:] if node.last > node.first]
     if isinstance(leaf, glob | regex) and (near := closest(leaf.pattern, paths)):
         return NoMatchError(source, count, tuple(near))

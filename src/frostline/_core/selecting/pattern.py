@@ -2,7 +2,7 @@
 
 pattern = step { step }
 step    = name | "*" | "**" | index | key     names after the first are preceded by a dot
-name    = letters, "*" for any run of them, "{a,b}" for alternatives
+name    = characters, "*" for any run of them, "{a,b}" for alternatives
 index   = "[3]" | "[-1]" | "[2:8:2]"          as in Python, on a module that holds others
 key     = "['mlp/~/linear']"                  a key that is not an identifier
 """

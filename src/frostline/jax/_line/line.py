@@ -223,5 +223,5 @@ def _refuse(names: tuple[str, ...], primals: Any, tangents: Any) -> Any:
     pairs = zip(names, of_leaves, strict=True)
     if trained := tuple(name for name, tangent in pairs if not isinstance(tangent, SymbolicZero)):
         problem = f"is differentiated with respect to {counted(len(trained), 'parameter')} below the line."
-        raise LineError(ABOVE, problem, trained, f"Freeze it again, or draw the line anew: line = {CALL}.")
+        raise LineError(ABOVE, problem, trained, f"Freeze it again, or draw the line again: line = {CALL}.")
     return primals[1], of_values

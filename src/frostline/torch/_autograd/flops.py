@@ -36,7 +36,7 @@ class Share:
 
 
 def forward_flops(kernel: Any, args: Args, made: Any) -> int:
-    """The operations of a kernel whose cost follows from its arguments; 0 if it is none of those counted.
+    """The operations of a kernel whose cost follows from its arguments; 0 if it is not counted.
 
     Args:
         kernel: an operator, as a dispatch mode sees it.
@@ -56,7 +56,7 @@ def forward_flops(kernel: Any, args: Args, made: Any) -> int:
 
 
 def backward_shares(kernel: Any, args: Args) -> tuple[Share, ...]:
-    """What a backward kernel spends on each gradient; none if the kernel is no such one, or is counted as forward.
+    """The operations of a backward kernel for each gradient; none if it is another kernel, or is counted as forward.
 
     Args:
         kernel: an operator, as a dispatch mode sees it.

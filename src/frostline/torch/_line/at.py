@@ -48,7 +48,7 @@ class SidesAt(Sides):
         modules = {name: module for name, module in model.named_modules() if name}
         if path not in modules:
             near = closest(path, modules) or list(modules)[:3]
-            problem = f"is none of the {counted(len(modules), 'module')}. Closest paths:"
+            problem = f"is not one of the {counted(len(modules), 'module')}. Closest paths:"
             fix = f'Write the path of one: frostline(model, *example, at="{(near or [""])[0]}").'
             raise LineError(f"at={path!r}", problem, tuple(near), fix)
         self.path, self._module = path, modules[path]

@@ -81,7 +81,7 @@ class TracePair:
         return steps[0] == steps[1]
 
     def sample_dimension(self, node: fx.Node) -> SampleDimension | None:
-        """Returns which dimension of a value grows with the number of samples; None where there is no such one."""
+        """Returns which dimension of a value grows with the number of samples; None if no dimension does."""
         here, there = (each.meta.get("val") if each else None for each in (node, self._beside.get(node)))
         if not isinstance(here, torch.Tensor) or not isinstance(there, torch.Tensor):
             return None

@@ -100,7 +100,7 @@ class FrostLine:
 
     ``line.above(*line.below(x))`` is bitwise ``model(x)`` for any number of samples, in the mode that the model is in.
     Thawing something below makes both parts raise; freezing more leaves the line right, if not as high as it could be.
-    A module that is replaced, a hook that is added or an ``eps`` that is changed afterwards is not seen: draw it anew.
+    A module that is replaced, a hook that is added or an ``eps`` that is changed afterwards is not seen: draw it again.
 
     Attributes:
         boundary: the values that cross the line, of one sample, in the order in which `below` returns it.

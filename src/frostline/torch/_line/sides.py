@@ -73,7 +73,7 @@ class Sides(ABC):
         """
         if trained := [path for path, tensor in self.tensors_below.items() if tensor.requires_grad]:
             problem = f"has {counted(len(trained), 'parameter')} below it that would train without a gradient."
-            fix = "Freeze what is below again, or draw the line anew: line = frostline(model, *example)."
+            fix = "Freeze what is below again, or draw the line again: line = frostline(model, *example)."
             raise LineError("line", problem, tuple(trained), fix)
 
 

@@ -25,7 +25,7 @@ Graphs = tuple[SideGraph, SideGraph, pytree.TreeSpec]
 
 @final
 class TracedSides(Sides):
-    """The sides of a line that is traced anew for each batch size and mode that it meets.
+    """The sides of a line that is traced again for each batch size and mode that it meets.
 
     A trace for a fixed batch size follows whatever a model does with that size, ``len(x)`` included. The batch size
     stays free, because for another one there is another trace; it must give the same line.

@@ -58,7 +58,7 @@ class BelowRunner:
         words = runtime.split("+") if isinstance(runtime, str) else []
         if not words or not set(words) <= set(WORDS):
             names = ("auto", *WORDS)
-            problem = f"is none of the {len(names)} runtimes."
+            problem = f"is not one of the {len(names)} runtimes."
             fix = 'Pass runtime="auto", or leave it out; join all but "auto": runtime="channels_last+bfloat16".'
             found = tuple(f'runtime="{name}"' for name in names)
             raise RuntimeChoiceError(f"runtime={runtime!r}", problem, found, fix)
@@ -99,7 +99,7 @@ class BelowRunner:
         return self.record.picked if self._asked == "auto" else self._asked or PLAIN
 
     def _decide(self, leaves: Sequence[Any]) -> RuntimeRecord:
-        """Returns what was decided earlier, or tries and picks anew if a tensor was replaced or written to since."""
+        """Returns what was decided earlier, or tries and picks again if a tensor was replaced or written to since."""
         tensors = list(self._source.tensors_below.values())
         versions = [(id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
         if self._record is not None and self._versions == versions:

@@ -109,7 +109,7 @@ class Binding:
         """Takes over a state that was saved by name, whatever was frozen then and is frozen now.
 
         Moments of trainable parameters go into the optimizer; those of frozen ones are kept, moved or released, as
-        `bind` was told. A parameter without moments starts anew.
+        `bind` was told. A parameter without moments starts with fresh ones.
 
         Raises:
             BindError: it is not such a state, or it speaks of other parameters or groups. Nothing is changed then.

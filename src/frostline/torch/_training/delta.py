@@ -110,7 +110,7 @@ def save_delta(
 def load_delta(
     file: str | os.PathLike[str], model: nn.Module, *, optimizer: Binding | None = None, any_base: bool = False
 ) -> Delta:
-    """Loads a delta into the model that it was saved from, or into one made and frozen anew.
+    """Loads a delta into the model that it was saved from, or into a new one.
 
     Values are written in place, bitwise as they were saved. The model is frozen as it was then. Everything is read and
     checked first: after an error model and optimizer are as before.

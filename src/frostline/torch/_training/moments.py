@@ -29,7 +29,7 @@ class ParkedMoments:
                 (
                     '"keep"     they stay as they are',
                     '"cpu"      they go to main memory',
-                    '"release"  they are dropped, and start anew',
+                    '"release"  they are dropped, and start at zero after a thaw',
                 ),
                 'Write moments="keep", or leave it out.',
             )

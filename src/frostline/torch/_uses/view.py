@@ -45,7 +45,7 @@ class View:
         self.build(training=layer.training)
 
     def build(self, *, training: bool) -> None:
-        """Copies the structure of the layer anew into `top`, in place."""
+        """Copies the structure of the layer into `top` again, in place."""
         self.top.__dict__.clear()
         pairs = copy_structure(self.layer, self.top)
         self.top.__dict__["_view"] = self
