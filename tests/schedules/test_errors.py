@@ -282,7 +282,8 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "rates",
         lambda: Phase(rates=[("!head", 1)]),
         [
-            "Phase(rates=[('!head', 1)]) holds ('!head', 1), which is not a pair of a selector without '!' and a factor.",
+            "Phase(rates=[('!head', 1)]) holds ('!head', 1), which is not a pair of a selector without '!' and a "
+            "factor.",
             'Write Phase(..., rates=[("embed", 0.1)]).',
         ],
     ),
