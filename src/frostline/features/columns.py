@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Protocol, final
+from typing import Any, final
 
 from frostline.checkpoint.stored import StoredTensor
+from frostline.features.boundary import Boundary
 from frostline.features.precision import ITEMSIZES, stored_as
 
 
@@ -56,22 +57,6 @@ class Column:
         raise ValueError(f"{data!r} is not a column")
 
 
-class Crossing(Protocol):
-    """A value that crosses the line, of one sample."""
-
-    @property
-    def name(self) -> str:
-        """What makes it."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one sample."""
-
-    @property
-    def dtype(self) -> str:
-        """As which it is computed."""
-
-
 @final
 @dataclass(frozen=True, slots=True)
 class BoundaryValue:
@@ -90,10 +75,9 @@ class BoundaryValue:
     stored: str
 
     @classmethod
-    def of(cls, crossing: Crossing, precision: str) -> BoundaryValue:
-        """How a value is stored with this precision."""
-        shape = tuple(crossing.shape)
-        return cls(crossing.name, crossing.dtype, shape, stored_as(crossing.dtype, precision))
+    def of(cls, value: Boundary | BoundaryValue, precision: str) -> BoundaryValue:
+        """A value, stored with this precision."""
+        return cls(value.name, value.dtype, tuple(value.shape), stored_as(value.dtype, precision))
 
     @property
     def is_scaled(self) -> bool:

@@ -10,7 +10,8 @@ from typing import Any, final
 from frostline._core import document
 from frostline._core.errors import CacheError
 from frostline.features import precision as precisions
-from frostline.features.columns import DIGEST, SOURCE, BoundaryValue, Column, Crossing
+from frostline.features.boundary import Boundary
+from frostline.features.columns import DIGEST, SOURCE, BoundaryValue, Column
 from frostline.features.structure import Structure, count, is_structure
 
 NAME = "frostline-cache.json"
@@ -55,7 +56,7 @@ class Manifest:
     def of(
         cls,
         fingerprint: str,
-        crossings: Iterable[Crossing],
+        boundary: Iterable[Boundary],
         *,
         samples: int,
         rest: Iterable[Column] = (),
@@ -74,7 +75,7 @@ class Manifest:
         if not isinstance(preprocessing, str) or not preprocessing.isprintable():
             words = "has characters that cannot be printed." if isinstance(preprocessing, str) else "is not a text."
             raise CacheError(f"preprocessing={preprocessing!r}", words, (), 'Give it a plain name: "resize224-v2".')
-        values = tuple(BoundaryValue.of(crossing, precision) for crossing in crossings)
+        values = tuple(BoundaryValue.of(value, precision) for value in boundary)
         return cls(fingerprint, preprocessing, precision, views, samples, values, tuple(rest), _plain(structure))
 
     @cached_property
@@ -107,10 +108,6 @@ class Manifest:
         """The same with floats stored another way."""
         values = tuple(BoundaryValue.of(value, precision) for value in self.values)
         return replace(self, precision=precision, values=values)
-
-    def with_samples(self, samples: int) -> Manifest:
-        """The same for so many samples."""
-        return replace(self, samples=samples)
 
     def to_json(self) -> str:
         """The manifest as text: equal ones give equal bytes."""
