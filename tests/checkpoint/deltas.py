@@ -10,7 +10,7 @@ from typing import Any
 from cli.made_files import floats
 from frostline import Plan
 from frostline._core.fingerprint import digest, fingerprint
-from frostline.checkpoint.delta import DeltaContents, Source, save
+from frostline.checkpoint.delta import DeltaContents, TensorSource, save
 from frostline.checkpoint.delta_document import canonical
 from frostline.checkpoint.delta_file import DeltaFile
 
@@ -18,8 +18,8 @@ PLAN = Plan(frozenset({"body.weight"}), frozenset({"head.weight", "head.bias"}))
 BASE = fingerprint([("body.weight", "float32", (2,), floats(1, 2))])
 
 
-def source(dtype: str, shape: tuple[int, ...], data: bytes) -> Source:
-    return Source(dtype, shape, len(data), lambda: nullcontext(data))
+def source(dtype: str, shape: tuple[int, ...], data: bytes) -> TensorSource:
+    return TensorSource(dtype, shape, len(data), lambda: nullcontext(data))
 
 
 def small(**changes: Any) -> DeltaContents:

@@ -15,7 +15,7 @@ from checkpoint.deltas import BASE, PLAN, document, read, signed, small, source,
 from cli.made_files import floats, mutated, safetensors_bytes, with_length
 from frostline import FrostlineError, Plan
 from frostline._core.fingerprint import fingerprint
-from frostline.checkpoint.delta import Source
+from frostline.checkpoint.delta import TensorSource
 from frostline.checkpoint.delta_file import DeltaFile
 from frostline.checkpoint.safetensors_file import SafetensorsFile
 from frostline.checkpoint.stored import StoredTensor
@@ -116,7 +116,7 @@ class TestWhatItHolds:
                 opened.append(name)
                 return source("uint8", (1,), name.encode()).opened()
 
-            return Source("uint8", (1,), 1, give)
+            return TensorSource("uint8", (1,), 1, give)
 
         write(file, small(tensors={name: watched(name) for name in "abc"}))
         assert opened == ["a", "b", "c"]

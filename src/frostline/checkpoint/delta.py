@@ -25,7 +25,7 @@ _NO_DIGEST = "0" * 32
 
 @final
 @dataclass(frozen=True)
-class Source:
+class TensorSource:
     """A tensor that is to be saved.
 
     Attributes:
@@ -59,7 +59,7 @@ class DeltaContents:
 
     plan: Plan
     base: Fingerprint
-    tensors: Mapping[str, Source]
+    tensors: Mapping[str, TensorSource]
     aliases: Mapping[str, tuple[str, ...]]
     schedule: object = None
     optimizer: object = None
@@ -120,7 +120,7 @@ def _document(delta: DeltaContents) -> DeltaDocument:
     )
 
 
-def _stored(path: str, source: Source) -> StoredTensor:
+def _stored(path: str, source: TensorSource) -> StoredTensor:
     plain = StoredTensor(path, source.shape, source.dtype, source.nbytes)
     # The format has no complex128, for example.
     return plain if has_code(source.dtype) else replace(plain, shape=(source.nbytes,), dtype="uint8")

@@ -21,15 +21,15 @@ MODES |= {"train": False, "training": False, "is_training": False}
 OF_CALLS = ("cache", "intermediates", "perturbations")
 
 
-def use_of(layer: nn.Module) -> Use:
+def use_of(layer: nn.Module) -> LinenUse:
     """A frozen use; of a use, itself."""
-    if isinstance(layer, Use):
+    if isinstance(layer, LinenUse):
         return layer
     # A layer that has its place gives it to the use, so that the use can be made anywhere.
-    return Use(layer) if layer.scope is None else Use(layer, parent=cast(Any, layer.scope), name=layer.name)
+    return LinenUse(layer) if layer.scope is None else LinenUse(layer, parent=cast(Any, layer.scope), name=layer.name)
 
 
-class Use(nn.Module):
+class LinenUse(nn.Module):
     """A frozen use: a module that has the place of its layer, so that no name shows it.
 
     All that is its own is behind one name: no name of a layer is hidden.
@@ -93,7 +93,7 @@ def _place(module: nn.Module, scope: Scope) -> None:
     fields = [getattr(module, field.name) for field in dataclasses.fields(module) if field.name != "parent"]
     for child in jax.tree.leaves(fields):
         if isinstance(child, nn.Module) and child.parent is module:
-            _place(child, scope if isinstance(module, Use) else scope.push(child.name, reuse=True))
+            _place(child, scope if isinstance(module, LinenUse) else scope.push(child.name, reuse=True))
 
 
 def _called(layer: nn.Module, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -19,7 +19,7 @@ from frostline.integrations._nnx_constant import PLAIN, as_constant, call, const
 from frostline.jax._arrays import described
 
 
-class Still(nnx.Module):
+class ConstantModule(nnx.Module):
     """A module whose calls, and those of its methods, compute as a constant."""
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
@@ -31,7 +31,7 @@ class Still(nnx.Module):
         return getattr(constant(self), name)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        base = Frozen if isinstance(self, Frozen) else Held
+        base = Frozen if isinstance(self, Frozen) else HeldModule
         return _empty, (base, plain_class(type(self))), vars(self).copy()
 
 
@@ -45,7 +45,7 @@ class _Uses(type(nnx.Module)):  # type: ignore[misc]
         return _use_of(layer)
 
 
-class Frozen(Still, metaclass=_Uses):
+class Frozen(ConstantModule, metaclass=_Uses):
     """A frozen use of a module: differentiable with respect to its input, constant with respect to the module.
 
     It shares everything with the module, so it sees what is written there, and is an instance of the module's class.
@@ -86,18 +86,18 @@ class Frozen(Still, metaclass=_Uses):
 
 
 @final
-class Held(Still):
+class HeldModule(ConstantModule):
     """A module that is frozen in place, whole, until it is thawed."""
 
 
 def hold(module: nnx.Module, *, is_held: bool) -> None:
     """Holds a module, or lets it go; it stays the same object."""
     plain = plain_class(type(module))
-    object.__setattr__(module, "__class__", _class_of(Held, plain) if is_held else plain)
+    object.__setattr__(module, "__class__", _class_of(HeldModule, plain) if is_held else plain)
 
 
 @cache
-def _class_of(base: type[Still], plain: Any) -> Any:
+def _class_of(base: type[ConstantModule], plain: Any) -> Any:
     return new_class(
         f"{base.__name__}[{plain.__name__}]",
         (base, plain),
@@ -125,5 +125,5 @@ def _through(node: Any) -> Any:
     return as_constant(node) if is_traced else node
 
 
-def _empty(base: type[Still], plain: type) -> Any:
+def _empty(base: type[ConstantModule], plain: type) -> Any:
     return object.__new__(_class_of(base, plain))

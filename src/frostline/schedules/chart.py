@@ -14,7 +14,7 @@ from frostline.schedules.arguments import whole
 from frostline.schedules.columns import columns as in_columns
 from frostline.schedules.drawing import drawn
 from frostline.schedules.phase import Phase
-from frostline.schedules.rows import Parts, Rows, Words
+from frostline.schedules.rows import Bands, ModelBands, SelectorBands
 from frostline.schedules.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Chart:
         steps = whole("Chart.of", "steps", schedule.horizon if steps is None else steps, least=1)
         most = whole("Chart.of", "columns", columns, least=1)
         parts = tuple(schedule.parts)
-        bands: Rows = Words(parts) if inventory is None else Parts(parts, inventory)
+        bands: Bands = SelectorBands(parts) if inventory is None else ModelBands(parts, inventory)
         width, found = in_columns(schedule, steps, most)
         means = [_means(column, bands) for column in found]
         cells = tuple(tuple(factor for factor, _ in row) for row in zip(*means, strict=True))
@@ -102,7 +102,7 @@ class Chart:
         return drawn(repr(self.schedule), self.rows, self.cells, self.shares, (self.steps, self.width))
 
 
-def _means(column: Counter[Phase], bands: Rows) -> list[tuple[float, float]]:
+def _means(column: Counter[Phase], bands: Bands) -> list[tuple[float, float]]:
     """For each row the mean factor in a column, and the share of the column in which it trains."""
     seen = [(bands.at(phase), count) for phase, count in column.items()]
     rows = range(len(bands.rows))

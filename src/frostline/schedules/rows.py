@@ -13,7 +13,7 @@ REST = "everything else"
 
 
 @final
-class Words:
+class SelectorBands:
     """Rows without a model: a word covers itself, and what begins with it."""
 
     def __init__(self, parts: tuple[str, ...]) -> None:
@@ -39,7 +39,7 @@ class Words:
 
 
 @final
-class Parts:
+class ModelBands:
     """Rows of a model: each parameter counts by its size."""
 
     def __init__(self, parts: tuple[str, ...], inventory: Inventory) -> None:
@@ -62,4 +62,4 @@ def _weighed(sizes: dict[str, int], trainable: frozenset[str], factors: dict[str
     return sum(factors[path] * size for path, size in moving.items()) / total, sum(moving.values()) / total
 
 
-Rows = Words | Parts
+Bands = SelectorBands | ModelBands

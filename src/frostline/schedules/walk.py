@@ -23,7 +23,7 @@ _FIX = "Load what driver.state_dict() gave, into a driver with the same schedule
 
 @final
 @dataclass(frozen=True)
-class Walk:
+class ScheduleCursor:
     """A step of a schedule, or of a policy and what it has observed until then; a value.
 
     Attributes:
@@ -49,7 +49,7 @@ class Walk:
     # The first later step at which a schedule has to be asked again.
     _until: int | None
 
-    def onward(self, observation: Mapping[str, float]) -> Walk:
+    def onward(self, observation: Mapping[str, float]) -> ScheduleCursor:
         """The next step.
 
         Args:
@@ -64,7 +64,7 @@ class Walk:
                 return replace(self, step=step)
             assert self.state is not None
             state, phase = self.along.update(self.state, observation)
-            return Walk(self.along, step, state, self._same(phase), None)
+            return ScheduleCursor(self.along, step, state, self._same(phase), None)
         if self._until is None or step < self._until:
             return replace(self, step=step)
         after = _in_schedule(self.along, step)
@@ -83,7 +83,7 @@ class Walk:
         return self.phase if phase == self.phase else phase
 
 
-def begin(along: object) -> Walk:
+def begin(along: object) -> ScheduleCursor:
     """The first step.
 
     Raises:
@@ -99,8 +99,8 @@ def begin(along: object) -> Walk:
     raise ScheduleError(f"Driver({name}, ...)", problem, (), fix)
 
 
-def resume(along: Schedule | Policy, saved: object, inventory: Inventory) -> Walk:
-    """The step at which `Walk.to_dict` was called.
+def resume(along: Schedule | Policy, saved: object, inventory: Inventory) -> ScheduleCursor:
+    """The step at which `ScheduleCursor.to_dict` was called.
 
     Args:
         along: the schedule or the policy; it must be the one that was saved.
@@ -143,7 +143,7 @@ def stays(along: Schedule | Policy) -> bool:
     return isinstance(along, Schedule) and along.next_change(0) is None
 
 
-def line(walk: Walk, change: Change) -> str:
+def line(walk: ScheduleCursor, change: Change) -> str:
     """What a log says of a change.
 
     Example:
@@ -154,12 +154,12 @@ def line(walk: Walk, change: Change) -> str:
     return f"step {walk.step}: {change}" + (f"; {walk.phase.name}" if walk.phase.name else "")
 
 
-def _in_schedule(along: Schedule, step: int) -> Walk:
-    return Walk(along, step, None, along.at(step), along._boundary(step))
+def _in_schedule(along: Schedule, step: int) -> ScheduleCursor:
+    return ScheduleCursor(along, step, None, along.at(step), along._boundary(step))
 
 
-def _in_policy(along: Policy, step: int, state: Any) -> Walk:
-    return Walk(along, step, state, along.phase(state), None)
+def _in_policy(along: Policy, step: int, state: Any) -> ScheduleCursor:
+    return ScheduleCursor(along, step, state, along.phase(state), None)
 
 
 def _refuse_other(along: Schedule | Policy, saved: Any) -> None:

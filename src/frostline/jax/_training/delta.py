@@ -15,7 +15,7 @@ from frostline._core.errors import DeltaError, UnsupportedError
 from frostline._core.fingerprint import Fingerprint, digest_of
 from frostline._core.plan import Plan
 from frostline.checkpoint import delta as checkpoint
-from frostline.checkpoint.delta import Source
+from frostline.checkpoint.delta import TensorSource
 from frostline.checkpoint.delta_file import DeltaFile
 from frostline.jax._arrays import ARRAYS
 from frostline.jax._freezing.division import divided
@@ -233,7 +233,7 @@ class _Parts:
         return tree_unflatten(read.structure, leaves)
 
 
-def _digest(found: Source) -> str:
+def _digest(found: TensorSource) -> str:
     with found.opened() as data:
         return digest_of(found.dtype, found.shape, (data,))
 

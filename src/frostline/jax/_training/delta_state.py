@@ -9,7 +9,7 @@ import jax
 
 from frostline._core import document
 from frostline._core.errors import BindError, DeltaError, FrostlineError
-from frostline.checkpoint.delta import OPTIMIZER, Source
+from frostline.checkpoint.delta import OPTIMIZER, TensorSource
 from frostline.checkpoint.delta_file import DeltaFile
 from frostline.jax._arrays import described
 from frostline.jax._training.cohorts import OptimizerState
@@ -21,7 +21,7 @@ _KIND = "optax"
 
 def written_state(
     optimizer: Optimizer | None, state: OptimizerState | None, tree: Any
-) -> tuple[object, dict[str, Source]]:
+) -> tuple[object, dict[str, TensorSource]]:
     """The state as JSON, and its arrays.
 
     Raises:

@@ -17,7 +17,7 @@ from frostline.jax._training.rates import Factors
 from frostline.schedules.phase import Phase
 from frostline.schedules.policy import Policy
 from frostline.schedules.schedule import Schedule
-from frostline.schedules.walk import Walk, begin, check, line, resume
+from frostline.schedules.walk import ScheduleCursor, begin, check, line, resume
 
 _LOG = logging.getLogger("frostline")
 
@@ -63,7 +63,7 @@ class Driver:
     """
 
     def __init__(self, schedule: Schedule | Policy) -> None:
-        self._walk: Walk = begin(schedule)
+        self._walk: ScheduleCursor = begin(schedule)
         self.schedule = schedule
         self._started: _Started | None = None
 
@@ -178,7 +178,7 @@ class Driver:
     def __repr__(self) -> str:
         return f"Driver({self.schedule!r}, step {self.steps})"
 
-    def _enacted(self, walk: Walk, tree: Any, inventory: Inventory, *, same_set: bool = False) -> Any:
+    def _enacted(self, walk: ScheduleCursor, tree: Any, inventory: Inventory, *, same_set: bool = False) -> Any:
         held = _Started(inventory, walk.phase.plan(inventory), _factors(walk.phase, inventory))
         after = tree if same_set else follow(tree, held.plan)
         if after is not tree and (change := survey(tree).plan.change_to(held.plan)):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from frostline._core.errors import DeltaError
-from frostline.checkpoint.delta import Source
+from frostline.checkpoint.delta import TensorSource
 from frostline.checkpoint.stored import StoredTensor
 from frostline.jax._arrays import bytes_of
 
@@ -18,7 +18,7 @@ from frostline.jax._arrays import bytes_of
 _NUMBERS = {"f": 0.0, "i": 0, "c": 0j}
 
 
-def source(array: Any) -> Source:
+def source(array: Any) -> TensorSource:
     """An array to save; for a random key, its data.
 
     Example:
@@ -27,7 +27,9 @@ def source(array: Any) -> Source:
     """
     data = _data(array)
     weak = bool(getattr(array, "weak_type", False))
-    return Source(str(data.dtype), tuple(data.shape), _nbytes(data), lambda: nullcontext(bytes_of(array)), weak=weak)
+    return TensorSource(
+        str(data.dtype), tuple(data.shape), _nbytes(data), lambda: nullcontext(bytes_of(array)), weak=weak
+    )
 
 
 def stored(path: str, array: Any) -> StoredTensor:

@@ -15,7 +15,7 @@ from frostline._core.errors import BindError, DeltaError
 from frostline._core.fingerprint import Fingerprint, digest_of
 from frostline._core.plan import Plan
 from frostline.checkpoint import delta as checkpoint
-from frostline.checkpoint.delta import Source
+from frostline.checkpoint.delta import TensorSource
 from frostline.checkpoint.delta_file import DeltaFile
 from frostline.checkpoint.stored import StoredTensor
 from frostline.torch._freezing.division import Division, divided
@@ -97,7 +97,9 @@ def save_delta(
         plan=plan,
         base=_fingerprint(expression, _base(read, parts)),
         tensors={
-            path: Source(dtype_name(tensor.dtype), tuple(tensor.shape), _nbytes(tensor), partial(bytes_of, tensor))
+            path: TensorSource(
+                dtype_name(tensor.dtype), tuple(tensor.shape), _nbytes(tensor), partial(bytes_of, tensor)
+            )
             for path, tensor in tensors.items()
         },
         aliases={path: tuple(others) for path, others in aliases.items()},

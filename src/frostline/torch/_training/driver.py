@@ -13,7 +13,7 @@ from frostline._core.errors import BindError
 from frostline.schedules.phase import Phase
 from frostline.schedules.policy import Policy
 from frostline.schedules.schedule import Schedule
-from frostline.schedules.walk import Walk, begin, check, line, resume, stays
+from frostline.schedules.walk import ScheduleCursor, begin, check, line, resume, stays
 from frostline.torch._freezing.freezing import follow, plan_of
 from frostline.torch._freezing.survey import Survey, survey
 from frostline.torch._training.binding import Binding, bind
@@ -159,7 +159,7 @@ class Driver:
     def __repr__(self) -> str:
         return f"Driver({self.schedule!r}, step {self.steps})"
 
-    def _enact(self, walk: Walk, *, same_set: bool = False) -> None:
+    def _enact(self, walk: ScheduleCursor, *, same_set: bool = False) -> None:
         factors = walk.phase.factors(self._inventory)
         if not same_set:
             plan = walk.phase.plan(self._inventory)
