@@ -1,4 +1,4 @@
-"""Which tensors of two checkpoints differ, bit by bit."""
+"""The tensors in which two checkpoints differ, compared bitwise."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Comparison:
 
     @classmethod
     def of(cls, a: Checkpoint, b: Checkpoint, patterns: Sequence[str] = ()) -> Comparison:
-        """Compare two files, holding no more than a piece of one tensor at a time.
+        """Compares two files, with no more than a piece of one tensor in memory at a time.
 
         Raises:
             NoMatchError: a pattern matches nothing in either file.
@@ -110,14 +110,13 @@ class Comparison:
         if self.patterns and self.differences:
             head += f", {len(self.frozen) or 'none'} of them frozen"
         # Aligned by hand: rich takes seconds for the tensors of a large model.
-        rows = [self._row(each) for each in self.differences]
+        rows = []
+        for each in self.differences:
+            state = ["frozen" if each.frozen else "trainable"] if self.patterns else []
+            rows.append([*state, each.path, each.kind, str(each)])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
         return "\n".join([f"{head}.", *lines])
-
-    def _row(self, each: FileDifference) -> list[str]:
-        state = ["frozen" if each.frozen else "trainable"] if self.patterns else []
-        return [*state, each.path, each.kind, str(each)]
 
 
 def meant_to_stay(tensors: Iterable[StoredTensor], patterns: Sequence[str]) -> frozenset[str]:

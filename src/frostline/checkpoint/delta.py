@@ -26,13 +26,13 @@ _NO_DIGEST = "0" * 32
 @final
 @dataclass(frozen=True)
 class TensorSource:
-    """A tensor that is to be saved.
+    """A tensor to save.
 
     Attributes:
         dtype: "float32", "bfloat16", ...
         shape: its shape.
         nbytes: how many bytes it takes.
-        opened: gives its bytes in row-major order, for as long as the context lasts.
+        opened: returns a context that holds its bytes in row-major order.
         weak: whether its dtype is weak, as JAX has it.
     """
 
@@ -46,15 +46,15 @@ class TensorSource:
 @final
 @dataclass(frozen=True)
 class DeltaContents:
-    """What is to be saved.
+    """The contents of a delta to save.
 
     Attributes:
-        plan: what is frozen.
-        base: the digests of all that stands still.
-        tensors: all that may move, by name, and the tensors of the optimizer.
+        plan: the frozen and the trainable paths.
+        base: the digests of the frozen tensors.
+        tensors: the trainable tensors and those of the optimizer, by name.
         aliases: the other names of a tensor.
         schedule: the state of the schedule, as JSON has it.
-        optimizer: what the optimizer keeps beside tensors, as JSON has it.
+        optimizer: the state of the optimizer other than tensors, as JSON has it.
     """
 
     plan: Plan
@@ -66,12 +66,12 @@ class DeltaContents:
 
 
 def save(expression: str, file: str | os.PathLike[str], delta: DeltaContents) -> None:
-    """Writes a delta; the file is replaced whole, or left as it is.
+    """Writes a delta; the file is replaced atomically, or left as it is.
 
     Args:
-        expression: what the user wrote, for errors.
-        file: where to.
-        delta: what to save; the bytes of one tensor at a time are asked for.
+        expression: the user's call, for errors.
+        file: the path to write.
+        delta: the contents; the bytes of one tensor are read at a time.
 
     Raises:
         DeltaError: a name or the schedule cannot be written, or the system refuses to write the file.
@@ -100,7 +100,7 @@ def save(expression: str, file: str | os.PathLike[str], delta: DeltaContents) ->
 
 
 def unwritten(expression: str, file: str | os.PathLike[str], error: Exception) -> DeltaError:
-    """The error for a file that the system does not take."""
+    """The error for a file that cannot be written."""
     folder = os.path.dirname(os.fspath(file)) or "."
     fix = f"Check the folder and the room on the disk: ls -ld {folder}; df -h {folder}"
     return DeltaError(expression, f"cannot write the file: {reason(error)}.", (), fix)

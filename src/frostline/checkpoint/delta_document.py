@@ -1,4 +1,4 @@
-"""What a delta says beside its tensors: one JSON document, in the metadata of the file."""
+"""The JSON document in the metadata of a delta: everything but its tensors."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _FIELDS = ("aliases", "base", "bytes", "digest", "optimizer", "plan", "schedule"
 @final
 @dataclass(frozen=True)
 class DeltaDocument:
-    """All of it, as values.
+    """The document of a delta, as values.
 
     Attributes:
-        plan: what was frozen.
-        base: a digest of all that stood still.
+        plan: the frozen and the trainable paths.
+        base: a digest of each frozen tensor.
         tensors: a digest of each tensor of the file.
-        kinds: dtype and shape of tensors that are stored as bytes, as the format has no word for their dtype.
+        kinds: dtype and shape of tensors that are stored as bytes, because the format lacks their dtype.
         weak: tensors whose dtype does not decide that of a result, as JAX has it.
         aliases: the other names of a tensor, of the file or of the base.
-        schedule: where a schedule was; anything that is JSON.
-        optimizer: what an optimizer keeps beside tensors; anything that is JSON.
+        schedule: the state of the schedule; any JSON value.
+        optimizer: the state of the optimizer other than tensors; any JSON value.
 
     Example:
         >>> plan = Plan(frozenset({"body"}), frozenset({"head"}))

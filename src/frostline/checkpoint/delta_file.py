@@ -1,4 +1,4 @@
-"""Reading a delta: everything is looked at before anything is handed out."""
+"""Reading a delta: the whole file is checked before anything is returned."""
 
 from __future__ import annotations
 
@@ -110,12 +110,12 @@ class DeltaFile:
     def check_tensors(
         self, expression: str, expected: Mapping[str, StoredTensor], given: Mapping[str, StoredTensor]
     ) -> None:
-        """Sees that tensors of the file are those that are expected.
+        """Checks that the file holds the expected tensors.
 
         Args:
             expression: what the user wrote.
-            expected: what there is to fill, by name.
-            given: what there is in the file to fill it.
+            expected: the tensors to fill, by name.
+            given: the tensors of the file that fill them, by name.
 
         Raises:
             DeltaError: there are others, or some have another shape or dtype.
@@ -131,7 +131,7 @@ class DeltaFile:
             raise DeltaError(expression, problem, found + _named(missing=missing, unknown=unknown), _SAME_MODEL)
 
     def check_base(self, expression: str, base: Fingerprint, fix: str) -> None:
-        """Sees that the delta was made on this base.
+        """Checks that the delta was made on this base.
 
         Raises:
             DeltaError: it was made on another one.

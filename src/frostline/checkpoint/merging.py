@@ -22,14 +22,14 @@ _FIX = "Give the file that the model was made of before it was trained, with all
 @final
 @dataclass(frozen=True)
 class Merging:
-    """What of a full checkpoint comes from where.
+    """A full checkpoint to be written, with the file from which each tensor comes.
 
     Attributes:
         expression: what the user wrote, for errors.
-        base: the file with what stood still.
-        delta: the file with what trained.
-        tensors: all that there will be.
-        owners: for each name the one by which the delta calls that tensor.
+        base: the file with the frozen tensors.
+        delta: the file with the trained tensors.
+        tensors: the tensors of the full checkpoint.
+        owners: for each name, the name of that tensor in the delta.
     """
 
     expression: str
@@ -40,7 +40,7 @@ class Merging:
 
     @classmethod
     def of(cls, expression: str, base: Checkpoint, delta: DeltaFile) -> Merging:
-        """What to do, decided by names alone.
+        """The merge, decided from names alone.
 
         Raises:
             DeltaError: the base has other tensors than the delta speaks of, or one that safetensors cannot hold.
@@ -54,7 +54,10 @@ class Merging:
             replace(delta.own[owners[name]], path=name) if owners[name] in delta.own else base.tensors[name]
             for name in (*base.tensors, *added)
         ]
-        _check_kinds(expression, tensors)
+        if strange := tuple(f"{each.path}: {each}" for each in tensors if not has_code(each.dtype)):
+            problem = f"has {len(strange)} of {len(tensors)} tensors of dtypes that safetensors cannot hold."
+            fix = "Load the delta into the model, and save that in another format."
+            raise DeltaError(expression, problem, strange, fix)
         return cls(expression, base, delta, tuple(in_order(tensors)), owners)
 
     @property
@@ -75,7 +78,7 @@ class Merging:
             with replacing(file) as stream:
                 stream.write(header(self.tensors, metadata))
                 for tensor in self.tensors:
-                    # A file that will not be is not written on, but all names that differ are told.
+                    # After the first wrong tensor nothing more is written, but every one that differs is reported.
                     if not self._copy(tensor, None if wrong else stream):
                         wrong.append(tensor.path)
                 self._check(wrong)
@@ -118,11 +121,3 @@ def _check_names(expression: str, base: Checkpoint, delta: DeltaFile, owners: di
         problem = f"has another base: {len(missing)} tensors are missing in it, {len(unknown)} are unknown."
         found = (*(f"missing: {path}" for path in missing), *(f"unknown: {path}" for path in unknown))
         raise DeltaError(expression, problem, found, _FIX)
-
-
-def _check_kinds(expression: str, tensors: list[StoredTensor]) -> None:
-    if strange := tuple(f"{each.path}: {each}" for each in tensors if not has_code(each.dtype)):
-        problem = f"has {len(strange)} of {len(tensors)} tensors of dtypes that safetensors cannot hold."
-        raise DeltaError(
-            expression, problem, strange, "Load the delta into the model, and save that in another format."
-        )

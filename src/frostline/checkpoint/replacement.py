@@ -1,4 +1,4 @@
-"""Files that are replaced whole: whoever looks finds the old content or the new one, and never a part of either."""
+"""Atomic replacement of files: a reader finds the old content or the new content, never a part of either."""
 
 from __future__ import annotations
 

@@ -67,7 +67,8 @@ class SafetensorsFile(Checkpoint):
         except (OSError, ValueError) as error:
             raise unreadable(file, error) from None
         metadata = header.pop("__metadata__", None)
-        self._spans = {path: (start + begin, start + end) for path, (begin, end) in _offsets(header)}
+        spans = ((path, *entry["data_offsets"]) for path, entry in header.items())
+        self._spans = {path: (start + begin, start + end) for path, begin, end in spans}
         super().__init__(file, sorted(map(_stored, header.items()), key=_natural), metadata)
 
     def chunks(self, path: str) -> Iterator[bytes]:
@@ -111,11 +112,6 @@ def _read_header(file: Path) -> tuple[int, dict[str, Any]]:
         length = int.from_bytes(stream.read(8), "little")
         header: dict[str, Any] = json.loads(stream.read(length), object_pairs_hook=once)
     return 8 + length, header
-
-
-def _offsets(header: dict[str, Any]) -> Iterator[tuple[str, tuple[int, int]]]:
-    for path, entry in header.items():
-        yield path, tuple(entry["data_offsets"])
 
 
 def _stored(item: tuple[str, dict[str, Any]]) -> StoredTensor:

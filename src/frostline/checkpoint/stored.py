@@ -14,7 +14,7 @@ from frostline._core.errors import FileFormatError
 
 CHUNK = 1 << 20
 MOST_KEYS = 100
-MOST_LETTERS = 1000
+MOST_CHARACTERS = 1000
 
 
 @final
@@ -78,7 +78,7 @@ class Checkpoint(ABC):
 
 
 def check_regular(file: Path) -> None:
-    """See that `file` is an ordinary file: opening a pipe would wait, opening a device may do anything.
+    """Checks that `file` is a regular file: opening a pipe would wait, opening a device may do anything.
 
     Raises:
         FileFormatError: it is missing, or something else.
@@ -118,7 +118,7 @@ def unfit(path: str) -> str:
         return "has unprintable characters"
     if "" in path.split("."):
         return "has an empty part"
-    if len(path) > MOST_LETTERS or path.count(".") >= MOST_KEYS:
+    if len(path) > MOST_CHARACTERS or path.count(".") >= MOST_KEYS:
         return f"has {len(path)} characters and {path.count('.') + 1} parts"
     return ""
 

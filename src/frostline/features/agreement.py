@@ -1,4 +1,4 @@
-"""Whether a feature cache goes with a line, a dataset and a folder."""
+"""Checks that a feature cache fits a frost line, a dataset and a folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LONGEST = 1000
 
 
 def name_of(folder: Path) -> str:
-    """What a cache is called in an error."""
+    """The expression that names a cache in an error."""
     return f"FeatureCache({str(folder)!r}, line)"
 
 
@@ -29,8 +29,8 @@ def check_made_alike(folder: Path, wanted: Manifest) -> Manifest | None:
     """The manifest in a folder, if there is one.
 
     Args:
-        folder: where to look.
-        wanted: what is asked for; what its samples are beside the inputs of the model is not compared.
+        folder: the folder of the cache.
+        wanted: the manifest to compare with; the rest of its samples is not compared.
 
     Raises:
         CacheError: the folder is something else, or the cache of another line, or was made in another way.
@@ -62,7 +62,7 @@ def planned(folder: Path, wanted: Manifest) -> Store:
 
 
 def complete(folder: Path, wanted: Manifest, keys: Sequence[Key]) -> Store:
-    """The store in a folder, in which all rows are.
+    """The store in a folder, checked to hold all rows.
 
     Raises:
         CacheError: there is another one, or rows are missing.
@@ -80,7 +80,7 @@ def complete(folder: Path, wanted: Manifest, keys: Sequence[Key]) -> Store:
 
 
 def keys_of(samples: int, key: Callable[[int], Key] | None) -> list[Key]:
-    """What each sample is known by.
+    """The key of each sample.
 
     Raises:
         CacheError: there are no samples, a key is neither a number nor a text, or very long, or two samples have one
@@ -123,7 +123,7 @@ def probes(samples: int) -> list[int]:
 
 
 def check_random(one: Mapping[int, bytes], two: Mapping[int, bytes], views: int) -> None:
-    """Sees that a dataset is random if, and only if, several views of it are to be stored.
+    """Checks that a dataset is random if, and only if, several views of it are to be stored.
 
     Args:
         one: digests of samples, by index.
@@ -131,7 +131,7 @@ def check_random(one: Mapping[int, bytes], two: Mapping[int, bytes], views: int)
         views: how many are to be stored.
 
     Raises:
-        CacheError: it is otherwise.
+        CacheError: it is random and one view is stored, or it is not and several are.
     """
     differ = [index for index in one if one[index] != two[index]]
     if differ and views == 1:
@@ -144,15 +144,15 @@ def check_random(one: Mapping[int, bytes], two: Mapping[int, bytes], views: int)
 
 
 def check_sources(store: Store, keys: Sequence[Key], sources: Mapping[int, bytes]) -> None:
-    """Sees that samples are those whose features are stored.
+    """Checks that the stored features are those of these samples.
 
     Args:
-        store: what is there.
+        store: the stored rows.
         keys: of all samples.
         sources: digests of some of them as they are now, by index.
 
     Raises:
-        CacheError: some are not.
+        CacheError: some are features of other samples.
         DamagedCacheError: a row is damaged.
     """
     stored = [index for index in sources if not store.missing([keys[index]], 0)]
@@ -174,7 +174,7 @@ def _rest(manifest: Manifest) -> object:
 
 
 def state_of(folder: Path, said: Manifest) -> str:
-    """What a cache that was made alike is, in one line."""
+    """A cache of this line in one line of text."""
     there = check_made_alike(folder, said)
     if there is None:
         return f"FeatureCache({str(folder)!r}, empty, {said.precision})"

@@ -1,4 +1,4 @@
-"""What is stored for each row: named arrays of a fixed shape."""
+"""The arrays that are stored for each row, each with a name and a fixed shape."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Column:
         """The column that `to_json` made JSON of.
 
         Raises:
-            ValueError: it is none.
+            ValueError: the data is not a column.
         """
         match data:
             case [str(name), str(dtype), [*shape]] if dtype in ITEMSIZES:
@@ -63,8 +63,8 @@ class BoundaryValue:
     """One value that crosses the line, and how it is stored.
 
     Attributes:
-        name: what makes it.
-        dtype: as which it is computed, and given back.
+        name: the module or operation that computes it.
+        dtype: its dtype when it is computed and when it is read.
         shape: of one sample.
         stored: the dtype of its column.
     """
@@ -100,7 +100,7 @@ class BoundaryValue:
         """The value that `to_json` made JSON of.
 
         Raises:
-            ValueError: it is none.
+            ValueError: the data is not a value.
         """
         match data:
             case [str(name), str(dtype), [*shape], str(stored)] if {dtype, stored} <= ITEMSIZES.keys():
@@ -113,10 +113,10 @@ def sizes(shape: Iterable[object]) -> tuple[int, ...]:
     """A shape that was read.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a shape.
     """
     found = tuple(shape)
-    # True is an int, and no length.
+    # True is an int, but not a length.
     if any(type(length) is not int or length < 0 for length in found):
         raise ValueError(f"{list(found)} is not a shape")
     return found  # type: ignore[return-value]

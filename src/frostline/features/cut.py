@@ -1,4 +1,4 @@
-"""Where to cut what is behind the frost line: the fewest bytes a sample that above cannot do without."""
+"""Where to cut below the frost line: the values of fewest bytes from which the part above can be computed."""
 
 from __future__ import annotations
 

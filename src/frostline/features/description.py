@@ -1,4 +1,4 @@
-"""What a feature cache is, in words and as data."""
+"""A feature cache described in words and as data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from frostline.features.store import Store
 
 
 def to_dict(store: Store) -> dict[str, object]:
-    """What a cache is, for JSON."""
+    """Returns the description of a cache as JSON-able data."""
     manifest = store.manifest
     return {
         "directory": str(store.folder),
@@ -35,7 +35,7 @@ def to_dict(store: Store) -> dict[str, object]:
 
 
 def summary(store: Store) -> list[str]:
-    """What a cache is, in lines."""
+    """Returns the description of a cache as lines of text."""
     manifest = store.manifest
     full = 100 * store.rows // manifest.rows if manifest.rows else 0
     views = f" × {manifest.views} views" if manifest.views > 1 else ""
@@ -56,7 +56,7 @@ def summary(store: Store) -> list[str]:
 
 
 def verdict(store: Store, damages: Sequence[Damage]) -> list[str]:
-    """What was found by reading every byte, in lines."""
+    """Returns the result of reading every byte as lines of text."""
     shards = len(store.shards) + len(store.damages)
     leftovers = store.leftovers()
     bad = f"{len(damages)} of {counted(shards, 'shard')} damaged"

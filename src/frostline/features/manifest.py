@@ -1,4 +1,4 @@
-"""What a feature cache says of itself: whose features they are, and what each row holds."""
+"""The manifest of a feature cache: the model of its features, and the layout of a row."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _FIELDS = ("fingerprint", "precision", "preprocessing", "rest", "samples", "stru
 @final
 @dataclass(frozen=True)
 class Manifest:
-    """Whose features a cache holds, and what each row of it is; a row is one view of one sample.
+    """The model whose features a cache holds, and the layout of its rows; a row is one view of one sample.
 
     Attributes:
-        fingerprint: of all that is below the line.
-        preprocessing: the name that the user gave to what is done before the model.
+        fingerprint: the fingerprint of everything below the line.
+        preprocessing: the user's name for what is done before the model.
         precision: how exactly floats are stored, one of `PRECISIONS`.
-        views: rows of each sample.
-        samples: how many the dataset has; how many are stored, the shards say.
-        values: what crosses the line.
-        rest: what else a sample has, such as its label; one column for each leaf.
-        structure: how the leaves of the rest are nested.
+        views: the number of rows of each sample.
+        samples: the size of the dataset; the shards say how many of them are stored.
+        values: the values that cross the line.
+        rest: the other parts of a sample, such as its label; one column for each leaf.
+        structure: the nesting of the leaves of the rest.
 
     Example:
         >>> from frostline.features.boundary import Boundary
@@ -80,7 +80,7 @@ class Manifest:
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
-        """All that is stored for a row."""
+        """The columns of a row."""
         values = (column for number, value in enumerate(self.values) for column in value.columns(number))
         return (*values, *self.rest, SOURCE, DIGEST)
 

@@ -1,4 +1,4 @@
-"""How exactly numbers are stored, and what that takes."""
+"""The precisions in which numbers can be stored, and their bytes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ITEMSIZES: Final = {
 }
 """Bytes of a number of each kind that can be stored."""
 
-# What int8 and bfloat16 are made of; less than that is not made smaller.
+# The dtypes that bfloat16 and int8 make smaller.
 _SHRINKS: Final = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -55,10 +55,10 @@ def stored_as(dtype: str, precision: str) -> str:
 
 
 def check(precision: str) -> None:
-    """Sees that there is such a precision.
+    """Checks that a precision exists.
 
     Raises:
-        CacheError: there is none.
+        CacheError: it does not.
     """
     if precision not in PRECISIONS:
         words = f"is not one of the {len(PRECISIONS)} kinds of storage:"

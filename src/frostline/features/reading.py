@@ -21,7 +21,7 @@ MOST_MAPS = 256
 
 @final
 class Reader:
-    """Hands out rows; each is compared with its digest when this process reads it for the first time.
+    """Reads rows; each is compared with its digest when this process reads it for the first time.
 
     It can be pickled and forked: every process maps the files for itself.
 
@@ -51,7 +51,7 @@ class Reader:
         return {name: self._column(places, name) for name in names}
 
     def damage(self, number: int) -> Damage | None:
-        """What is wrong with a shard, if something is; every row of it is read."""
+        """The damage of a shard, or None; every row of it is read."""
         shard = self.shards[number]
         try:
             wrong = [row for row in range(len(shard.keys)) if not self._is_sound(number, row)]

@@ -1,4 +1,4 @@
-"""Whether there is room for a feature cache: asked before anything is written."""
+"""Checks, before anything is written, that there is room for a feature cache."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def check_budget(folder: Path, manifest: Manifest, budget: int | None) -> None:
 
 
 def check_disk(folder: Path, manifest: Manifest, stored: int) -> None:
-    """Sees that the disk has room for the rows that are not there yet.
+    """Checks that the disk has room for the missing rows.
 
     Args:
-        folder: where they go, which need not exist.
-        manifest: what each of them is.
-        stored: how many are there.
+        folder: the folder of the cache, which need not exist.
+        manifest: the layout of a row.
+        stored: the number of rows that are stored already.
 
     Raises:
-        CacheSpaceError: it has not.
+        CacheSpaceError: it does not.
     """
     needed = manifest.row * (manifest.rows - stored)
     if needed > (free := free_bytes(folder)):

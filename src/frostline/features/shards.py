@@ -20,7 +20,7 @@ from frostline.features.columns import DIGEST, Column
 from frostline.features.manifest import Manifest
 
 Key = int | str
-"""What a sample is known by: its number in the dataset, or what the user's function makes of it."""
+"""The key of a sample: its number in the dataset, or the result of the user's function."""
 
 SHARD = re.compile(r"shard-r(\d+)-[0-9a-f]{16}\.safetensors")
 PART = re.compile(r"\.shard-r(\d+)-[0-9a-f]{16}\.safetensors\.[0-9a-f]{8}\.part")
@@ -34,9 +34,9 @@ class Damage:
     """A shard that is not what was written.
 
     Attributes:
-        file: where it is.
-        problem: what is wrong with it.
-        rows: how many of its rows cannot be read; None if not even that is known.
+        file: its path.
+        problem: the fault, as a part of a sentence.
+        rows: the number of unreadable rows; None if that is unknown.
     """
 
     file: Path
@@ -50,11 +50,11 @@ class Shard:
     """A file of rows.
 
     Attributes:
-        file: where it is.
-        view: of which view its rows are.
-        keys: whose rows they are, in order.
-        begin: at which byte the arrays begin.
-        columns: what each row has.
+        file: its path.
+        view: the view of its rows.
+        keys: the keys of its rows, in order.
+        begin: the byte at which the arrays begin.
+        columns: the columns of each row.
     """
 
     file: Path
@@ -79,7 +79,7 @@ class Shard:
 
     @classmethod
     def read(cls, file: Path, manifest: Manifest) -> Shard | Damage:
-        """What a file says of itself; the arrays are not looked at."""
+        """Reads the header of a file; the arrays are not checked."""
         try:
             with file.open("rb") as stream:
                 shard = cls._parsed(file, manifest, stream)
@@ -126,13 +126,13 @@ def name_of(rank: int, view: int, keys: Sequence[Key]) -> str:
 
 
 def row_digest(parts: Iterator[Bytes]) -> bytes:
-    """What is kept in a row to check it by; the parts come in the order of the columns."""
+    """The digest that is stored with a row; the parts come in the order of the columns."""
     # Digests of parts: nothing is copied into one piece.
     return xxh3_64_digest(b"".join(xxh3_64_digest(part) for part in parts))
 
 
 def checked(columns: Sequence[Column]) -> list[Column]:
-    """The columns that a row's digest is of."""
+    """The columns that the digest of a row covers."""
     return [column for column in columns if column != DIGEST]
 
 

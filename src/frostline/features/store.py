@@ -1,4 +1,4 @@
-"""A feature cache as it lies on the disk: a folder with a manifest and shards. No framework: bytes in, bytes out.
+"""A feature cache on disk: a folder with a manifest and shards. No framework: bytes in, bytes out.
 
 A front end writes the columns of `Manifest.columns` and reads them, and makes arrays of the bytes itself:
 
@@ -14,9 +14,9 @@ A front end writes the columns of `Manifest.columns` and reads them, and makes a
     reader = store.reader()
     reader.rows(store.places(keys, view), ["value.0"])["value.0"]   # a bytearray, row after row
 
-Shards are named by what is in them and by the rank that wrote them, are renamed into their place when they are whole,
-and are never changed. The manifest says what they are and does not list them. So several processes may write at a
-time, and a kill at any instant leaves a cache from which to go on.
+A shard is named by its content and by the rank that wrote it, is renamed into place when it is complete, and never
+changes. The manifest describes shards but does not list them. So several processes may write at once, and a kill at
+any instant leaves a cache that can be filled further.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Store:
     """A folder of features.
 
     Attributes:
-        folder: where it is.
-        manifest: what is in it.
-        shards: the files that can be read.
-        damages: the files that cannot.
+        folder: the path of the folder.
+        manifest: the description of its rows.
+        shards: the readable files.
+        damages: the unreadable files.
 
     Example:
         >>> import tempfile
@@ -76,7 +76,7 @@ class Store:
         """The cache in a folder.
 
         Raises:
-            CacheError: there is none.
+            CacheError: the folder holds no cache.
         """
         manifest = found(Path(folder))
         if manifest is None:
@@ -92,7 +92,7 @@ class Store:
 
     @property
     def rows(self) -> int:
-        """How many rows are there, each counted once."""
+        """The number of stored rows, each counted once."""
         return len(self._places)
 
     def create(self) -> None:
@@ -115,7 +115,7 @@ class Store:
                     raise
 
     def refresh(self) -> None:
-        """Looks at which shards there are now."""
+        """Reads the list of shards from the folder again."""
         known = {shard.file: shard for shard in self.shards}
         files = sorted({*_matching(self.folder, SHARD.fullmatch)} - self._without)
         read = [known.get(file) or Shard.read(file, self.manifest) for file in files]
@@ -127,7 +127,7 @@ class Store:
                 self._places.setdefault((key, shard.view), (number, row))
 
     def forget(self, files: Iterable[Path]) -> None:
-        """Takes shards for missing from now on; they stay where they are."""
+        """Treats shards as missing from now on; the files stay."""
         self._without |= set(files)
         self.refresh()
 
@@ -140,11 +140,11 @@ class Store:
         return [self._places[key, view] for key in keys]
 
     def reader(self) -> Reader:
-        """What reads the shards that there are now."""
+        """A reader of the present shards."""
         return Reader(self.shards)
 
     def verify(self, seen: Callable[[], object] = lambda: None) -> list[Damage]:
-        """All shards that are not what was written; every byte is read.
+        """The damaged shards, found by reading every byte.
 
         Args:
             seen: called after each shard.
@@ -157,23 +157,23 @@ class Store:
         return damages
 
     def leftovers(self) -> list[Path]:
-        """Files that were not finished when their writer was killed, or are being written."""
+        """Unfinished files: of a killed writer, or being written."""
         return sorted(_matching(self.folder, PART.fullmatch))
 
     def remove(self, files: Iterable[Path]) -> None:
-        """Removes shards or leftovers of this cache, and sees what is then there."""
+        """Removes shards or leftovers of this cache, then refreshes."""
         for file in files:
             file.unlink(missing_ok=True)
             self._without.discard(file)
         self.refresh()
 
     def leftovers_of(self, rank: int, ranks: int) -> list[Path]:
-        """The leftovers of a killed process that this one takes the place of; those of others are left to them."""
+        """The leftovers of the killed process that this one replaces; other ranks remove their own."""
         writers = {file: int(PART.fullmatch(file.name)[1]) for file in self.leftovers()}  # type: ignore[index]
         return [file for file, writer in writers.items() if writer == rank or (rank == 0 and writer >= ranks)]
 
     def clear(self) -> None:
-        """Removes all that belongs to the cache and nothing else; the folder, too, if it is then empty and no link."""
+        """Removes the files of the cache and nothing else; also the folder, if it is then empty and not a link."""
         unfinished = _matching(self.folder, _MANIFEST_PART.fullmatch)
         self.remove([*_matching(self.folder, SHARD.fullmatch), *self.leftovers(), *unfinished])
         # Last: a clearing that is killed half-way leaves a cache that can be cleared.

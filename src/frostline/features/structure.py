@@ -1,4 +1,4 @@
-"""Nested samples, taken apart into leaves and put together again."""
+"""Nested samples: split into leaves, and joined again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def structure_of(value: object) -> Structure:
         >>> structure_of((1, {"boxes": [2, 3], "label": 4}))
         ['tuple', 'int', ['dict', ['boxes', 'label'], ['list', 'int', 'int'], 'int']]
     """
-    # Only the very classes: what a namedtuple or an OrderedDict is more than that would be lost.
+    # Exact classes only: a namedtuple or an OrderedDict would lose what its class adds.
     if type(value) is tuple or type(value) is list:
         return [type(value).__name__, *map(structure_of, value)]
     if type(value) is dict and all(isinstance(key, str) for key in value):

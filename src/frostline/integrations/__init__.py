@@ -1,1 +1,1 @@
-"""One third party per file; each is imported only by whom asks for it."""
+"""One third party per file; nothing here is imported until a user asks for it."""

@@ -68,7 +68,7 @@ def says_mode(value: Any, in_evaluation: Any) -> bool:
     return value is not None
 
 
-def whole(plan: Plan, keys_of: Callable[[str], Keys]) -> frozenset[Keys]:
+def frozen_modules(plan: Plan, keys_of: Callable[[str], Keys]) -> frozenset[Keys]:
     """The modules all of whose parameters are frozen, and that have one.
 
     Args:
@@ -76,7 +76,7 @@ def whole(plan: Plan, keys_of: Callable[[str], Keys]) -> frozenset[Keys]:
         keys_of: the keys of the module around a parameter, from its path.
 
     Example:
-        >>> sorted(whole(Plan({"a.b.w", "a.c.w"}, {"d.w", "d.b.w"}), lambda path: tuple(path.split(".")[:-1])))
+        >>> sorted(frozen_modules(Plan({"a.b.w", "a.c.w"}, {"d.w", "d.b.w"}), lambda path: tuple(path.split(".")[:-1])))
         [('a',), ('a', 'b'), ('a', 'c')]
     """
     return frozenset(_around(plan.frozen, keys_of) - _around(plan.trainable, keys_of))
@@ -109,9 +109,9 @@ def restored(moved: Any, before: Any, stays: Callable[[Keys], bool]) -> Any:
         >>> restored({"a": {"mean": 2.0}, "b": {"mean": 3.0}}, {"a": {"mean": 1.0}}, lambda keys: keys[0] == "a")
         {'a': {'mean': 1.0}, 'b': {'mean': 3.0}}
     """
-    kept = {keys_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(before)}
+    old = {keys_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(before)}
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: kept.get(keys_of(path), leaf) if stays(keys_of(path)) else leaf, moved
+        lambda path, leaf: old.get(keys_of(path), leaf) if stays(keys_of(path)) else leaf, moved
     )
 
 

@@ -103,14 +103,14 @@ def _called(layer: nn.Module, method: str, args: tuple[Any, ...], kwargs: dict[s
 
     if layer.scope is None or layer.is_initializing():
         return use(layer, *args, **kwargs)
-    kept: list[dict[str, Any]] = []
+    saved: list[dict[str, Any]] = []
 
     def stop(variables: dict[str, Any]) -> Any:
-        kept.append({name: collection for name, collection in variables.items() if collection})
+        saved.append({name: collection for name, collection in variables.items() if collection})
         return jax.tree.map(stopped, variables)
 
-    def keep(variables: dict[str, Any]) -> dict[str, Any]:
+    def restore(variables: dict[str, Any]) -> dict[str, Any]:
         # What was there stays as it was; what a call adds, as losses that it sows, is not of the layer.
-        return {**variables, **kept.pop(0)}
+        return {**variables, **saved.pop(0)}
 
-    return nn.map_variables(use, DenyList(OF_CALLS), stop, keep, mutable=True)(layer, *args, **kwargs)
+    return nn.map_variables(use, DenyList(OF_CALLS), stop, restore, mutable=True)(layer, *args, **kwargs)

@@ -28,15 +28,15 @@ Variables = dict[int, tuple[Any, Any]]
 
 @dataclass(frozen=True)
 class Reading:
-    """A model, and one stand-in for each of its variables.
+    """A model, and one placeholder for each of its variables.
 
-    A stand-in is an array without memory. Two variables that hold one array, as after ``nnx.clone``, are two, and a
+    A placeholder is an array without memory. Two variables that hold one array, as after ``nnx.clone``, are two, and a
     variable at two places is one: ties are those of NNX.
 
     Attributes:
         model: the model.
-        variables: each variable and its stand-in, by the identity of the variable.
-        tree: the model with stand-ins for variables, frozen as it is.
+        variables: each variable and its placeholder, by the identity of the variable.
+        tree: the model with placeholders for variables, frozen as it is.
     """
 
     model: Any
@@ -47,7 +47,7 @@ class Reading:
     def of(cls, model: Any) -> Self:
         """Reads a model, or a container of models."""
         variables: Variables = {}
-        tree = _stood_in(model, variables)
+        tree = _with_placeholders(model, variables)
         sides: tuple[set[int], set[int]] = set(), set()
         for module, name, variable in parameters(model):
             sides[name in vars(module).get(NOTE, ())].add(id(variable))
@@ -87,8 +87,8 @@ class Reading:
 
     def moving(self, tree: Any) -> frozenset[int]:
         """The identities of the variables that training moves, if the model is frozen as the tree is."""
-        moving = {id(stand_in) for stand_in in fj.trainable(tree).values()}
-        return frozenset(number for number, (_, stand_in) in self.variables.items() if id(stand_in) in moving)
+        moving = {id(placeholder) for placeholder in fj.trainable(tree).values()}
+        return frozenset(number for number, (_, placeholder) in self.variables.items() if id(placeholder) in moving)
 
     def note(self, tree: Any) -> Any:
         """Notes at the modules what is frozen in the tree, and holds those that are frozen whole."""
@@ -107,26 +107,28 @@ class Reading:
 
     def values(self) -> Any:
         """The tree with what the variables hold: parameters as they are, all else as bytes."""
-        values = {id(stand_in): _value(variable) for variable, stand_in in self.variables.values()}
-        return jax.tree.map(lambda stand_in: values[id(stand_in)], self.tree)
+        values = {id(placeholder): _value(variable) for variable, placeholder in self.variables.values()}
+        return jax.tree.map(lambda placeholder: values[id(placeholder)], self.tree)
 
 
-def _stood_in(node: Any, variables: Variables) -> Any:
+def _with_placeholders(node: Any, variables: Variables) -> Any:
     if isinstance(node, Frozen):
-        return fj.Frozen(_stood_in(sharing(node, plain_class(type(node))), variables))
+        return fj.Frozen(_with_placeholders(sharing(node, plain_class(type(node))), variables))
     if isinstance(node, nnx.Variable):
         has_array = hasattr(node.get_raw_value(), "dtype")
-        return variables.setdefault(id(node), (node, _stand_in(node)))[1] if has_array else None
+        return variables.setdefault(id(node), (node, _placeholder(node)))[1] if has_array else None
     if children(node) is None and isinstance(node, nnx.Pytree):
         name = type(node).__name__
         problem = "is in the model, but is not a pytree, so the leaves below it have no names."
         raise UnsupportedError(f"{name}(...)", problem, f"Define it without pytree=False: class {name}(nnx.Module).")
     if isinstance(node, PytreeState) or children(node) is None:
         return None
-    return jax.tree.map(lambda child: _stood_in(child, variables), node, is_leaf=lambda child: child is not node)
+    return jax.tree.map(
+        lambda child: _with_placeholders(child, variables), node, is_leaf=lambda child: child is not node
+    )
 
 
-def _stand_in(variable: Any) -> Any:
+def _placeholder(variable: Any) -> Any:
     raw = variable.get_raw_value()
     if is_parameter(variable):
         return np.broadcast_to(np.zeros((), raw.dtype), raw.shape)

@@ -11,7 +11,7 @@ import haiku as hk
 import jax
 
 from frostline._core.plan import Plan
-from frostline.integrations._evaluation import Keys, in_evaluation, is_within, no_layer, restored, whole
+from frostline.integrations._evaluation import Keys, frozen_modules, in_evaluation, is_within, no_layer, restored
 from frostline.jax import plan as plan_of
 from frostline.jax._uses.window import stopped
 
@@ -92,7 +92,7 @@ def held(net: Net, plan: Plan) -> Net:
         >>> int(moved["batch_norm/~/mean_ema"]["counter"])
         0
     """
-    modules = whole(plan, lambda path: tuple(path.rpartition(".")[0].split("/")))
+    modules = frozen_modules(plan, lambda path: tuple(path.rpartition(".")[0].split("/")))
 
     def apply(params: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         plan.change_to(plan_of(params))

@@ -12,7 +12,7 @@ from typing import Any, final
 from flax import linen as nn
 
 from frostline._core.plan import Plan
-from frostline.integrations._evaluation import Keys, is_within, no_layer, restored, whole
+from frostline.integrations._evaluation import Keys, frozen_modules, is_within, no_layer, restored
 from frostline.integrations._linen_use import OF_CALLS, evaluated, keys_of, use_of
 from frostline.jax import plan as plan_of
 
@@ -73,20 +73,20 @@ def held(apply: Callable[..., Any], plan: Plan) -> Callable[..., Any]:
         >>> apply(variables, x, mutable=["batch_stats"])[1]["batch_stats"]["mean"].tolist()
         [0.0]
     """
-    modules = whole(plan, lambda path: keys_of([path])[:-1])
+    modules = frozen_modules(plan, lambda path: keys_of([path])[:-1])
 
     def stays(keys: Keys) -> bool:
         return keys[0] not in OF_CALLS and is_within(keys_of(keys[1:-1]), modules)
 
     @wraps(apply)
-    def still(variables: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def apply_held(variables: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         plan.change_to(plan_of(variables["params"]))
         with nn.intercept_methods(partial(evaluated, modules=modules)):
             out = apply(variables, *args, **kwargs)
         is_pair = any(kwargs.get(name, False) is not False for name in ("mutable", "capture_intermediates"))
         return (out[0], restored(out[1], variables, stays)) if is_pair else out
 
-    return still
+    return apply_held
 
 
 def _made(layer: Callable[..., nn.Module], *args: Any, **kwargs: Any) -> Any:

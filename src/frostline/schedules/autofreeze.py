@@ -66,9 +66,9 @@ class AutoFreeze(Policy):
             return state | {"norms": norms}
         changes = [_change(state["norms"][block], norm) for block, norm in norms.items()]
         bar = _percentile(changes, self.percentile)
-        settled = next(place for place, change in enumerate(changes) if change >= bar)
-        moving = dict(list(norms.items())[settled:])
-        return {"frozen": state["frozen"] + settled, "norms": moving}
+        count = next(place for place, change in enumerate(changes) if change >= bar)
+        moving = dict(list(norms.items())[count:])
+        return {"frozen": state["frozen"] + count, "norms": moving}
 
 
 def _change(before: float, now: float) -> float:

@@ -30,7 +30,7 @@ class Chart:
 
     Attributes:
         schedule: what is shown.
-        rows: selectors of the parts that the schedule tells apart, from input to output; then "everything else".
+        rows: selectors of the parts of the schedule, from input to output; then "everything else".
         steps: how many steps are shown.
         width: how many steps a column stands for; the last one may stand for fewer.
         cells: for each row and column the mean, over the steps, of the factor of its learning rate, 0 where frozen.

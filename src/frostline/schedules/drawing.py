@@ -48,7 +48,7 @@ def drawn(
 
 
 def shade(cell: float, top: float) -> str:
-    """The letter for a factor of a learning rate.
+    """The character for a factor of a learning rate.
 
     Example:
         >>> [shade(cell, 1.0) for cell in (0.0, 0.01, 0.5, 0.99, 1.0)]
@@ -63,8 +63,7 @@ def shade(cell: float, top: float) -> str:
 def _band(row: Sequence[float], top: float) -> Text:
     from rich.text import Text
 
-    letters = [shade(cell, top) for cell in row]
-    return Text.assemble(*((letter, _STYLES[letter]) for letter in letters))
+    return Text.assemble(*((each, _STYLES[each]) for each in (shade(cell, top) for cell in row)))
 
 
 def _axis(steps: int, columns: int) -> str:

@@ -17,8 +17,8 @@ _MOST_SHOWN = 24
 class Schedule(Record):
     """A pure function of the step: equal by value, and the same on every rank and after every restart.
 
-    A schedule of your own is a frozen dataclass that says what holds `_at` a step, where the next `_boundary` is at
-    which that may change, and which `parts` of a model it tells apart. Its fields are what is written to a file.
+    A schedule of your own is a frozen dataclass with the phase `_at` a step, the next `_boundary` at which that phase
+    may change, and the `parts` of a model that it treats differently. Its fields are written to a file.
 
     Example:
         >>> from dataclasses import dataclass
@@ -47,7 +47,7 @@ class Schedule(Record):
     @property
     @abstractmethod
     def parts(self) -> Sequence[str]:
-        """Selectors of what the schedule tells apart, from the input of the model to its output."""
+        """Selectors of the parts that the schedule treats differently, from the input of the model to its output."""
 
     @abstractmethod
     def _at(self, step: int) -> Phase: ...

@@ -18,9 +18,6 @@ def source(value: Any) -> str:
         >>> source(Pair(1, 2)), source(Pair(1, 3))
         ('Pair(one=1)', 'Pair(one=1, other=3)')
     """
-    said = ((field.name, getattr(value, field.name)) for field in fields(value) if not _is_default(value, field))
-    return f"{type(value).__name__}({', '.join(f'{name}={found!r}' for name, found in said)})"
-
-
-def _is_default(value: Any, field: Any) -> bool:
-    return bool(getattr(value, field.name) == field.default)
+    given = ((field, getattr(value, field.name)) for field in fields(value))
+    arguments = ", ".join(f"{field.name}={found!r}" for field, found in given if found != field.default)
+    return f"{type(value).__name__}({arguments})"

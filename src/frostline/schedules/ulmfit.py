@@ -55,10 +55,10 @@ class ULMFiT(Schedule):
 
     def _at(self, step: int) -> Phase:
         count = len(self.blocks)
-        still = max(0, count - 1 - step // self.period)
-        factors = [(self.blocks[place], self.decay ** (place + 1 - count)) for place in range(still, count)]
+        frozen = max(0, count - 1 - step // self.period)
+        factors = [(self.blocks[place], self.decay ** (place + 1 - count)) for place in range(frozen, count)]
         rates = tuple((block, factor) for block, factor in factors if factor != 1.0)
-        return Phase(self.blocks[:still], name=f"{count - still} of {count} blocks", rates=rates)
+        return Phase(self.blocks[:frozen], name=f"{count - frozen} of {count} blocks", rates=rates)
 
     def _boundary(self, step: int) -> int | None:
         turn = step // self.period + 1

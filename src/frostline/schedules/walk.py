@@ -1,4 +1,4 @@
-"""A place in a schedule or a policy: what a driver goes along, and what a checkpoint keeps of it."""
+"""A position in a schedule or a policy: a driver moves it on, and a checkpoint saves it."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def stays(along: Schedule | Policy) -> bool:
 
 
 def line(walk: ScheduleCursor, change: Change) -> str:
-    """What a log says of a change.
+    """The line of a log for a change.
 
     Example:
         >>> from frostline.schedules import LinearProbe
