@@ -222,7 +222,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "a huge header": (lambda _: b"\xff\xff\xff\xff\x00\x00\x00\x00{}", "header too large"),
     "a header that lies about its size": (lambda file: b"\x10" + file.read_bytes()[1:], "invalid JSON in header"),
     "too much metadata": (_plain(b'{"__metadata__":{"a":"' + b"x" * 50_000 + b'"}}'), "it is not a delta"),
-    "metadata that are no texts": (_plain(b'{"__metadata__":{"frostline":1}}'), "invalid type: integer"),
+    "metadata that are not texts": (_plain(b'{"__metadata__":{"frostline":1}}'), "invalid type: integer"),
     "two documents": (_plain(b'{"__metadata__":{"frostline":"{}","frostline":"{}"}}'), "names 'frostline' twice"),
     "a tensor twice": (lambda _: with_length(b'{"a":' + ENTRY + b',"a":' + ENTRY + b"}") + b"12", "names 'a' twice"),
     "overlapping tensors": (
@@ -398,7 +398,7 @@ UNWRITABLE: list[tuple[str, dict[str, Any], str, list[str]]] = [
         ],
     ),
     (
-        "a schedule that is no JSON",
+        "a schedule that is not JSON",
         {"schedule": {"when": {1, 2}}},
         "new",
         [

@@ -142,7 +142,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         ["A feature cache needs samples, and the dataset has none.", "Give another dataset."],
     ),
     (
-        "a key that is no key",
+        "a key of another type",
         lambda: agreement.keys_of(3, lambda index: [index, None, ("a", 1)][index]),  # type: ignore[arg-type]
         [
             "FeatureCache(..., key=...) gives 2 of 3 samples a key that is neither an int nor a str.",

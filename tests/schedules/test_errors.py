@@ -48,7 +48,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         ],
     ),
     (
-        "step that is no number",
+        "step that is not a number",
         lambda: PROBE.next_change(0.5),  # type: ignore[arg-type]
         [
             "LinearProbe.at(step=0.5) is 0.5 of type float, and must be a whole number of at least 0.",
@@ -120,7 +120,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         ["LISA(blocks=5) is of type int, and must be a list of selectors.", BLOCKS],
     ),
     (
-        "blocks that are no selectors",
+        "blocks that are not selectors",
         lambda: ULMFiT(["embed", 5, "!head"], period=1),  # type: ignore[list-item]
         [
             "ULMFiT(blocks=...) names 2 of 3 blocks by something else than a selector without '!'.",
@@ -394,7 +394,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         ["observation['a'] is missing among 0 numbers.", "Pass it: policy.update(state, {'a': ...})."],
     ),
     (
-        "observation that is no number",
+        "observation that is not a number",
         lambda: AutoFreeze(["a"]).update({"frozen": 0, "norms": {}}, {"a": float("inf")}),
         [
             "observation['a'] is inf, and must be a finite number.",
