@@ -306,7 +306,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "an unknown path",
         lambda: frostline(net("body"), X, at="bodi"),
         [
-            "at='bodi' is none of the 11 modules. Closest paths:",
+            "at='bodi' is not one of the 11 modules. Closest paths:",
             "  body",
             "  body.3",
             "  body.2",
