@@ -172,7 +172,7 @@ def test_a_form_that_is_too_large_or_too_small_is_found(name: str, monkeypatch: 
         return  # backward reads nothing of it
     careless = SavedTensorRule(rule.nodes, dict.fromkeys(rule.tensors, lambda *_: Form(0, _reads.SHAPE.choose)))
     monkeypatch.setattr(_slim, "SMALL", 0)
-    monkeypatch.setattr(_slim, "KNOWN", {**_reads.KNOWN, kind: careless})
+    monkeypatch.setattr(_slim, "LEAN_KNOWN", {**_reads.LEAN_KNOWN, kind: careless})
     unpack = _codecs.ShapeOnly.unpack
     monkeypatch.setattr(_codecs.ShapeOnly, "unpack", lambda self, kept: unpack(self, kept).fill_(float("nan")))
     with pytest.raises(AssertionError):

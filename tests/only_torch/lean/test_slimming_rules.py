@@ -247,8 +247,8 @@ def test_a_wrong_codec_is_seen(
 @pytest.mark.parametrize("layer", [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(3).requires_grad_(False)], ids=str)
 def test_a_rule_that_holds_too_often_is_seen(layer: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     always = {"input": lambda node, wants, call: _reads.SHAPE}
-    careless = {kind: dataclasses.replace(rule, tensors=always) for kind, rule in _slim.KNOWN.items()}
-    monkeypatch.setattr(_slim, "KNOWN", careless)
+    careless = {kind: dataclasses.replace(rule, tensors=always) for kind, rule in _slim.LEAN_KNOWN.items()}
+    monkeypatch.setattr(_slim, "LEAN_KNOWN", careless)
     with pytest.raises(AssertionError):
         agree(layer, picture(2, 3, 9, 9))
 
@@ -262,6 +262,8 @@ def test_every_rule_is_tested_here() -> None:
 
 def test_this_release_lacks_no_name() -> None:
     assert _reads.MISSING == []
+    known, missing = rules_by_kind(RULES, torch._C._functions, torch._C._autograd.SavedTensor)
+    assert (known, missing) == (_reads.KNOWN, [])
 
 
 def test_a_rule_that_goes_by_a_missing_name_is_left_out() -> None:

@@ -6,7 +6,7 @@ control flow depends on them, for example on whether a mask hides anything, runs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,6 +17,8 @@ from torch._subclasses.fake_tensor import (
     unset_fake_temporarily,
 )
 from torch.utils._pytree import tree_map_only
+
+from frostline.torch._tensors import tensors
 
 _MOST = 1 << 24
 """Larger tensors have no data either, to save memory."""
@@ -103,14 +105,3 @@ def _grouped(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
 
 _BLANK = {getattr(torch.ops.aten, name).default: _grouped for name in ("_grouped_mm",) if hasattr(torch.ops.aten, name)}
 _MIXED = {torch.ops.aten.index.Tensor: _index, torch.ops.aten._pack_padded_sequence.default: _pack}
-
-
-def tensors(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors among the arguments of a kernel, or in what it returns."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from tensors(each)
-    elif isinstance(value, dict):
-        yield from tensors(list(value.values()))

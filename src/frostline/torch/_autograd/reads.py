@@ -291,5 +291,10 @@ LIMIT_RULES = (
 
 RULES = (*LEAN_RULES, *LIMIT_RULES)
 
-KNOWN, MISSING = rules_by_kind(RULES, torch._C._functions, torch._C._autograd.SavedTensor)
-"""The rules of this release of PyTorch, and the names that it lacks."""
+_NODES, _SLOT = torch._C._functions, torch._C._autograd.SavedTensor
+
+LEAN_KNOWN, MISSING = rules_by_kind(LEAN_RULES, _NODES, _SLOT)
+"""The rules of `lean` in this release of PyTorch, and the names that it lacks for others."""
+
+KNOWN = LEAN_KNOWN | rules_by_kind(LIMIT_RULES, _NODES, _SLOT)[0]
+"""All rules of this release."""

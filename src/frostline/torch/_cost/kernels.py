@@ -11,10 +11,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from frostline.torch._autograd.flops import Share, backward_shares, forward_flops
-from frostline.torch._autograd.integers import run, tensors
+from frostline.torch._autograd.integers import run
 from frostline.torch._autograd.workspace import with_workspace
 from frostline.torch._cost.places import Places
-from frostline.torch._tensors import storages
+from frostline.torch._tensors import storages, tensors
 
 FROM_EXAMPLE = "depends on the example"
 RANDOM = "random numbers of a dropout, which a seed makes again"

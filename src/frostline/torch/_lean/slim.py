@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd.graph import Node
 
 from frostline.torch._autograd.codecs import Codec, ShapeOnly
-from frostline.torch._autograd.reads import KNOWN, Choose, ModuleCall
+from frostline.torch._autograd.reads import LEAN_KNOWN, Choose, ModuleCall
 from frostline.torch._autograd.saved import SavedTensor, packed
 
 SMALL = 2**15
@@ -87,7 +87,7 @@ class SavedInCall:
         ]
 
     def _add(self, node: Any) -> None:
-        rule = KNOWN.get(type(node))
+        rule = LEAN_KNOWN.get(type(node))
         if rule is None:
             self.others.append(node)
             return
