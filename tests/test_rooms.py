@@ -25,7 +25,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "_runtime": set(),
         "_tensors": set(),
         "_training": {"_freezing", "_holding", "_tensors", "_wrappers"},
-        "_uses": {"_holding", "_tensors", "_wrappers"},
+        "_uses": {"_holding", "_wrappers"},
         "_wrappers": set(),
     },
     "jax": {

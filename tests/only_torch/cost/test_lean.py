@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import frostline
 import frostline.torch as ft
 from frostline.torch._autograd import saved as _saved
-from frostline.torch._holding.forward import patches
+from frostline.torch._holding.patch import patches
 from frostline.torch._lean import slim as _slim
 from frostline.torch._lean.checkpointed import CheckpointedForward
 from frostline.torch._lean.folding import folded_weights

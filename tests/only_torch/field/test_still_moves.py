@@ -225,12 +225,15 @@ def test_f11_freezing_keeps_every_class_every_key_and_every_parameter() -> None:
     """pytorch#66073: FrozenBatchNorm2d drops num_batches_tracked and the old parameters."""
     model = _norm_net()
     names = list(model.state_dict())
-    kinds = [type(module) for module in model.modules()]
+    kinds, text = [type(module) for module in model.modules()], repr(model)
     objects = [id(thing) for thing in (*model.modules(), *model.parameters(), *model.buffers())]
-    ft.freeze(model, "backbone")
+    handle = ft.freeze(model, "backbone")
     assert list(model.state_dict()) == names
-    assert [type(module) for module in model.modules()] == kinds
+    assert all(isinstance(module, kind) for module, kind in zip(model.modules(), kinds, strict=True))
+    assert repr(model) == text
     assert [id(thing) for thing in (*model.modules(), *model.parameters(), *model.buffers())] == objects
+    handle.undo()
+    assert [type(module) for module in model.modules()] == kinds
     assert "backbone.1.num_batches_tracked" in names
 
 

@@ -128,10 +128,12 @@ def test_objects_stay_the_same() -> None:
     model.train()(torch.ones(3, 4))
     for _ in range(2):
         assert [id(m) for m in model.modules()] == modules
-        assert [type(m) for m in model.modules()] == classes
+        assert all(isinstance(m, c) for m, c in zip(model.modules(), classes, strict=True))
+        assert [type(m).__qualname__ for m in model.modules()] == [c.__qualname__ for c in classes]
         assert [id(p) for p in model.parameters()] == parameters
         assert [id(b) for b in model.buffers()] == buffers
         handle.undo()
+    assert [type(m) for m in model.modules()] == classes
 
 
 def test_state_dict_is_that_of_the_model() -> None:

@@ -14,7 +14,7 @@ import frostline.torch as ft
 from frostline import UnsupportedError
 from frostline.errors import BudgetError, BudgetValueError
 from frostline.torch._autograd.saved import saving
-from frostline.torch._holding.forward import Patch
+from frostline.torch._holding.patch import Patch
 from frostline.torch._lean import slim as _slim
 from frostline.torch._lean import slimming as _slimming
 from frostline.torch._lean.blocks import BlockRecorder

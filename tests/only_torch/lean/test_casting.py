@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import frostline.torch as ft
-from frostline.torch._holding.forward import Patch
+from frostline.torch._holding.patch import Patch
 from frostline.torch._lean.casting import Casts, _outermost, attach
 from only_torch.bits import bits, contents, gradients
 

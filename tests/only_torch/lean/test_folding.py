@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 import frostline.torch as ft
 from frostline.torch._autograd.saved import saving
-from frostline.torch._holding.forward import Patch
+from frostline.torch._holding.patch import Patch
 from frostline.torch._lean.folding import attach, folded_weights
 from only_torch.bits import bits, contents, gradients
 

@@ -46,8 +46,6 @@ def halve(layer: nn.Module) -> None:
 
 # PyTorch does not compile in one graph: recurrent layers, reentrant checkpoints, and observers (which warn).
 NOT_IN_ONE_GRAPH = ("lstm", "two_way_lstm", "gru", "checkpointed_reentrant", "fake_quantize")
-# Their hooks set the weight at each call; a walk over the model in between gives them a second graph, once.
-GRAPHS = {"old_weight_norm": 2, "old_spectral_norm": 2}
 
 
 @each_kind(without=NOT_IN_ONE_GRAPH)
@@ -67,7 +65,7 @@ def test_compiled_in_one_graph(kind: Kind) -> None:
     assert moved(before, layer) == set()
     halve(layer)
     assert bits(compiled(kind.input().detach())) == bits(Around(kind, kind.constant(layer))(kind.input()))
-    assert counter.frame_count == GRAPHS.get(kind.name, 1)
+    assert counter.frame_count == 1
 
 
 def training_step(model: nn.Module, step: torch.optim.Optimizer) -> Callable[[Tensor], Tensor]:

@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from frostline._core.errors import UnsupportedError
 from frostline.torch._autograd.integers import is_exact
 from frostline.torch._uses.hooks import HOOKS, copied_hooks
-from frostline.torch._uses.rebinding import Rebinding
-from frostline.torch._uses.structure import alias, reachable, rebind_attributes
+from frostline.torch._uses.rebinding import Rebinding, reachable
+from frostline.torch._uses.structure import alias, rebind_attributes
 from frostline.torch._uses.use import Frozen
 from frostline.torch._wrappers import is_compiled
 

@@ -26,8 +26,8 @@ from frostline.torch._cost.step import NoGradientError, Step, step
 from frostline.torch._cost.units import cost_of
 from frostline.torch._freezing.freezing import plan_of
 from frostline.torch._freezing.survey import Survey, is_trained, survey
-from frostline.torch._holding.forward import patches
-from frostline.torch._holding.mode import release
+from frostline.torch._holding.mode import hold_all
+from frostline.torch._holding.patch import patches
 from frostline.torch._lean.copies import lean_copy, plain_copy
 from frostline.torch._lean.slimming import Slimming
 from frostline.torch._tensors import described
@@ -93,8 +93,7 @@ def cost(
 def _trained_copy(root: nn.Module, tensors: FakeTensors) -> nn.Module:
     """A fake copy in which everything trains."""
     made = plain_copy(root, tensors, with_uses=False)
-    for module in made.modules():
-        release(module)
+    hold_all(dict.fromkeys(made.modules()))
     for parameter in made.parameters():
         if is_trained(parameter):
             parameter.requires_grad_(True)

@@ -18,7 +18,7 @@ from frostline.torch._autograd.saved import saving
 from frostline.torch._cost.kernels import FROM_EXAMPLE, RANDOM, Kernels, LiveStorages
 from frostline.torch._cost.limit import NOWHERE, GraphNode, graph, least_saved
 from frostline.torch._cost.places import Places
-from frostline.torch._holding.forward import patches
+from frostline.torch._holding.patch import patches
 from frostline.torch._lean.folding import folded_weights
 from frostline.torch._tensors import distinct_bytes, storage_identity, storages
 from frostline.torch._tensors import tensors as tensors_in

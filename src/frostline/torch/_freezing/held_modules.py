@@ -9,8 +9,8 @@ from typing import Protocol
 from torch import nn
 
 from frostline.torch._freezing.survey import Survey, is_trained
-from frostline.torch._holding import mode as _mode
 from frostline.torch._holding.claims import OWN_BUFFERS, latest
+from frostline.torch._holding.mode import hold_all
 
 
 class Follower(Protocol):
@@ -31,14 +31,7 @@ def hold_frozen_modules(survey: Survey) -> None:
     Followers, such as bound optimizers, are told.
     """
     modes = _held_modes(survey)
-    for module in dict.fromkeys(survey.modules.values()):
-        if id(module) in survey.pinned:
-            continue
-        mode = modes[module]
-        if mode is None:
-            _mode.release(module)
-        else:
-            _mode.hold(module, mode)
+    hold_all({m: modes[m] for m in dict.fromkeys(survey.modules.values()) if id(m) not in survey.pinned})
     for follower in list(FOLLOWERS):
         follower.sync()
 

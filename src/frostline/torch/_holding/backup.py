@@ -1,9 +1,14 @@
-"""Backups of the tensors that a call of a held module may write, from which its writes are undone."""
+"""What a call of a held module writes, and how it is undone.
+
+One rule holds for every call. The outermost held call of a thread owns all tensors below its module,
+and calls inside it only compute. When it ends, each tensor is what it was when the call began.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,150 +16,226 @@ import torch
 from torch import nn
 
 from frostline._core.movement import MovedError, Movement
+from frostline.torch._holding.writable import PROOF, SMALL, Place, Writable, parts
 
-LARGE = 1 << 14
-"""A tensor of more bytes than this is not copied in each call once a call has left it alone."""
+Swap = tuple[dict[str, Any], str, torch.Tensor]
+"""A registry of a module, a name in it, and a tensor."""
 
-Trusted = set[str]
-"""The names of large tensors of a module that all calls so far have left alone."""
-
-Place = tuple[dict[str, Any], str]
-"""A registry of a module, and the name of a tensor in it."""
+_known: weakref.WeakKeyDictionary[nn.Module, Writable] = weakref.WeakKeyDictionary()
 
 
-def is_stock(module: nn.Module) -> bool:
-    """Whether every class of the module is one of PyTorch's or ours."""
-    classes = (c for c in type(module).__mro__ if issubclass(c, nn.Module))
-    return all(c.__module__.startswith(("torch.nn.", "frostline.torch.")) for c in classes)
+def _writable(module: nn.Module) -> Writable:
+    known = _known.get(module)
+    if known is None or not known.is_current():
+        _known[module] = known = Writable(module, known)
+    return known
 
 
-def writable_places(module: nn.Module) -> list[Place]:
-    """Returns the places in a module that a call of it may write.
-
-    PyTorch's own modules write statistics in training mode only, and an embedding with `max_norm`
-    renormalises its weight. Nothing is known of other modules: observers and codebooks write in
-    evaluation mode too, and some modules normalise their weights in training mode.
-    """
-    registries: list[dict[str, Any]] = []
-    if module._buffers and (module.training or not is_stock(module)):
-        registries.append(module._buffers)
-    if _renormalises(module) or (module._parameters and module.training and not is_stock(module)):
-        registries.append(module._parameters)
-    return [(registry, name) for registry in registries for name, tensor in registry.items() if tensor is not None]
+class _Calling(threading.local):
+    call: Call | None = None
 
 
-def _renormalises(module: nn.Module) -> bool:
-    return isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None
+_thread = _Calling()
+_lock = threading.Lock()
+_turn = threading.Condition(_lock)
+_open: dict[int, list[Call]] = {}
+"""The calls that own tensors now, by thread."""
 
 
-class BufferBackup:
-    """A tensor that a call may write, and a copy of its values from before the call."""
-
-    __slots__ = ("copy", "name", "registry", "tensor", "version")
-
-    def __init__(self, registry: dict[str, Any], name: str) -> None:
-        self.registry, self.name = registry, name
-        self.tensor: torch.Tensor = registry[name]
-        self.copy = self.tensor.detach().clone()
-        self.version = self.tensor._version
-
-    def ends_here(self) -> bool:
-        """Whether nothing is left to restore.
-
-        Kernels that update statistics do not advance the version. Nothing else in the call reads
-        what they write, so it is undone at once.
-        """
-        if self.registry.get(self.name) is not self.tensor or self.tensor._version != self.version:
-            return False
-        if self.tensor.is_floating_point():
-            self.restore()
-        return True
-
-    def restore(self) -> None:
-        """Puts the tensor and its values back, in place.
-
-        ``.data`` does not advance the version, so a graph that saved the tensor earlier stays valid.
-        """
-        self.registry[self.name] = self.tensor
-        self.tensor.data.copy_(self.copy)
-        if self.tensor.requires_grad and not self.tensor.is_leaf:  # a value that needs a gradient was written
-            self.tensor.detach_()
+def is_covered(module: nn.Module) -> bool:
+    """Whether a held call of this thread owns the tensors of the module."""
+    call, key = _thread.call, id(module)
+    while call is not None and key not in call.writable.covered:
+        call = call.outer
+    return call is not None
 
 
-class UncopiedTensor:
-    """A large tensor that earlier calls left alone, and of which there is no copy."""
+class Call:
+    """A held call that owns what lies below its module.
 
-    __slots__ = ("name", "registry", "tensor", "version")
-
-    def __init__(self, registry: dict[str, Any], name: str) -> None:
-        self.registry, self.name = registry, name
-        self.tensor: torch.Tensor = registry[name]
-        self.version = self.tensor._version
-
-    def put_back(self) -> bool:
-        """Puts the tensor back if another one took its place, and returns whether it was written to."""
-        self.registry[self.name] = self.tensor
-        return self.tensor._version != self.version
-
-
-class _OutermostCall(threading.local):
-    """What this thread has written since its outermost held call began; None outside of one."""
-
-    written: list[BufferBackup] | None = None
-
-
-_outermost_call = _OutermostCall()
-
-
-@contextmanager
-def writes_undone(module: nn.Module, places: list[Place], trusted: Trusted) -> Iterator[None]:
-    """Undoes all that a call writes into the tensors of the module.
-
-    The call works on the tensors themselves and not on copies, so that autograd saves them without
-    taking memory. A module may read what its child has just written, as fake quantisation does, so
-    everything is restored when the outermost such context is left.
+    An exception may come between any two steps of it, also while it begins and while it ends. So
+    each step of ``begin`` is noted before it is done, and ``end`` may be called again: it then does
+    what it has not done.
 
     Args:
         module: the module that is called.
-        places: its `writable_places`.
-        trusted: names of tensors that are too large to copy in each call. The context adds to it.
-
-    Raises:
-        MovedError: the call has written into a trusted tensor.
+        swaps: returns registries and names, and the tensors that the call is to find there.
     """
-    is_outermost = _outermost_call.written is None
-    written: list[BufferBackup] = [] if _outermost_call.written is None else _outermost_call.written
-    _outermost_call.written = written
-    backups = [BufferBackup(registry, name) for registry, name in places if name not in trusted]
-    uncopied = [UncopiedTensor(registry, name) for registry, name in places if name in trusted]
-    try:
-        yield
-    finally:
-        left_alone = [backup for backup in backups if backup.ends_here()]
-        written += [backup for backup in backups if backup not in left_alone]
-        if is_outermost:
-            _outermost_call.written = None
-            for backup in reversed(written):
-                backup.restore()
-        late = [tensor.name for tensor in uncopied if tensor.put_back()]
-    if late:
-        raise MovedError(tuple(_late_write(module, name) for name in late), len(places))
-    trusted.update(b.name for b in left_alone if b.tensor.nbytes > LARGE and not _renormalises(module))
+
+    writable: Writable
+    host: Call | None = None
+    guests: set[Call] | None = None
+    is_open = is_saved = is_complete = is_restored = False
+    clones: list[tuple[Place, torch.Tensor]]
+    late: tuple[Place, ...] = ()
+
+    def __init__(self, module: nn.Module, swaps: Callable[[], Iterable[Swap]] | None) -> None:
+        self.module, self.find_swaps = module, swaps
+        self.outer = _thread.call
+        self.thread = threading.get_ident()
+        self.swaps: list[Swap] = []
+        self.lent: dict[int, torch.Tensor] = {}
+
+    def begin(self) -> None:
+        """Waits for its turn, and puts copies in the places that the call writes.
+
+        Calls of two threads that may write the same tensor take turns. A thread that calls a part of
+        what another thread calls does not wait, because the other call may wait for it.
+        """
+        with _lock:
+            while (other := self._in_the_way()) is not None:
+                if id(self.module) in other.writable.covered and self.module is not other.module:
+                    self.host = other
+                    other.guests = (other.guests or set()) | {self}
+                    return
+                _turn.wait()
+            self.writable = now = _writable(self.module)
+            self.is_open = True
+            _open.setdefault(self.thread, []).append(self)
+            _thread.call = self
+        self.versions = now.versions()
+        if now.saved:
+            torch._foreach_copy_(now.backups, now.values)
+            self.is_saved = True
+        if now.proving:
+            self._copy_what_is_unproven()
+        for place in now.lent:
+            copy = self.lent[id(place)] = place.copied()
+            place.registry[place.name] = copy
+        if self.find_swaps is not None:
+            for registry, name, tensor in self.find_swaps():
+                self.swaps.append((registry, name, registry[name]))
+                registry[name] = tensor
+
+    def _copy_what_is_unproven(self) -> None:
+        self.clones = []
+        left = PROOF
+        for place in self.writable.proving:
+            if id(place) not in map(id, self.writable.saved) and place.tensor.nbytes <= left:
+                left -= place.tensor.nbytes
+                self.clones.append((place, place.data.clone()))
+
+    def _in_the_way(self) -> Call | None:
+        others = [call for thread, calls in _open.items() if thread != self.thread for call in calls]
+        if not others:
+            return None
+        # Their calls may have copies in the registries now, so nothing is read where they are.
+        covered = frozenset(map(id, parts(self.module)))
+        for call in others:
+            if not covered.isdisjoint(call.writable.covered):
+                return call
+        addresses = _writable(self.module).addresses
+        return next((call for call in others if not addresses.isdisjoint(call.writable.addresses)), None)
+
+    def end(self) -> None:
+        """Undoes what the call has written, and lets the others call."""
+        if self.host is not None:
+            with _lock:
+                self.host.guests = (self.host.guests or set()) - {self}
+                _turn.notify_all()
+        if not self.is_open:
+            return
+        if self.guests:
+            with _lock:
+                while self.guests:
+                    _turn.wait()
+        if not self.is_restored:
+            self._restore()
+            self.is_restored = True
+        if self.late or (self.is_complete and self.writable.proving):
+            _known[self.module] = Writable(self.module, self.writable)
+        _thread.call = self.outer
+        with _lock:
+            mine = _open.get(self.thread, [])
+            if self in mine:
+                mine.remove(self)
+            if not mine:
+                _open.pop(self.thread, None)
+            _turn.notify_all()
+        self.is_open = False
+
+    def _restore(self) -> None:
+        now = self.writable
+        for registry, name, tensor in reversed(self.swaps):
+            registry[name] = tensor
+        if self.lent or not now.is_in_place():
+            self._put_back()
+        if not now.is_in_storage():
+            for place, pointer in zip(now.places, now.pointers, strict=True):
+                if place.tensor.data_ptr() != pointer:
+                    place.tensor.data = place.data
+                    place.written = True
+        clones = self.clones if now.proving else []
+        if self.is_saved:
+            if now.proving:
+                self._see_what_was_written()
+            torch._foreach_copy_(now.values, now.backups)
+        for place, clone in clones:
+            if not _same_bytes(clone, place.data):
+                place.data.copy_(clone)
+                place.written = True
+        if (versions := now.versions()) != self.versions:
+            restored = {*map(id, now.saved), *(id(place) for place, _ in clones)}
+            for place, before, version in zip(now.places, self.versions, versions, strict=True):
+                if version != before:
+                    self._note_write(place, is_restored=id(place) in restored)
+        if self.is_complete:
+            for place in now.proving:
+                place.written = bool(place.written)
+
+    def _put_back(self) -> None:
+        for place in self.writable.places:
+            found: torch.Tensor | None = place.registry.get(place.name)
+            if found is not place.tensor:
+                lent = self.lent.get(id(place))
+                if lent is None or found is not lent or not _same_bytes(lent, place.data):
+                    place.written = True
+                place.registry[place.name] = place.tensor
+
+    def _see_what_was_written(self) -> None:
+        for place, backup in zip(self.writable.saved, self.writable.backups, strict=True):
+            if not _same_bytes(backup, place.data):
+                place.written = True
+
+    def _note_write(self, place: Place, *, is_restored: bool) -> None:
+        if place.tensor.grad_fn is not None:  # a value that needs a gradient was written
+            place.tensor.detach_()
+        place.written = True
+        if is_restored:
+            with torch.no_grad():
+                # A graph that has saved what was written now says so in backward.
+                place.tensor.copy_(place.data)
+        elif place not in self.late:
+            self.late = (*self.late, place)
+
+    def raise_if_late(self) -> None:
+        """Tells of a write into a tensor of which there was no copy.
+
+        Raises:
+            MovedError: the call has written into it, and earlier calls had not.
+        """
+        if self.late:
+            kind = type(self.module).__name__
+            raise MovedError(tuple(_late_write(kind, place) for place in self.late), len(self.writable.places))
 
 
-def _late_write(module: nn.Module, name: str) -> Movement:
-    kind = "buffer" if name in module._buffers else "parameter"
+def _same_bytes(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a.detach(), b)
+
+
+def _late_write(owner: str, place: Place) -> Movement:
+    kind = "parameter" if place.is_parameter else "buffer"
     return Movement(
-        path=name,
+        path=place.path,
         kind=kind,
-        difference=f"It is a large {kind} of a frozen {type(module).__name__}.",
+        difference=f"It is a large {kind} of a frozen {owner}.",
         cause="the module wrote into it in this call, and had left it alone in earlier ones",
-        fix=f"Keep what it writes in a {kind} of at most {LARGE} bytes; those are restored.",
+        fix=f"Keep what it writes in a {kind} of at most {SMALL} bytes; those are restored.",
     )
 
 
 @contextmanager
-def called_on_copies(places: list[Place]) -> Iterator[None]:
+def called_on_copies(places: Iterable[tuple[dict[str, Any], str]]) -> Iterator[None]:
     """Puts copies in the places for the time of a call.
 
     For calls that are traced, where a copy costs nothing unless something writes to it.

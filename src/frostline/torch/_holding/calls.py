@@ -2,39 +2,216 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+import types
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from frostline.torch._holding.backup import Trusted, called_on_copies, is_stock, writable_places, writes_undone
+from frostline.torch._holding.backup import Call, Swap, called_on_copies, is_covered
+from frostline.torch._holding.classes import HOLD, Hold, Method
+from frostline.torch._holding.writable import is_known, parts, renormalises, writable_in_a_trace
 
 
 def needs_held_calls(module: nn.Module, mode: str) -> bool:
-    """Whether a frozen module must be called through :func:`held_call`, now or in another mode."""
-    may_train = mode == "follow" and bool(module._buffers or not is_stock(module))
-    return may_train or isinstance(module, nn.RNNBase) or bool(writable_places(module))
+    """Whether calls of a frozen module may write something, now or in another mode."""
+    if isinstance(module, nn.RNNBase) or renormalises(module):
+        return True
+    if mode == "follow" and module._buffers:
+        return True
+    return not is_known(module) and any(part._parameters or part._buffers for part in parts(module))
 
 
 def held_call(
     module: nn.Module,
-    forward: Callable[..., Any],
-    trusted: Trusted,
+    function: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
+    swaps: Callable[[], Iterable[Swap]] | None = None,
 ) -> Any:
-    """Returns ``forward(*args, **kwargs)``, and leaves the module's tensors and modes as they were."""
-    if not module.training and runs_on_cudnn(module) and torch.is_grad_enabled():
-        with _differentiable(module):  # type: ignore[arg-type]
-            return forward(*args, **kwargs)
-    places = writable_places(module)
-    if not places:
-        return forward(*args, **kwargs)
-    is_traced = torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
-    with called_on_copies(places) if is_traced else writes_undone(module, places, trusted):
-        return forward(*args, **kwargs)
+    """Returns ``function(module, *args, **kwargs)``, and leaves the module's tensors and modes as they were.
+
+    What the call returns to be run later, a generator or a coroutine, runs in held calls too.
+
+    Args:
+        module: the module.
+        function: the call of the module, or a method of it.
+        args: the arguments.
+        kwargs: the keyword arguments.
+        swaps: returns what the call must find in place of tensors of the module, when its turn has come.
+    """
+    if is_traced():
+        with called_on_copies(writable_in_a_trace(module)):
+            return function(module, *args, **kwargs)
+    if isinstance(module, nn.RNNBase) and not module.training and runs_on_cudnn(module) and torch.is_grad_enabled():
+        with _differentiable(module):
+            return function(module, *args, **kwargs)
+    if swaps is None and is_covered(module):
+        out = function(module, *args, **kwargs)
+    else:
+        call = Call(module, swaps)
+        try:
+            try:
+                call.begin()
+                out = function(module, *args, **kwargs)
+                call.is_complete = True
+            finally:
+                call.end()
+        finally:
+            call.end()  # for an interrupt in the first
+        call.raise_if_late()
+    resumed = _RESUMED.get(type(out))
+    return out if resumed is None else resumed(module, out)
+
+
+def is_traced() -> bool:
+    """Whether calls are compiled, transformed by ``torch.func``, or run on tensors without data."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
+
+
+def _resume(module: nn.Module, step: Callable[..., Any], *values: Any) -> Any:
+    return held_call(module, lambda _, *args: step(*args), values, {})
+
+
+def _generator(module: nn.Module, generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    step, value = generator.send, None
+    while True:
+        try:
+            item = _resume(module, step, value)
+        except StopIteration as end:
+            return end.value
+        try:
+            step, value = generator.send, (yield item)
+        except GeneratorExit:
+            _resume(module, generator.close)
+            raise
+        except BaseException as error:  # noqa: BLE001 - it is the generator's to handle
+            step, value = generator.throw, error
+
+
+class _Awaitable:
+    def __init__(self, module: nn.Module, awaited: Any) -> None:
+        self.module, self.awaited = module, awaited
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return _generator(self.module, self.awaited)
+
+
+async def _coroutine(module: nn.Module, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    return await _Awaitable(module, coroutine)
+
+
+async def _async_generator(module: nn.Module, generator: AsyncGenerator[Any, Any]) -> AsyncGenerator[Any, Any]:
+    value = None
+    while True:
+        try:
+            item = await _Awaitable(module, generator.asend(value))
+        except StopAsyncIteration:
+            return
+        try:
+            value = yield item
+        except GeneratorExit:
+            await _Awaitable(module, generator.aclose())
+            raise
+
+
+_RESUMED: dict[type, Callable[..., Any]] = {
+    types.GeneratorType: _generator,
+    types.CoroutineType: _coroutine,
+    types.AsyncGeneratorType: _async_generator,
+}
+
+
+def held_methods(original: type[nn.Module]) -> dict[str, Any]:
+    """Returns the methods by which modules of a class are called while they are held."""
+    plain_call, plain_forward = original.__call__, original.forward
+
+    def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        hold: Hold | None = self.__dict__.get(HOLD)
+        if hold is None:
+            return plain_call(self, *args, **kwargs)
+        if hold.checkpoints and hold.wanted and self.gradient_checkpointing and torch.is_grad_enabled():
+            return _checkpointed(self, plain_call, args, kwargs)
+        return held_call(self, plain_call, args, kwargs)
+
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return held_forward(self, plain_forward, args, kwargs)
+
+    held_forward = _held_forward
+    if isinstance(plain_forward, types.FunctionType):
+        # TorchScript looks names up in the globals of the function, whose source is the original's.
+        forward = types.FunctionType(forward.__code__, plain_forward.__globals__, closure=forward.__closure__)
+    functools.update_wrapper(forward, plain_forward)
+
+    def bound(module: nn.Module) -> Any:
+        earlier = module.__dict__.get("forward")
+        if torch.compiler.is_compiling():
+            return functools.partial(plain_forward, module) if earlier is None else earlier
+        return types.MethodType(forward, module) if earlier is None else HeldForward(module, earlier)
+
+    return {"__call__": call, "forward": Method("forward", bound, plain_forward)}
+
+
+class HeldForward:
+    """A forward that somebody has set on the instance of a held module, called as a held call."""
+
+    def __init__(self, module: nn.Module, earlier: Callable[..., Any]) -> None:
+        self.module, self.__wrapped__ = module, earlier
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return _held_forward(self.module, lambda _, *args, **kwargs: self.__wrapped__(*args, **kwargs), args, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__wrapped__, name)
+
+
+def _held_forward(
+    module: nn.Module, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    hold: Hold | None = module.__dict__.get(HOLD)
+    if hold is None:
+        return function(module, *args, **kwargs)
+    if not (hold.checkpoints and module.training):
+        return held_call(module, function, args, kwargs)
+    module.training = False
+    try:
+        return held_call(module, function, args, kwargs)
+    finally:
+        module.training = True
+
+
+def checkpoints_activations(module: nn.Module) -> bool:
+    """Whether the module has the flag by which libraries compute activations again, and no module below it has."""
+    below = (inner for inner in parts(module) if inner is not module)
+    return hasattr(module, "gradient_checkpointing") and not any(hasattr(m, "gradient_checkpointing") for m in below)
+
+
+def _checkpointed(module: Any, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Calls a module whose activations are computed again during backward.
+
+    Libraries do so in training mode alone, and a held module is in evaluation mode. Where the class
+    does it around the call, it goes on doing it: the module is in training mode up to its forward.
+    """
+    if function is not nn.Module.__call__:
+        module.training = True
+        try:
+            return held_call(module, function, args, kwargs)
+        finally:
+            module.training = False
+    run = getattr(module, "_gradient_checkpointing_func", functools.partial(checkpoint, use_reentrant=False))
+
+    def again(*args: Any, **kwargs: Any) -> Any:
+        return held_call(module, function, args, kwargs)
+
+    return run(functools.partial(again, **kwargs), *args)
 
 
 def runs_on_cudnn(module: nn.Module) -> bool:

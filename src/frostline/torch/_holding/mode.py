@@ -2,72 +2,176 @@
 
 from __future__ import annotations
 
+import functools
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
 from torch import nn
 
-from frostline.torch._holding import forward as _forward
-from frostline.torch._holding.calls import needs_held_calls
+from frostline.torch._holding.calls import checkpoints_activations, held_methods, needs_held_calls
+from frostline.torch._holding.claims import OWN_BUFFERS, latest
+from frostline.torch._holding.classes import HOLD, Hold, Method, give_class_back, take_class
+from frostline.torch._holding.writable import parts
 
-ATTRIBUTE = "_frostline_hold"
-
-
-class HeldMode:
-    """Replaces ``module.train`` while the module is frozen.
-
-    A frozen module stays in evaluation mode through any number of ``train()`` calls on it or on
-    what contains it. The mode that those calls asked for is remembered and taken up on release.
-    It is set on the instance: no module is replaced, and it is copied and pickled with the module.
-    """
-
-    def __init__(self, module: nn.Module, mode: str) -> None:
-        self.module = module
-        self.mode = mode
-        self.wanted = module.training
-
-    def __call__(self, mode: bool = True) -> nn.Module:  # noqa: FBT001, FBT002 - as nn.Module.train
-        if not isinstance(mode, bool):
-            raise ValueError("training mode is expected to be boolean")
-        self.wanted = mode
-        for child in self.module.children():
-            child.train(mode)
-        return self.module
-
-
-def hold(module: nn.Module, mode: str) -> None:
-    """Holds a module in place: in evaluation mode, or with ``"follow"`` in the mode it is told.
-
-    Args:
-        module: the module itself; modules below it are held by calls of their own.
-        mode: ``"eval"`` or ``"follow"``.
-    """
-    present = module.__dict__.get(ATTRIBUTE)
-    if present is not None and present.mode == mode:
-        return
-    release(module)
-    module.__dict__[ATTRIBUTE] = HeldMode(module, mode)
-    if mode == "eval":
-        module.__dict__["train"] = module.__dict__[ATTRIBUTE]
-        module.training = False
-    if needs_held_calls(module, mode):
-        _forward.install(module)
-
-
-def release(module: nn.Module) -> None:
-    """Undoes :func:`hold` in place: the module takes up the mode it was last told."""
-    present = forget(module)
-    if present is not None and present.mode == "eval":
-        module.training = present.wanted
-
-
-def forget(module: nn.Module) -> HeldMode | None:
-    """Stops holding a module, in place, leaves its mode as it is, and returns the held mode."""
-    present: HeldMode | None = module.__dict__.pop(ATTRIBUTE, None)
-    if present is not None:
-        _forward.remove(module)
-        if module.__dict__.get("train") is present:
-            del module.__dict__["train"]
-    return present
+LET_GO = "_frostline_let_go"
+"""The attribute of a module that would be held if nothing below it trained: the mode to hold it in."""
 
 
 def is_held(module: nn.Module) -> bool:
     """Whether the module is held."""
-    return ATTRIBUTE in module.__dict__
+    return HOLD in module.__dict__
+
+
+def held_mode(module: nn.Module) -> str | None:
+    """Returns the mode in which a module is held, if it is."""
+    hold: Hold | None = module.__dict__.get(HOLD)
+    return None if hold is None else hold.mode
+
+
+def hold_all(modes: Mapping[nn.Module, str | None]) -> None:
+    """Holds and releases modules in place.
+
+    A held module is in evaluation mode, or with ``"follow"`` in the mode that it is told. A module
+    with a ``train`` of its own, which may merge weights or prepare a cache, is told when it is held
+    and when it is released; a released one is as its ``train`` leaves it.
+
+    Args:
+        modes: modules, each before those below it, and the mode in which to hold them; None is not at all.
+    """
+    for module in modes:
+        module.__dict__.pop(LET_GO, None)
+    changed = {module: mode for module, mode in modes.items() if held_mode(module) != mode}
+    holds = {m: forget(m) for m in changed if is_held(m)}
+    _release({module: hold for module, hold in holds.items() if hold is not None and hold.mode == "eval"})
+    held = {module: mode for module, mode in changed.items() if mode is not None}
+    wanted = {module: module.training for module in held}
+    try:
+        for module, mode in held.items():
+            if mode == "eval" and module.training and has_own_train(module):
+                module.train(False)
+    except BaseException:
+        for module, training in wanted.items():
+            module.__dict__["training"] = training
+        raise
+    for module, mode in held.items():
+        hold(module, mode, wanted=wanted[module])
+
+
+def hold(module: nn.Module, mode: str, *, wanted: bool) -> None:
+    """Holds one module in place, and tells it nothing."""
+    checkpoints = mode == "eval" and checkpoints_activations(module)
+    module.__dict__[HOLD] = Hold(mode, wanted, checkpoints=checkpoints)
+    if mode == "eval":
+        module.__dict__["training"] = False
+    take_class(module, called=checkpoints or needs_held_calls(module, mode), body=body)
+
+
+def hold_calls(module: nn.Module, mode: str, *, wanted: bool) -> None:
+    """Makes calls of a part of a frozen use held calls, in place, if they need it."""
+    checkpoints = mode == "eval" and checkpoints_activations(module)
+    if checkpoints or needs_held_calls(module, mode):
+        module.__dict__[HOLD] = Hold("eval" if checkpoints else "follow", wanted, checkpoints=checkpoints)
+        take_class(module, called=True, body=body)
+
+
+def want(module: nn.Module, training: bool) -> None:  # noqa: FBT001 - as nn.Module.train
+    """Notes in place which mode a held module was told."""
+    hold: Hold | None = module.__dict__.get(HOLD)
+    if hold is not None:
+        module.__dict__[HOLD] = replace(hold, wanted=training)
+
+
+def forget(module: nn.Module) -> Hold | None:
+    """Stops holding a module in place, leaves its mode as it is, and returns what was remembered of it."""
+    present: Hold | None = module.__dict__.pop(HOLD, None)
+    if present is not None:
+        give_class_back(module)
+    return present
+
+
+def _release(holds: dict[nn.Module, Hold]) -> None:
+    told: set[int] = set()
+    for module, hold in holds.items():
+        if has_own_train(module) and module.training != hold.wanted:
+            module.train(hold.wanted)
+            told.update(id(inner) for inner in parts(module))
+    for module, hold in holds.items():
+        if id(module) not in told or not hold.is_told:
+            module.__dict__["training"] = hold.wanted
+
+
+def has_own_train(module: nn.Module) -> bool:
+    """Whether the module's class or its instance overrides ``train``."""
+    return "train" in module.__dict__ or type(module).train is not nn.Module.train
+
+
+def body(original: type[nn.Module], called: bool) -> dict[str, Any]:  # noqa: FBT001 - as classes.Body
+    """Returns what the class of held modules has, beyond its original."""
+
+    def train(module: nn.Module, mode: bool = True) -> nn.Module:  # noqa: FBT001, FBT002 - as nn.Module.train
+        return _train(module, original, mode)
+
+    functools.update_wrapper(train, original.train)
+    attributes = {
+        "train": Method("train", lambda module: types.MethodType(train, module), original.train),
+        "register_forward_hook": _registering(original.register_forward_hook),
+        "register_forward_pre_hook": _registering(original.register_forward_pre_hook),
+    }
+    return {**attributes, **held_methods(original)} if called else attributes
+
+
+def _train(module: nn.Module, original: type[nn.Module], mode: bool) -> nn.Module:  # noqa: FBT001 - as nn.Module.train
+    if not isinstance(mode, bool):
+        raise ValueError("training mode is expected to be boolean")
+    if LET_GO in module.__dict__ and not _trains(module) and next(_trained(module), None) is not None:
+        _take_back(module)
+    hold: Hold | None = module.__dict__.get(HOLD)
+    if hold is None or hold.mode != "eval":
+        own = module.__dict__.get("train")
+        return original.train(module, mode) if own is None else own(mode)
+    if _trains(module):
+        _let_go(module)
+        return module.train(mode)
+    module.__dict__[HOLD] = replace(hold, wanted=mode, is_told=True)
+    for child in module.children():
+        child.train(mode)
+    return module
+
+
+def _trained(module: nn.Module) -> Iterator[nn.Parameter]:
+    found = (p for part in parts(module) for p in part._parameters.values() if p is not None)
+    return (p for p in found if p.is_floating_point() or p.is_complex())
+
+
+def _trains(module: nn.Module) -> bool:
+    """Whether something below a module trains: a new head or adapter, or what somebody has set a flag of."""
+    return any(parameter.requires_grad for parameter in _trained(module))
+
+
+def _let_go(module: nn.Module) -> None:
+    """Holds a module no longer, in place, and with it what has nothing to train and was held because of it."""
+    hold: Hold = module.__dict__.pop(HOLD)
+    module.__dict__[LET_GO] = hold.mode
+    for child in module.children():
+        if is_held(child) and next(_trained(child), None) is None and latest(child, OWN_BUFFERS) is None:
+            _let_go(child)
+
+
+def _take_back(module: nn.Module) -> None:
+    """Holds a module again, in place, because nothing below it trains any more."""
+    hold_all({inner: mode for inner in parts(module) if (mode := inner.__dict__.pop(LET_GO, None))})
+
+
+def _registering(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A hook may write what it likes, so calls of a module with one are held calls."""
+
+    @functools.wraps(method)
+    def register(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        handle = method(module, *args, **kwargs)
+        if (mode := held_mode(module)) is not None and needs_held_calls(module, mode):
+            take_class(module, called=True, body=body)
+        return handle
+
+    return register

@@ -95,7 +95,9 @@ def _statistics(path: str, model: nn.Module) -> tuple[str, str] | None:
 
 
 def _trained_elsewhere(path: str, tensor: torch.Tensor, model: nn.Module) -> tuple[str, str] | None:
-    slots = (slot for module in model.modules() if isinstance(module, Frozen) for slot in module._view.slots)
+    slots = (
+        slot for module in model.modules() if isinstance(module, Frozen) for slot in module._view.counterparts.slots
+    )
     if any(slot.constant is tensor and slot.seen is not None and slot.seen.requires_grad for slot in slots):
         return (
             f"training elsewhere: {path!r} is a frozen use, and the layer itself is trainable",

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from frostline._core.findings import Finding
 from frostline.torch._freezing.freezing import plan_of
 from frostline.torch._freezing.survey import Survey
-from frostline.torch._holding.mode import is_held
+from frostline.torch._holding.mode import held_mode, is_held
 from frostline.torch._wrappers import wrappers
 
 _WITH_STATISTICS = (nn.modules.batchnorm._NormBase, nn.utils.parametrizations._SpectralNorm)
@@ -97,7 +97,7 @@ def _affine(path: str, module: nn.Module, read: Survey) -> list[nn.Parameter]:
 def mode_by_hand(model: nn.Module, read: Survey) -> Iterator[Finding]:
     """Finds held modules whose training flag somebody set."""
     for path, module in read.modules.items():
-        if "train" in vars(module) and is_held(module) and module.training:
+        if held_mode(module) == "eval" and module.training:
             yield Finding(
                 "mode-by-hand",
                 (path,),

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from frostline._core.errors import BudgetError, BudgetValueError, UnsupportedError
 from frostline.torch._autograd.fake_copy import FakeTensors
-from frostline.torch._holding.forward import Patch, patches, remove_all
+from frostline.torch._holding.patch import Patch, patches, remove_all
 from frostline.torch._lean.blocks import BlockRecorder, CheckpointBlock, blocks, frozen_modules
 from frostline.torch._lean.checkpointed import CheckpointedForward
 from frostline.torch._lean.copies import lean_copy, plain_copy

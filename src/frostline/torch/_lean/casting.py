@@ -13,7 +13,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from frostline.torch._freezing.held_modules import FOLLOWERS
-from frostline.torch._holding.forward import Patch
+from frostline.torch._holding.patch import Patch
 
 Cast = tuple[torch.Tensor, torch.Tensor]
 """A weight, held so that its address stays unique, and its cast."""

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
-from frostline.torch._holding.forward import Patch
+from frostline.torch._holding.patch import Patch
 
 
 @final

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from frostline.torch._autograd.fake_copy import FakeTensors, fake_copy
-from frostline.torch._holding.forward import patches, remove_all
+from frostline.torch._holding.patch import patches, remove_all
 from frostline.torch._lean import slimming as _slimming
 
 

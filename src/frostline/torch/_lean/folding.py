@@ -10,7 +10,7 @@ from typing import Any, final
 import torch
 from torch import nn
 
-from frostline.torch._holding.forward import Patch, remove_all
+from frostline.torch._holding.patch import Patch, remove_all
 from frostline.torch._lean.folded import Folded
 from frostline.torch._lean.pairs import pairs
 

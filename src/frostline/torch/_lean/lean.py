@@ -11,7 +11,7 @@ from torch import nn
 from frostline._core.errors import NothingFrozenError
 from frostline.torch._freezing.freezing import plan_of
 from frostline.torch._freezing.survey import survey
-from frostline.torch._holding.forward import patches, remove_all
+from frostline.torch._holding.patch import patches, remove_all
 from frostline.torch._lean import budget as _budget
 from frostline.torch._lean import casting as _casting
 from frostline.torch._lean import folding as _folding

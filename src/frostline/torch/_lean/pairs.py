@@ -12,7 +12,7 @@ from typing import Any, final
 import torch
 from torch import fx, nn
 
-from frostline.torch._holding.forward import ReplacedForward
+from frostline.torch._holding.patch import Patch
 
 NORM_OF: dict[type[nn.Module], type[nn.Module]] = {
     nn.Conv1d: nn.BatchNorm1d,
@@ -83,7 +83,7 @@ def _near(module: nn.Module) -> Iterator[nn.Module]:
 def has_own_forward(module: nn.Module) -> bool:
     """Whether a call runs the forward of the module's class, which nobody has replaced."""
     forward = module.__dict__.get("forward")
-    while isinstance(forward, ReplacedForward):
+    while isinstance(forward, Patch):
         forward = forward.earlier
     return forward is None
 

@@ -16,7 +16,7 @@ from frostline._core.errors import LineError
 from frostline._core.errors.base import counted
 from frostline._core.selecting.nearby import closest
 from frostline.features.boundary import Boundary
-from frostline.torch._holding.forward import bare
+from frostline.torch._holding.patch import bare
 from frostline.torch._line.calls import CallsBefore
 from frostline.torch._line.cut import SampleDimension
 from frostline.torch._line.inputs import Inputs

@@ -11,7 +11,7 @@ from torch import nn
 from frostline._core.errors import LineError
 from frostline._core.errors.base import counted
 from frostline._core.fingerprint import digest, fingerprint
-from frostline.torch._holding.forward import bare
+from frostline.torch._holding.patch import bare
 from frostline.torch._line.above import AboveModule
 from frostline.torch._line.at import SidesAt
 from frostline.torch._line.inputs import Inputs

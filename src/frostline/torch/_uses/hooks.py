@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import nn
@@ -41,7 +41,7 @@ class HookSlot:
 
     __slots__ = ("copied", "layer", "original", "rebinding", "taken", "view")
 
-    def __init__(self, original: nn.Module, copied: nn.Module, name: str, rebinding: Rebinding) -> None:
+    def __init__(self, original: nn.Module, copied: nn.Module, name: str, rebinding: Callable[[], Rebinding]) -> None:
         self.original = original
         self.copied = copied
         self.layer: dict[int, Any] = vars(original)[name]
@@ -55,8 +55,9 @@ class HookSlot:
         now = tuple(self.layer)
         for lost in set(self.taken) - set(now):
             self.view.pop(lost, None)
+        rebinding = self.rebinding()
         for gained in set(now) - set(self.taken):
-            self.view[gained] = self.rebinding.of(self.layer[gained])
+            self.view[gained] = rebinding.of(self.layer[gained])
         self.taken = now
         if self.original._is_full_backward_hook is not None:
             self.copied._is_full_backward_hook = self.original._is_full_backward_hook
@@ -65,18 +66,3 @@ class HookSlot:
     def is_current(self) -> bool:
         """Whether the layer has the hooks that it had."""
         return len(self.layer) == len(self.taken) and (not self.taken or tuple(self.layer) == self.taken)
-
-
-def hook_slots(pairs: list[tuple[nn.Module, nn.Module]]) -> list[HookSlot]:
-    """Returns a slot for each registry of hooks of the layer.
-
-    Args:
-        pairs: each module of the layer with its counterpart in the view.
-    """
-    rebinding = Rebinding({id(original): copied for original, copied in pairs})
-    return [
-        HookSlot(original, copied, name, rebinding)
-        for original, copied in pairs
-        for name in HOOKS
-        if name in vars(original)
-    ]

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from frostline.torch._tensors import tensors
-from frostline.torch._uses.structure import REGISTRIES, alias
-
-Constants = Mapping[int, tuple[torch.Tensor, torch.Tensor]]
-"""The ``id`` of a tensor -> the tensor itself, which keeps the ``id`` its own, and its constant."""
+from frostline.torch._uses.structure import alias
 
 
 class TensorSlot:
@@ -101,67 +95,3 @@ class TensorSlot:
             assigned = nn.Parameter(assigned.detach(), requires_grad=self.seen.requires_grad)
         self.layer[self.name] = assigned
         self.view[self.name] = self.constant
-
-
-class AttributeSlot:
-    """A plain attribute that may hold tensors: a cache of biases, a list of parameters."""
-
-    __slots__ = ("known", "layer", "name", "view")
-
-    def __init__(self, layer: nn.Module, view: nn.Module, name: str) -> None:
-        self.layer = layer
-        self.view = view
-        self.name = name
-        self.known: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-
-    def follow(self, constants: Constants) -> None:
-        """Sets the view's attribute to what the layer's holds now, as constants.
-
-        Args:
-            constants: the ``id`` of each registered tensor -> the tensor, and the view's constant.
-        """
-        if self.name not in vars(self.layer):
-            return
-        now = vars(self.layer)[self.name]
-        # A tensor that was met before keeps its constant: making one inside a trace would
-        # leave a tensor of the trace behind.
-        met = {**self.known, **constants}
-        self.known = {}
-        for tensor in tensors(now):
-            before, constant = met.get(id(tensor), (None, None))
-            same = before is tensor and constant is not None
-            self.known[id(tensor)] = (tensor, constant if same else tensor.detach())  # type: ignore[assignment]
-        setattr(self.view, self.name, as_constants(now, self.known))
-
-
-def tensor_slots(original: nn.Module, copied: nn.Module) -> Iterator[TensorSlot]:
-    """Yields a slot for each registered tensor of one module."""
-    for registry in ("_parameters", "_buffers"):
-        yield from (TensorSlot(original, copied, registry, name) for name in getattr(original, registry))
-
-
-def attribute_slots(original: nn.Module, copied: nn.Module) -> Iterator[AttributeSlot]:
-    """Yields a slot for each plain attribute of one module that holds tensors, or is empty and could."""
-    for name, value in vars(original).items():
-        if name not in REGISTRIES and not name.endswith("_hooks") and _may_hold_tensors(value):
-            yield AttributeSlot(original, copied, name)
-
-
-def _may_hold_tensors(value: Any) -> bool:
-    if isinstance(value, dict):
-        return not value or any(_may_hold_tensors(v) for v in value.values() if v != {})
-    if isinstance(value, list | tuple):
-        return value == [] or any(isinstance(v, torch.Tensor) for v in value)
-    return isinstance(value, torch.Tensor)
-
-
-def as_constants(value: Any, constants: Constants) -> Any:
-    """Returns the value with a constant in place of each tensor, in containers too."""
-    if isinstance(value, torch.Tensor):
-        known = constants.get(id(value))
-        return value.detach() if known is None else known[1]
-    if type(value) in (dict, OrderedDict):
-        return type(value)((k, as_constants(v, constants)) for k, v in value.items())
-    if type(value) in (list, tuple):
-        return type(value)(as_constants(v, constants) for v in value)
-    return value

@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from frostline._core.errors import ModeError, UnsupportedError
-from frostline.torch._holding.calls import held_call
+from frostline.torch._holding.calls import held_call, is_traced
+from frostline.torch._holding.classes import original_class
 from frostline.torch._holding.lbfgs import keep_lbfgs_to_trainable
-from frostline.torch._uses.view import Mode, View
+from frostline.torch._uses.counterparts import Mode
+from frostline.torch._uses.view import View
 
 
 class Frozen(nn.Module):
@@ -56,7 +58,7 @@ class Frozen(nn.Module):
         if layer is None:  # DataParallel makes replicas this way; Frozen() itself fails in __init__
             return object.__new__(cls)
         _validate(layer, mode)
-        made: Frozen = object.__new__(_class_of_uses(type(_layer_of(layer))))  # type: ignore[arg-type]
+        made: Frozen = object.__new__(_class_of_uses(original_class(_layer_of(layer))))  # type: ignore[arg-type]
         return made
 
     def __init__(self, layer: nn.Module, mode: Mode = "eval") -> None:
@@ -65,16 +67,26 @@ class Frozen(nn.Module):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         # Here and not in forward, because hooks of the layer compute weights (spectral_norm) too.
-        view = self._view
+        view, call = self._view, _layer_class(self).__call__
         if getattr(self, "_is_replica", False):  # its tensors are copies that nothing else moves
-            return held_call(self, super().__call__, set(), args, kwargs)
-        self._refresh()
-        with view.constants():
-            return held_call(self, super().__call__, view.trusted, args, kwargs)
+            return held_call(self, call, args, kwargs)
+        if torch.compiler.is_compiling() and view.has_own_values:
+            torch._dynamo.graph_break(msg="a frozen use of a layer whose train() makes values of its weights")
+        if is_traced():
+            self._refresh()
+            with view.swapped():
+                return held_call(self, call, args, kwargs)
+        self._take_class()
+        try:
+            view.begin_call()
+            return held_call(self, call, args, kwargs, view.swaps)
+        finally:
+            view.end_call()
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - as nn.Module.train
         """Sets the mode of a use with ``mode="follow"``; any other one stays in evaluation mode."""
-        return super().train(mode) if self._view.mode == "follow" else self
+        self._view.set_mode(training=mode)
+        return self
 
     def named_modules(self, *args: Any, **kwargs: Any) -> Any:
         """Does what it does in ``nn.Module``. Every walk over a model comes through here, so it sees current values."""
@@ -93,10 +105,15 @@ class Frozen(nn.Module):
         return self
 
     def _refresh(self) -> None:
-        layer_class = type(self._view.layer)
+        if torch.compiler.is_compiling():
+            return  # a compiled call reads the layer's tensors by itself
+        self._take_class()
+        self._view.refresh()
+
+    def _take_class(self) -> None:
+        layer_class = original_class(self._view.layer)
         if layer_class is not type(self).__mro__[2]:  # a parametrization gives the layer a new class
             self.__class__ = _class_of_uses(layer_class)  # type: ignore[arg-type]
-        self._view.refresh()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Frozen:
         return _restore(copy.deepcopy(self._view.layer, memo), self._view.mode, self.training)
@@ -165,6 +182,10 @@ def _item(use: Any, index: Any) -> nn.Module:
         return Frozen(use._view.layer[index], use._view.mode)
     item: nn.Module = super(Frozen, use).__getitem__(index)
     return item
+
+
+def _layer_class(use: Frozen) -> type[nn.Module]:
+    return type(use).__mro__[2]
 
 
 def _layer_of(layer: nn.Module) -> nn.Module:

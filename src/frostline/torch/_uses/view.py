@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
-from frostline.torch._holding import claims as _claims
-from frostline.torch._holding import forward as _forward
 from frostline.torch._holding import mode as _mode
-from frostline.torch._holding.backup import Trusted
-from frostline.torch._holding.calls import needs_held_calls
-from frostline.torch._uses.hooks import hook_slots
-from frostline.torch._uses.slots import AttributeSlot, TensorSlot, as_constants, attribute_slots, tensor_slots
-from frostline.torch._uses.structure import copy_structure
-
-Mode = Literal["eval", "follow"]
+from frostline.torch._holding.backup import Swap
+from frostline.torch._holding.writable import parts
+from frostline.torch._uses.counterparts import Counterparts, Mode
+from frostline.torch._uses.seen import Seen
+from frostline.torch._uses.slots import TensorSlot
 
 
 class View:
@@ -26,8 +23,9 @@ class View:
 
     **How it works**, without the bookkeeping::
 
-        memo = {id(t): alias(t) for t in every_tensor_of(layer)}
-        top.__dict__.update(copy.deepcopy(vars(layer), memo))   # structure, never data
+        for module in layer.modules():
+            copy = object.__new__(type(module))                 # runs no code of the layer
+            copy._parameters = {name: alias(p) for name, p in module._parameters.items()}
         ...
         for slot in slots:                                      # before each call
             if slot.layer[slot.name] moved to another storage:
@@ -41,104 +39,140 @@ class View:
         self.layer = layer
         self.top = top
         self.mode = mode
-        self.trusted: Trusted = set()
-        self.build(training=layer.training)
+        self._seen: Seen | None = None
+        self._has_set = False
+        self._stamp_of_sets: list[tuple[int, int]] = []
+        self._lock = threading.RLock()
+        top.__dict__["_view"] = self
+        self.counterparts = Counterparts(layer, top, mode)
+        self.set_mode(training=layer.training, is_told=False)
+        top.register_load_state_dict_post_hook(_give_to_layer)
 
-    def build(self, *, training: bool) -> None:
-        """Copies the structure of the layer into `top` again, in place."""
-        self.top.__dict__.clear()
-        pairs = copy_structure(self.layer, self.top)
-        self.top.__dict__["_view"] = self
-        self.pairs = [pair for pair in pairs if "_view" not in vars(pair[0])]  # other uses keep themselves
-        self.children = [(m._modules, name, m._modules[name]) for m, _ in pairs for name in m._modules]
-        self.slots: list[TensorSlot] = [slot for pair in self.pairs for slot in tensor_slots(*pair)]
-        self.attributes: list[AttributeSlot] = [slot for pair in self.pairs for slot in attribute_slots(*pair)]
-        self.hooks = hook_slots(self.pairs)
-        # If the layer is held, that was copied along; the view has a mode of its own.
-        for _, module in self.pairs:
-            _mode.forget(module)
-            _claims.forget(module)
-        type(self.layer).train(self.top, training and self.mode == "follow")
-        for _, module in self.pairs:
-            if module is not self.top and needs_held_calls(module, self.mode):
-                _forward.install(module)
-        self.top.register_load_state_dict_post_hook(_give_to_layer)
+    def set_mode(self, *, training: bool, is_told: bool = True) -> None:
+        """Takes a mode, in place: evaluation mode, or with ``"follow"`` the one that is wanted.
+
+        Args:
+            training: the mode that is wanted.
+            is_told: whether somebody called ``train``; a new view has the modes of its layer.
+        """
+        self._seen = None
+        wanted = training and self.mode == "follow"
+        for _, view in self.counterparts.pairs:
+            view.__dict__["training"] = wanted
+            _mode.want(view, training)
+        for view in self.counterparts.opaque:
+            view.train(wanted)
+        for own in self.counterparts.own_trains:
+            own.give_up()
+        self.counterparts.follow_attributes()
+        for own in self.counterparts.own_trains:
+            if own.module.training != wanted or (is_told and wanted):
+                own.take(training=wanted)
+            elif wanted:
+                for inner in parts(own.module):
+                    self.counterparts.of[id(inner)].__dict__["training"] = inner.training
+
+    @property
+    def has_own_values(self) -> bool:
+        """Whether a ``train`` of the layer's own has made values that a compiled call would not renew."""
+        return any(own.has_written for own in self.counterparts.own_trains)
 
     def refresh(self) -> None:
         """Makes the next call compute with what the layer holds now, in place.
 
-        A compiled call reads the layer's tensors by itself: see `constants`.
+        A compiled call reads the layer's tensors by itself: see `swapped`.
         """
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or (self._seen is not None and self._seen.is_current()):
             return
-        if not self._has_the_layers_structure():
-            self.build(training=self.top.training)
-        for slot in self._stale_slots():
+        with self._lock:
+            self._follow()
+            self._seen = Seen(self.counterparts, self.mode)
+
+    def _follow(self) -> None:
+        if not self.counterparts.is_current:
+            self.counterparts.build()
+            self.set_mode(training=self.top.training, is_told=False)
+        for slot in (stale := self._stale_slots()):
             slot.follow()
-        for hooks in self.hooks:
+        for hooks in self.counterparts.hooks:
             if not hooks.is_current:
                 hooks.follow()
-        if self.attributes:
-            pairs = [(s.seen, s.constant) for s in self.slots]
-            constants = {id(t): (t, c) for t, c in pairs if t is not None and c is not None}
-            for attribute in self.attributes:
-                attribute.follow(constants)
+        self.counterparts.follow_attributes(moved=bool(stale))
+        if not all(own.is_current for own in self.counterparts.own_trains):
+            self.set_mode(training=self.top.training, is_told=False)
         # A sweep over the model may have set flags: requires_grad_(True), or modes one by one.
-        for slot in self.slots:
+        for slot in self.counterparts.slots:
             if slot.constant is not None and slot.constant.requires_grad:
                 slot.constant.requires_grad_(False)
         if self.mode == "eval":
-            for _, module in self.pairs:
-                if module.training:
-                    module.training = False
+            for _, view in self.counterparts.pairs:
+                view.__dict__["training"] = False
 
-    def _has_the_layers_structure(self) -> bool:
-        return all(registry.get(name) is child for registry, name, child in self.children) and all(
-            len(original._modules) == len(copied._modules)
-            and len(original._parameters) == len(copied._parameters)
-            and len(original._buffers) == len(copied._buffers)
-            for original, copied in self.pairs
-        )
+    def begin_call(self) -> None:
+        """Prepares an eager call. What calls set in the view lasts until a tensor of the layer has changed."""
+        self.refresh()
+        if self._has_set and self._stamp() != self._stamp_of_sets:
+            for attributes in self.counterparts.attributes.values():
+                attributes.forget_calls()
+            self._has_set, self._seen = False, None
+            self.refresh()
+
+    def end_call(self) -> None:
+        """Notes what an eager call has set in the view."""
+        if self._seen is None or not self._seen.is_view_current():
+            for attributes in self.counterparts.attributes.values():
+                self._has_set = attributes.end_call() or self._has_set
+            self._stamp_of_sets = self._stamp() if self._has_set else []
+
+    def _stamp(self) -> list[tuple[int, int]]:
+        tensors = [slot.view[slot.name] for slot in self.counterparts.slots]
+        return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors if t is not None]
 
     def _stale_slots(self) -> list[TensorSlot]:
         try:
-            return [slot for slot in self.slots if not slot.is_current]
+            return [slot for slot in self.counterparts.slots if not slot.is_current]
         except RuntimeError:  # inside a torch.func transform a tensor has no address
-            return self.slots
+            return self.counterparts.slots
+
+    def swaps(self) -> list[Swap]:
+        """Returns what an eager call must find in place of what the view holds.
+
+        ``torch.func`` puts tensors of its own in place of ours, and statistics may move before backward.
+        """
+        slots = self.counterparts.slots if self._seen is None else self._seen.swappable
+        swapped = [slot for slot in slots if slot.is_swapped]
+        return [(slot.view, slot.name, slot.current(slot.view[slot.name]).detach()) for slot in swapped]
 
     @contextmanager
-    def constants(self) -> Iterator[None]:
-        """Keeps gradients from every tensor of the view, in this context.
+    def swapped(self) -> Iterator[None]:
+        """Keeps gradients from every tensor of the view, in this context; for calls that are traced.
 
-        In eager mode none gets there anyway, and nothing is swapped. ``torch.func`` puts tensors of
-        its own in place of ours, and a compiled call must read the layer's tensors each time.
+        A compiled call must read the layer's tensors each time.
         """
-        slots, attributes = self._to_swap()
+        is_compiled = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+        present = [slot for slot in self.counterparts.slots if slot.view[slot.name] is not None]
+        slots = [slot for slot in present if is_compiled or slot.is_swapped]
         held = [slot.view[slot.name] for slot in slots]
-        values = [getattr(attribute.view, attribute.name) for attribute in attributes]
+        attributes = list(self.counterparts.attributes.values()) if is_compiled else []
+        attributes = [each for each in attributes if each.has_tensors or each.contents]
+        swapped = [(a.owner, name, a.view[name], value) for a in attributes for name, value in a.constants()]
         for slot in slots:
             slot.view[slot.name] = slot.current(slot.view[slot.name]).detach()
-        for attribute in attributes:
-            setattr(attribute.view, attribute.name, as_constants(getattr(attribute.view, attribute.name), {}))
+        for owner, name, _, value in swapped:
+            setattr(owner, name, value)
         try:
             yield
         finally:
             for slot, tensor in zip(slots, held, strict=True):
                 slot.view[slot.name] = tensor
-            for attribute, value in zip(attributes, values, strict=True):
-                setattr(attribute.view, attribute.name, value)
-
-    def _to_swap(self) -> tuple[list[TensorSlot], list[AttributeSlot]]:
-        if torch.compiler.is_exporting() or not torch.compiler.is_compiling():
-            return [slot for slot in self.slots if slot.is_swapped], []
-        held = [slot for slot in self.slots if slot.view[slot.name] is not None]
-        return held, [attribute for attribute in self.attributes if attribute.name in vars(attribute.view)]
+            for owner, name, value, _ in swapped:
+                setattr(owner, name, value)
 
 
 def _give_to_layer(top: nn.Module, _: Any) -> None:
     # load_state_dict(assign=True) has put new tensors into the view; a plain module that is shared
     # would have them now.
     view: View = top.__dict__["_view"]
-    for slot in view.slots:
+    for slot in view.counterparts.slots:
         slot.give()
     view.refresh()

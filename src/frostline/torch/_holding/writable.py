@@ -1,0 +1,231 @@
+"""The tensors at and below a module that a call of it may write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from operator import attrgetter, is_, itemgetter
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import nn
+
+from frostline.torch._holding.classes import HOLD, is_generated
+
+SMALL = 1 << 14
+"""A buffer of at most so many bytes is copied before each call that may write it."""
+
+PROOF = 1 << 22
+"""Of larger tensors so many bytes are copied before the first call, to see what it writes."""
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_REGISTRIES = ("_modules", "_parameters", "_buffers", *_HOOKS)
+_pointers = torch.Tensor.data_ptr
+_versions = attrgetter("_version")
+_training = itemgetter("training")
+
+
+def named_parts(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yields a module and all modules below it, each once, with their paths; it calls no method of them."""
+    seen: set[int] = set()
+    waiting = [("", module)]
+    while waiting:
+        path, part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        yield path, part
+        children = [(f"{path}.{n}" if path else n, c) for n, c in part._modules.items() if c is not None]
+        waiting.extend(reversed(children))
+
+
+def parts(module: nn.Module) -> Iterator[nn.Module]:
+    """Yields a module and all modules below it, each once."""
+    return (part for _, part in named_parts(module))
+
+
+def is_stock(module: nn.Module) -> bool:
+    """Whether every class of the module is one of PyTorch's or ours."""
+    classes = (c for c in type(module).__mro__ if issubclass(c, nn.Module) and not is_generated(c))
+    return all(c.__module__.startswith(("torch.nn.", "frostline.torch.")) for c in classes)
+
+
+def is_known(module: nn.Module) -> bool:
+    """Whether a call of the module itself runs PyTorch's own code alone, with no hook and no other forward."""
+    foreign = [module.__dict__[name] for name in ("forward",) if name in module.__dict__]
+    foreign += [hook for name in _HOOKS for hook in module.__dict__[name].values()]
+    return is_stock(module) and all(map(_is_ours, foreign))
+
+
+def _is_ours(function: Any) -> bool:
+    home = function if isinstance(function, FunctionType) else type(getattr(function, "__self__", function))
+    return home.__module__.startswith("frostline.")
+
+
+def renormalises(module: nn.Module) -> bool:
+    """Whether a call of the module renormalises its weight."""
+    return isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None
+
+
+class Place:
+    """A tensor that a call may write, in its registry.
+
+    Attributes:
+        path: its name below the module that is called.
+        written: whether calls write it; None before the first call.
+        data: its values, without its version counter: what is restored through it does not
+            invalidate a graph that has saved the tensor.
+    """
+
+    __slots__ = ("data", "is_parameter", "name", "path", "registry", "tensor", "written")
+
+    def __init__(self, registry: dict[str, Any], name: str, path: str, *, written: bool | None) -> None:
+        self.registry, self.name, self.path = registry, name, path
+        self.tensor: torch.Tensor = registry[name]
+        self.is_parameter = isinstance(self.tensor, nn.Parameter)
+        self.written = written
+        self.data = self.tensor.data
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the tensor is copied before each call, if calls may write it."""
+        return self.tensor.nbytes <= SMALL
+
+    def copied(self) -> torch.Tensor:
+        """Returns a copy that can take the tensor's place."""
+        copy = self.data.clone()
+        return nn.Parameter(copy, requires_grad=False) if self.is_parameter else copy
+
+
+class Writable:
+    """What calls of one module may write, at and below it.
+
+    PyTorch's own modules write statistics in training mode, and an embedding with a `max_norm`
+    writes its weight. Nothing is known of other modules, of hooks and of forwards that are set on
+    an instance: they may write all that lies below their module, as observers, codebooks, memory
+    banks and momentum encoders do.
+
+    Attributes:
+        covered: ``id`` of each module at or below the module.
+        places: the tensors that may be written.
+        addresses: where their values lie; calls in two threads that share one take turns.
+        proving: those of which it is not known yet whether calls write them.
+        lent: those in whose place a call gets a copy: all that are written, and before the first
+            call the small buffers. Autograd may keep the copy, and the tensor stays as it is.
+        saved: the small ones that are copied before each call and restored after it, because a
+            call may reach them by another way than the registry. Of the others a call must not
+            change the version.
+    """
+
+    def __init__(self, module: nn.Module, before: Writable | None = None) -> None:
+        inner = list(parts(module))
+        self.covered = frozenset(map(id, inner))
+        self._attributes = [part.__dict__ for part in inner]
+        self._sized = [*self._attributes, *(attributes[n] for attributes in self._attributes for n in _REGISTRIES)]
+        self._sizes = list(map(len, self._sized))
+        self._modes = list(map(_training, self._attributes))
+        self._containers = [part._modules for part in inner]
+        self._children = list(chain.from_iterable(map(dict.values, self._containers)))
+        self.places = list(_places(module))
+        if before is not None:
+            known = {id(p.tensor): p.written for p in before.places if p.written or self._modes == before._modes}
+            for place in self.places:
+                place.written = place.written or known.get(id(place.tensor))
+        self.tensors = [place.tensor for place in self.places]
+        self._registries = list({id(place.registry): place.registry for place in self.places}.values())
+        self._held = list(chain.from_iterable(map(dict.values, self._registries)))
+        self.pointers = list(map(_pointers, self.tensors))
+        self.addresses = frozenset(self.pointers) - {0}
+        self.proving = [p for p in self.places if p.written is None]
+        self.lent = [p for p in self.places if p.written or (p.written is None and p.is_small and not p.is_parameter)]
+        self.saved = [p for p in self.places if p.is_small and (p.written is not False or not p.is_parameter)]
+        self.values = [place.data for place in self.saved]
+        self.backups = [torch.empty_like(values) for values in self.values]
+
+    def is_current(self) -> bool:
+        """Whether the module is built as it was, with the same tensors in the same storages."""
+        return (
+            list(map(len, self._sized)) == self._sizes
+            and list(map(_training, self._attributes)) == self._modes
+            and all(map(is_, chain.from_iterable(map(dict.values, self._containers)), self._children))
+            and self.is_in_place()
+            and self.is_in_storage()
+        )
+
+    def is_in_place(self) -> bool:
+        """Whether each registry holds the tensors that it held."""
+        return all(map(is_, chain.from_iterable(map(dict.values, self._registries)), self._held))
+
+    def is_in_storage(self) -> bool:
+        """Whether each tensor lies where it lay."""
+        return list(map(_pointers, self.tensors)) == self.pointers
+
+    def versions(self) -> list[int]:
+        """Returns the version of each tensor; those made in inference mode have none."""
+        try:
+            return list(map(_versions, self.tensors))
+        except RuntimeError:
+            return [0 if tensor.is_inference() else tensor._version for tensor in self.tensors]
+
+
+def _places(module: nn.Module) -> Iterator[Place]:
+    """Yields what a call may write; a part that is not held below a module that is held may move."""
+    reached = _reached_by_unknown_code(module)
+    top_is_held = HOLD in module.__dict__
+    seen: set[tuple[int, str]] = set()
+    for prefix, inner in named_parts(module):
+        if top_is_held and HOLD not in inner.__dict__:
+            continue
+        registries: list[tuple[dict[str, Any], list[str]]]
+        if id(inner) in reached:
+            registries = [(inner._buffers, list(inner._buffers)), (inner._parameters, list(inner._parameters))]
+        else:
+            registries = [(inner._buffers, list(inner._buffers) if inner.training else [])]
+        if renormalises(inner):
+            registries.append((inner._parameters, ["weight"]))
+        for registry, names in registries:
+            for name in names:
+                if registry[name] is None or (id(registry), name) in seen:
+                    continue
+                seen.add((id(registry), name))
+                is_certain = (
+                    renormalises(inner) if registry is inner._parameters else inner.training and is_stock(inner)
+                )
+                yield Place(
+                    registry, name, f"{prefix}.{name}" if prefix else name, written=True if is_certain else None
+                )
+
+
+def _reached_by_unknown_code(module: nn.Module) -> set[int]:
+    """Returns the ``id`` of each module at or below one of which it is not known what it writes."""
+    reached: set[int] = set()
+    waiting = [(module, False)]
+    visited: set[tuple[int, bool]] = set()
+    while waiting:
+        inner, below = waiting.pop()
+        below = below or not is_known(inner)
+        if (id(inner), below) in visited:
+            continue
+        visited.add((id(inner), below))
+        if below:
+            reached.add(id(inner))
+        waiting.extend((child, below) for child in inner._modules.values() if child is not None)
+    return reached
+
+
+def writable_in_a_trace(module: nn.Module) -> list[tuple[dict[str, Any], str]]:
+    """Returns what a traced call of a module may write: its buffers, those of its children, and its own weights.
+
+    In a trace a copy costs nothing unless something writes to it.
+    """
+    known = is_known(module)
+    places: list[tuple[dict[str, Any], str]] = []
+    for inner in [module] if known else list(parts(module)):
+        if inner.training or not known:
+            places += [(inner._buffers, name) for name, tensor in inner._buffers.items() if tensor is not None]
+    if renormalises(module):
+        places.append((module._parameters, "weight"))
+    elif not known and module.training:
+        places += [(module._parameters, name) for name, tensor in module._parameters.items() if tensor is not None]
+    return places

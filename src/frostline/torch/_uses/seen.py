@@ -1,0 +1,86 @@
+"""What a frozen use found when it last followed its layer, compared before each call in a few steps."""
+
+from __future__ import annotations
+
+from itertools import chain
+from operator import attrgetter, is_, itemgetter
+from typing import Any, Literal
+
+import torch
+
+from frostline.torch._uses.attributes import holds
+from frostline.torch._uses.counterparts import Counterparts
+from frostline.torch._uses.hooks import HOOKS
+
+_requires_grad = attrgetter("requires_grad")
+_training = itemgetter("training")
+
+
+class Seen:
+    """A layer and its view as they were. Each comparison is one pass over all modules or tensors.
+
+    Attributes:
+        swappable: the registered tensors in whose place a call may need another one.
+    """
+
+    def __init__(self, counterparts: Counterparts, mode: Literal["eval", "follow"]) -> None:
+        layers, views = [vars(m) for m, _ in counterparts.pairs], [vars(v) for _, v in counterparts.pairs]
+        self.own_trains = counterparts.own_trains
+        self.views = views if mode == "eval" else []
+        self.hooks = [slot for slot in counterparts.hooks if slot.taken]
+        containers = [layer["_modules"] for layer in layers]
+        tensors = [layer[name] for layer in (*layers, *views) for name in ("_parameters", "_buffers")]
+        hooks = [layer[name] for layer in layers for name in HOOKS if name in layer]
+        self.sized = [*layers, *containers, *tensors, *hooks]
+        self.sizes = list(map(len, self.sized))
+        self.registries = [*containers, *tensors]
+        self.registered = list(chain.from_iterable(map(dict.values, self.registries)))
+        slots = [s for s in counterparts.slots if s.seen is not None and s.view.get(s.name) is s.constant]
+        self.tensors: list[Any] = [slot.seen for slot in slots]
+        self.constants: list[Any] = [slot.constant for slot in slots]
+        self.loose = counterparts.loose
+        self.swappable = [s for s in counterparts.slots if s.norm is not None or s.view.get(s.name) is not s.constant]
+        attributes = list(counterparts.attributes.values())
+        for each in attributes:
+            each.note()
+        self.layers = [each.layer for each in attributes]
+        self.attribute_sizes = list(map(len, self.layers))
+        self.places = [(each.layer, name) for each in attributes for name in each.names]
+        self.values = [value for each in attributes for value in each.values]
+        self.contents = [pair for each in attributes for pair in each.contents]
+        self.view_dicts = [each.view for each in attributes]
+        self.view_sizes = list(map(len, self.view_dicts))
+        self.view_places = [(each.view, name) for each in attributes for name in each.before]
+        self.view_values = [value for each in attributes for value in each.before.values()]
+        self.view_contents = [pair for each in attributes for pair in each.own_contents]
+
+    def is_current(self) -> bool:
+        """Whether layer and view are as they were."""
+        try:
+            return (
+                list(map(len, self.sized)) == self.sizes
+                and all(map(is_, chain.from_iterable(map(dict.values, self.registries)), self.registered))
+                and all(map(torch.Tensor.is_set_to, self.tensors, self.constants))
+                and not any(map(_requires_grad, self.constants))
+                and not any(map(_training, self.views))
+                and list(map(len, self.layers)) == self.attribute_sizes
+                and _hold(self.places, self.values)
+                and all(map(holds, self.contents))
+                and all(tensor.is_set_to(constant) for tensor, constant in self.loose)
+                and all(hooks.is_current for hooks in self.hooks)
+                and all(own.is_current for own in self.own_trains)
+            )
+        except (RuntimeError, NotImplementedError):  # tensors that wrap others, and those inside a transform
+            return False
+
+    def is_view_current(self) -> bool:
+        """Whether the view has the attributes that it had before the call."""
+        return (
+            list(map(len, self.view_dicts)) == self.view_sizes
+            and _hold(self.view_places, self.view_values)
+            and all(map(holds, self.view_contents))
+        )
+
+
+def _hold(places: list[tuple[dict[str, Any], str]], values: list[Any]) -> bool:
+    return all(attributes.get(name) is value for (attributes, name), value in zip(places, values, strict=True))
