@@ -46,23 +46,21 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def pytest_collection_finish() -> None:
-    """Modules stay to the end, so the garbage collector need not walk through them again after each file."""
-    gc.collect()
-    gc.freeze()
-
-
 # Each program of JAX takes megabytes, which glibc keeps for the next one, in pieces, until it is asked for them.
 _give_back = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _let_go() -> Iterator[None]:
-    """What a file has compiled is of no use to the next one, and would be held to the end."""
+    """What a file has compiled is of no use to the next one, and would be held to the end.
+
+    What is left stays to the end: a million objects of modules, through which no later collection need walk again.
+    """
     yield
     jax.clear_caches()
     torch.compiler.reset()
     gc.collect()
+    gc.freeze()
     if _give_back is not None:
         _give_back(0)
 
