@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import tempfile
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
-# Small tensors: threads would only wait for each other, in this process and in those that a test starts.
-os.environ["OMP_NUM_THREADS"] = "1"
+# Also for the processes that a test starts. Tensors are small, so that threads would only wait for each other. Sharded
+# arrays are tested on the processor; that there are several devices must be known before JAX looks for them.
+os.environ |= {"OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"}
 
 import jax
 import jax.numpy as jnp
@@ -27,29 +29,40 @@ import frostline.torch
 settings.register_profile("frostline", parent=settings.default, deadline=None)
 settings.load_profile("frostline")
 
-# Sharded arrays are tested on the processor; this must be said before JAX looks for devices.
-jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_num_cpu_devices", 8)
-
 
 def pytest_configure(config: pytest.Config) -> None:
     """Compiles each program of JAX once for all processes of a run, and anew for the next run."""
     if not hasattr(config, "workerinput"):
         folder = tempfile.TemporaryDirectory(prefix="frostline-compiled-", ignore_cleanup_errors=True)
         config.add_cleanup(folder.cleanup)
-        os.environ["FROSTLINE_COMPILED"] = folder.name
-    jax.config.update("jax_compilation_cache_dir", os.environ["FROSTLINE_COMPILED"])
+        os.environ |= {
+            "JAX_COMPILATION_CACHE_DIR": folder.name,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+    # Processes that a test starts read the environment; this one has imported JAX already.
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+# Each program of JAX takes megabytes, which glibc keeps for the next one, in pieces, until it is asked for them.
+_give_back = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _let_go() -> Iterator[None]:
-    """What a file has compiled is of no use to the next one, and would be held to the end."""
+    """What a file has compiled is of no use to the next one, and would be held to the end.
+
+    What is left stays to the end: a million objects of modules, through which no later collection need walk again.
+    """
     yield
     jax.clear_caches()
     torch.compiler.reset()
     gc.collect()
+    gc.freeze()
+    if _give_back is not None:
+        _give_back(0)
 
 
 FRONT_ENDS = {
@@ -60,7 +73,7 @@ FRONT_ENDS = {
 
 @pytest.fixture(autouse=True)
 def _names(request: pytest.FixtureRequest, doctest_namespace: MutableMapping[str, Any]) -> None:
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # torch.manual_seed writes down the stack for each device that is absent
     # It is one for all modules, and each is to see the names of its own front end only.
     doctest_namespace.clear()
     module = str(getattr(request.node, "dtest", None) and request.node.dtest.name)

@@ -18,7 +18,7 @@ from conformance.walks import BLOCKS, WALKS
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        torch.manual_seed(1)
+        torch.default_generator.manual_seed(1)
         self.embed = nn.Linear(4, 3)
         self.layers = nn.ModuleList(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)) for _ in range(3))
         self.head = nn.Linear(3, 2)

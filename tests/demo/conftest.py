@@ -1,4 +1,4 @@
-"""One quick demo in each framework for all tests: two runs of six steps."""
+"""What was done once in each framework, for all tests."""
 
 from collections.abc import Iterator
 from importlib import import_module
@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from demo.facts import FACTS, Facts
-from frostline.demo.experiment import Run, perform, train
+from demo.performed import QUICK, performed
+from frostline.demo.experiment import Run
 from frostline.demo.learner import Framework
 from frostline.demo.outcome import Outcome, Settings
-
-QUICK = Settings(runs=2, epochs=1, labelled=4, tested_after=(2, 6), batch=8)
 
 
 @pytest.fixture(scope="session")
@@ -36,22 +35,20 @@ def facts(name: str) -> Facts:
 
 
 @pytest.fixture(scope="session")
-def pieces() -> list[None]:
-    """One for each piece of work that was reported."""
-    return []
+def outcome(name: str) -> Outcome:
+    return performed(name).outcome
 
 
 @pytest.fixture(scope="session")
-def outcome(framework: Framework, pieces: list[None]) -> Outcome:
-    pieces.clear()
-    return perform(framework, QUICK, lambda: pieces.append(None))
+def run(name: str) -> Run:
+    """The first one, trained; tests leave it as it is."""
+    return performed(name).runs[0]
 
 
 @pytest.fixture(scope="session")
-def run(framework: Framework) -> Run:
-    """Trained; tests leave it as it is."""
-    with framework.repeatable():
-        return train(framework, QUICK, 0, lambda: None)
+def pieces(name: str) -> int:
+    """How many pieces of work were reported."""
+    return performed(name).pieces
 
 
 @pytest.fixture(autouse=True)

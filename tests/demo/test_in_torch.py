@@ -1,13 +1,12 @@
 """The demo in PyTorch: the bytes that it saves for backward, and the state that it leaves unchanged."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
+from demo.performed import ONCE
 from frostline.demo.experiment import perform
 from frostline.demo.in_torch import FRAMEWORK
-from frostline.demo.outcome import Outcome, Settings
+from frostline.demo.outcome import Outcome
 
 
 @pytest.mark.parametrize("name", ["torch"], indirect=True)
@@ -20,9 +19,9 @@ def test_what_each_way_saves_for_backward(outcome: Outcome) -> None:
     assert outcome.cost.now.saved_bytes == 8 * (128 * 4 + 5 * 4 + 8) + 4
 
 
-def test_the_caller_keeps_its_random_numbers_and_threads(settings: Settings) -> None:
+def test_the_caller_keeps_its_random_numbers_and_threads() -> None:
     torch.set_num_threads(2)
     state = torch.random.get_rng_state()
-    perform(FRAMEWORK, replace(settings, runs=1), lambda: None)
+    perform(FRAMEWORK, ONCE, lambda: None)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.get_num_threads() == 2

@@ -26,7 +26,7 @@ from importlib import import_module
 from frostline.demo.experiment import perform
 from frostline.demo.outcome import Settings
 
-tiny = Settings(runs=1, epochs=1, labelled=2, tested_after=(1,), batch=10)
+tiny = Settings(runs=1, epochs=1, labelled=4, tested_after=(1,), batch=8)
 outcome = perform(import_module("frostline.demo.in_" + {name!r}).FRAMEWORK, tiny, lambda: None)
 print(outcome.framework.name, len(outcome.watched), len(outcome.moved))
 """

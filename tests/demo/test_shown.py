@@ -63,6 +63,12 @@ class Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
+@pytest.fixture(scope="module")
+def text(outcome: Outcome) -> str:
+    """The page."""
+    return page.page(outcome)
+
+
 def tags_of(text: str) -> Tags:
     tags = Tags()
     tags.feed(text)
@@ -70,8 +76,7 @@ def tags_of(text: str) -> Tags:
     return tags
 
 
-def test_a_page_fetches_nothing_and_runs_nothing(outcome: Outcome) -> None:
-    text = page.page(outcome)
+def test_a_page_fetches_nothing_and_runs_nothing(text: str) -> None:
     tags = tags_of(text)
     names = [tag for tag, _ in tags.seen]
     assert names.count("svg") == 1
@@ -87,8 +92,7 @@ def test_a_page_fetches_nothing_and_runs_nothing(outcome: Outcome) -> None:
     assert re.findall(r"url\((?!#)", text) == []
 
 
-def test_a_page_is_dark_where_its_reader_wants_it_dark(outcome: Outcome) -> None:
-    text = page.page(outcome)
+def test_a_page_is_dark_where_its_reader_wants_it_dark(text: str) -> None:
     assert "color-scheme: light dark" in text
     assert "currentColor" in text
     # No color that could not be read on one of both, in text or picture: none of the figure's ink, no black or white.
@@ -96,8 +100,7 @@ def test_a_page_is_dark_where_its_reader_wants_it_dark(outcome: Outcome) -> None
     assert "background" not in page.STYLE
 
 
-def test_a_page_says_everything_and_every_reference_leads_somewhere(outcome: Outcome, facts: Facts) -> None:
-    text = page.page(outcome)
+def test_a_page_says_everything_and_every_reference_leads_somewhere(text: str, outcome: Outcome, facts: Facts) -> None:
     plain = unescape(re.sub(r"<[^>]*>", "", text))
     alarm = facts.alarm.splitlines()[0]
     said = (summary(outcome), proof(outcome), by_hand(outcome), "14,128", alarm, "14,773", "1,024 of 1,024", *WAYS)
@@ -109,8 +112,8 @@ def test_a_page_says_everything_and_every_reference_leads_somewhere(outcome: Out
     assert references <= ids
 
 
-def test_the_same_numbers_make_the_same_files(outcome: Outcome) -> None:
-    assert page.page(outcome) == page.page(outcome)
+def test_the_same_numbers_make_the_same_files(text: str, outcome: Outcome) -> None:
+    assert page.page(outcome) == text
     for suffix in (".png", ".svg", ".pdf"):
         assert picture.picture(outcome, suffix) == picture.picture(outcome, suffix)
 

@@ -56,7 +56,7 @@ class Kind:
 
     def layer(self) -> nn.Module:
         """A new layer; all layers of one kind are bitwise equal, and in training mode."""
-        torch.manual_seed(3)
+        torch.default_generator.manual_seed(3)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the old weight norm, quantisation: deprecated, and in use
             return self.build()

@@ -59,7 +59,7 @@ def net() -> nn.Sequential:
 
 def line() -> DrawnLine:
     """Returns the same line at each call."""
-    torch.manual_seed(7)
+    torch.default_generator.manual_seed(7)
     return DrawnLine(net(), torch.zeros(2, 4))
 
 

@@ -15,7 +15,7 @@ from only_torch.odd_layers import IntegerWeight, TiedPair
 
 
 def net() -> nn.Sequential:
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2))
 
 
@@ -113,7 +113,7 @@ def test_thawed_kinds_behave_as_before(kind: Kind) -> None:
     assert training(layer) == training(untouched)
     assert [set(vars(m)) for m in layer.modules()] == keys
     for one in (layer, untouched):
-        torch.manual_seed(8)
+        torch.default_generator.manual_seed(8)
         loss(kind.call(one, kind.input())).backward()
     assert gradients(layer) == gradients(untouched)
     assert contents(layer) == contents(untouched)

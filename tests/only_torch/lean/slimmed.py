@@ -62,7 +62,7 @@ def slimming(model: nn.Module) -> Iterator[None]:
 def derivatives(model: nn.Module, x: Tensor, *, second: bool = True) -> dict[str, Bits | None]:
     """The result of a call, and gradients of it by the input and by what is trainable, once and twice over."""
     x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     asked = {"x": x} | ft.trainable(model)
     y = model(x)
     seed = torch.linspace(0.5, 1.5, y.numel(), dtype=y.dtype).reshape(y.shape).requires_grad_(second)

@@ -72,7 +72,7 @@ ROWS = st.tuples(
 @settings(max_examples=60, deadline=None)
 @given(rows=st.lists(ROWS, min_size=1, max_size=7), last=st.booleans(), seed=st.integers(0, 9))
 def test_no_bit_changes_in_any_network(rows: list[tuple[str, bool, str, int]], last: bool, seed: int) -> None:
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     model, x = Drawn(rows), torch.randn(2, 4, 5, 5)
     if last:
         model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -90,7 +90,7 @@ def test_no_bit_changes_in_any_known_network(name: str, scattered: bool) -> None
     ft.freeze(model, *(parameters[1::2] if scattered else parameters[2:]))
 
     def step() -> object:
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         model.zero_grad()
         model(*inputs).square().mean().backward()
         return gradients(model)

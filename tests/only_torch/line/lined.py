@@ -41,7 +41,7 @@ class Net(nn.Module):
 
 def small() -> tuple[Net, Tensor]:
     """Returns a small model with a frozen body, in training mode, and its example."""
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     model = Net()
     ft.freeze(model, "body")
     return model.train(), torch.randn(3, 4)
@@ -49,7 +49,7 @@ def small() -> tuple[Net, Tensor]:
 
 def frozen(name: str, *selectors: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """Returns a small model of a kind in training mode, and its example."""
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     model, example = ZOO[name](small=True)
     ft.freeze(model, *(selectors or PREFIXES[name]))
     return model.train(), example
@@ -68,10 +68,10 @@ def outputs(returned: Any) -> list[tuple[str, tuple[int, ...], bytes]]:
 
 def both_ways(model: nn.Module, line: FrostLine, *inputs: Tensor, **named: Tensor) -> tuple[Any, Any]:
     """Returns the output of the model and that of its two parts, with the same random numbers."""
-    torch.manual_seed(1)
+    torch.default_generator.manual_seed(1)
     want = model(*inputs, **named)
     crossing = [value.clone(memory_format=torch.contiguous_format) for value in line.below(*inputs, **named)]
-    torch.manual_seed(1)
+    torch.default_generator.manual_seed(1)
     return want, line.above(*crossing)
 
 

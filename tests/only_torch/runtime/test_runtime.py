@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._inductor.config
 from benchmarks.zoo import ZOO
 from torch import Tensor, nn
 
@@ -237,6 +238,8 @@ def test_auto_leaves_out_runtimes_that_fail_or_are_too_far_off(monkeypatch: pyte
     }
 
 
+# Without asking the compiler about each kind of vectors, and without its own copy of PyTorch's headers.
+@torch._inductor.config.patch({"cpp.vec_isa_ok": False, "cpp_cache_precompile_headers": False})
 @pytest.mark.slow
 def test_compiled_weights_are_compiled_again_when_they_change() -> None:
     model, x = mlp()

@@ -23,7 +23,7 @@ ADAMW = {"lr": 0.1, "weight_decay": 0.1}
 
 
 def net() -> nn.Sequential:
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 3), nn.Linear(3, 2))
 
 

@@ -35,7 +35,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def net(seed: int = 0) -> nn.Sequential:
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     return nn.Sequential(
         nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)),
         nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)),

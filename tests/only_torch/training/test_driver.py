@@ -35,7 +35,7 @@ RATED = Phases([Span(0, 2, Phase(rates=[("[0]", 0.5)])), Span(2, None, Phase(["[
 
 
 def net() -> nn.Sequential:
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 3), nn.Linear(3, 2))
 
 

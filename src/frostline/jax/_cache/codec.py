@@ -20,8 +20,8 @@ def of_bytes(room: bytearray, dtype: str, shape: tuple[int, ...]) -> Array:
     """The array whose bytes these are; no copy is made.
 
     Example:
-        >>> of_bytes(bytearray([128, 63]), "bfloat16", (1,))
-        array([1], dtype=bfloat16)
+        >>> of_bytes(bytearray([128, 63]), "bfloat16", (1,)).tolist()
+        [1.0]
     """
     return np.frombuffer(room, dtype=jnp.dtype(dtype)).reshape(shape)
 
