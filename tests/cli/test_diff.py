@@ -1,5 +1,7 @@
 import json
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,7 +63,7 @@ def test_only_a_frozen_difference_is_a_failure(run: Run, file: Path, model: Made
         (["trunk.1"], 1),
         (["**"], 1),
         (["trunk.1.running_mean"], 1),
-        # All parameters of the norm are frozen, so it is held whole.
+        # All parameters of the norm are frozen, so it is held.
         (["trunk.1.weight"], 1),
         (["trunk[-1]"], 1),
         (["head"], 0),
@@ -163,3 +165,9 @@ def test_json(run: Run, file: Path, model: Made) -> None:
         ],
     }
     assert (code, err) == (1, "")
+
+
+def test_the_command_line_imports_rich_only_to_show_a_table() -> None:
+    code = "import sys, frostline.cli; print('rich' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.stdout, result.stderr) == ("False\n", "")

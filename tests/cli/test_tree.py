@@ -27,7 +27,7 @@ def test_what_a_pattern_would_freeze(run: Run, file: Path) -> None:
         "├─ head                           8       2    32 B  partly",
         "│  ├─ bias  float32[2]            2       2     8 B  frozen",
         "│  └─ weight  float32[2, 3]       6       0    24 B  trainable",
-        "└─ trunk                          9       9    36 B  frozen     held whole",
+        "└─ trunk                          9       9    36 B  frozen     held",
         "   ├─ 0                           6       6    24 B  frozen",
         "   └─ 1                           3       3    12 B  frozen",
         "6 of 17 params are trainable (35.3%; 24 B of 68 B).",

@@ -62,11 +62,11 @@ HELD = frozenset({"embed", "stats", *(f"encoder.layers.{number}" for number in r
 TEXT = """\
                                          params  frozen    memory  optimizer  state
 model  Net                               14,228  10,992  55.6 KiB       88 B  partly
-├─ embed  Norm                            1,600   1,600   6.2 KiB        0 B  frozen     held whole
+├─ embed  Norm                            1,600   1,600   6.2 KiB        0 B  frozen     held
 │  └─ weight  float32[100, 16]            1,600   1,600   6.2 KiB        0 B  frozen     also head.weight
 ├─ encoder  Net                          12,480   9,360  48.8 KiB       72 B  partly
 │  └─ layers  ModuleList                 12,480   9,360  48.8 KiB       72 B  partly
-│     ├─ layers[0:9] ×9  Layer            9,360   9,360  36.6 KiB        0 B  frozen     held whole
+│     ├─ layers[0:9] ×9  Layer            9,360   9,360  36.6 KiB        0 B  frozen     held
 │     │  ├─ attn  Attention               9,216   9,216  36.0 KiB        0 B  frozen
 │     │  │  ├─ out  Linear                2,304   2,304   9.0 KiB        0 B  frozen
 │     │  │  └─ in_proj  float32[48, 16]   6,912   6,912  27.0 KiB        0 B  frozen
@@ -76,7 +76,7 @@ model  Net                               14,228  10,992  55.6 KiB       88 B  pa
 │        │  ├─ out  Linear                  768       0   3.0 KiB       24 B  trainable
 │        │  └─ in_proj  float32[48, 16]   2,304       0   9.0 KiB       24 B  trainable
 │        └─ norm  Norm                       48       0     192 B       24 B  trainable
-├─ stats  Norm                                0       0       0 B        0 B  frozen     held whole
+├─ stats  Norm                                0       0       0 B        0 B  frozen     held
 ├─ head  Linear                             100       0     400 B        8 B  partly
 │  ├─ weight  float32[100, 16]                0       0       0 B        0 B  frozen     is embed.weight
 │  └─ bias  float32[100]                    100       0     400 B        8 B  trainable

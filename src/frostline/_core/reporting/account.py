@@ -60,7 +60,7 @@ class ReportRow:
         tied: the other names of a tied parameter; the canonical one alone, where this is not it.
         is_alias: whether it is a name of a parameter that is counted elsewhere.
         pinned: whether a frozen use holds it.
-        held: whether it is a module held whole, with its mode and its buffers.
+        held: whether it is a held module.
         span: how many entries there are at and below it.
         likeness: equal numbers stand for entries that differ in their own key only.
     """

@@ -27,7 +27,7 @@ def report(tree: Any, state: Any = None) -> Report:
         >>> print(report(freeze({"body": {"w": jnp.ones((2, 3))}, "head": {"w": jnp.ones(3)}}, "body")))
                  params  frozen  memory  state
         model         9       6    36 B  partly
-        ├─ body       6       6    24 B  frozen     held whole
+        ├─ body       6       6    24 B  frozen     held
         └─ head       3       0    12 B  trainable
         3 of 9 params are trainable (33.3%; 12 B of 36 B).
     """
