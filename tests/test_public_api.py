@@ -33,6 +33,7 @@ PUBLIC: dict[str, list[str]] = {
         "CacheError",
         "CacheSpaceError",
         "CheckError",
+        "ConstantError",
         "CostError",
         "CountError",
         "DamagedCacheError",

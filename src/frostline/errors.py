@@ -10,6 +10,7 @@
     │   └── PlanMismatchError                   plans, or a plan and a model, with different paths
     ├── ModeError (ValueError)                  a mode that is neither "eval" nor "follow"
     ├── PinnedError (ValueError)                thawing parameters that a frozen use holds
+    ├── ConstantError (ValueError)              thawing nothing but constants, or what can never train
     ├── WrappedError (RuntimeError)             a change that the wrapper around the model would ignore
     ├── FileFormatError (ValueError)            a file that is not what it should be
     ├── MovedError (RuntimeError)               a frozen tensor that moved

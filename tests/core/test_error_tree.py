@@ -23,6 +23,7 @@ BUILTINS = {
     "CacheError": ValueError,
     "CacheSpaceError": OSError,
     "CheckError": RuntimeError,
+    "ConstantError": ValueError,
     "CostError": ValueError,
     "CountError": ValueError,
     "DamagedCacheError": RuntimeError,

@@ -13,7 +13,7 @@ def split_path(path: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """One floating parameter that training would move.
+    """One parameter.
 
     Attributes:
         path: its canonical name, the framework's own dotted one.
@@ -49,6 +49,11 @@ class Param:
     def nbytes(self) -> int:
         """How many bytes it takes."""
         return self.size * self.itemsize
+
+    @property
+    def can_train(self) -> bool:
+        """Whether its values can have a gradient; integers, and what is packed into them, never do."""
+        return self.dtype.startswith(("float", "bfloat", "complex"))
 
     @property
     def names(self) -> tuple[str, ...]:

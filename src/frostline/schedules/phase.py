@@ -58,14 +58,14 @@ class Phase:
         return source(self)
 
     def plan(self, inventory: Inventory) -> Plan:
-        """The plan that it means for a model: what a frozen use holds stays frozen.
+        """The plan that it means for a model: frozen uses and integers stay frozen.
 
         Raises:
             NoMatchError: a selector matches nothing in the model.
             TiedError: one name of a tensor is frozen, another one is not.
         """
         frozen = resolve(self.frozen, inventory) if self.frozen else frozenset()
-        pinned = {param.path for param in inventory.params if param.pinned}
+        pinned = {param.path for param in inventory.params if param.pinned or not param.can_train}
         pinned |= {module.path for module in inventory.modules if module.pinned and module.stateful}
         frozen = frozen.union(pinned)
         return Plan(frozen, inventory.paths - frozen)

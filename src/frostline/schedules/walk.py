@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -12,6 +13,7 @@ from frostline._core.errors.base import counted
 from frostline._core.inventory import Inventory
 from frostline._core.plan import Change, Plan
 from frostline.schedules.arguments import whole
+from frostline.schedules.kept import plan_beside
 from frostline.schedules.phase import Phase
 from frostline.schedules.policy import Policy, State
 from frostline.schedules.schedule import Schedule
@@ -31,6 +33,7 @@ class ScheduleCursor:
         step: the number of the training step; the first one is 0.
         state: of the policy.
         phase: what holds at this step; the same object as long as it stays.
+        kept: the paths that stay frozen in each phase, because they were frozen before.
 
     Example:
         >>> from frostline.schedules import LinearProbe, Phase, Plateau
@@ -48,6 +51,7 @@ class ScheduleCursor:
     phase: Phase
     # The first later step at which a schedule has to be asked again.
     _until: int | None
+    kept: frozenset[str] = frozenset()
 
     def onward(self, observation: Mapping[str, float]) -> ScheduleCursor:
         """The next step.
@@ -64,11 +68,23 @@ class ScheduleCursor:
                 return replace(self, step=step)
             assert self.state is not None
             state, phase = self.along.update(self.state, observation)
-            return ScheduleCursor(self.along, step, state, self._same(phase), None)
+            return replace(self, step=step, state=state, phase=self._same(phase))
         if self._until is None or step < self._until:
             return replace(self, step=step)
         after = _in_schedule(self.along, step)
-        return replace(after, phase=self._same(after.phase))
+        return replace(after, phase=self._same(after.phase), kept=self.kept)
+
+    def keeping(self, kept: AbstractSet[str]) -> ScheduleCursor:
+        """The same step, at which these paths stay frozen in each phase."""
+        return replace(self, kept=frozenset(kept))
+
+    def plan(self, inventory: Inventory) -> Plan:
+        """The plan of the phase for a model.
+
+        Raises:
+            ConstantError: the phase trains nothing but what stays frozen.
+        """
+        return plan_beside(self.phase, inventory, self.kept)
 
     def to_dict(self, plan: Plan) -> dict[str, object]:
         """The place as JSON-able data.
@@ -77,7 +93,7 @@ class ScheduleCursor:
             plan: what the phase means for the model at hand.
         """
         place = {"schedule": self.along.to_dict(), "step": self.step, "state": self.state, "plan": plan.to_dict()}
-        return document.stamped(KIND, place)
+        return document.stamped(KIND, place | ({"kept": sorted(self.kept)} if self.kept else {}))
 
     def _same(self, phase: Phase) -> Phase:
         return self.phase if phase == self.phase else phase
@@ -111,16 +127,20 @@ def resume(along: Schedule | Policy, saved: object, inventory: Inventory) -> Sch
         ScheduleError: `saved` is not such data, or it is of another schedule, or its phase has another plan.
         PlanMismatchError: the model has other paths than the one that was saved.
         PlanError: the plan in it cannot be read.
+        ConstantError: all that would train was left frozen.
     """
+    more = ("kept",) if isinstance(saved, dict) and "kept" in saved else ()
     try:
-        data = document.fields(saved, KIND, ("schedule", "step", "state", "plan"))
+        data = document.fields(saved, KIND, ("schedule", "step", "state", "plan", *more))
+        kept = frozenset(document.texts("kept", data.get("kept", [])))
     except ValueError as error:
         raise ScheduleError(_LOAD, f"got no state of a driver: {error}.", (), _FIX) from error
     if data["schedule"] != along.to_dict():
         _refuse_other(along, data["schedule"])
     step = whole("driver.load_state_dict", "step", data["step"])
     walk = _in_policy(along, step, data["state"]) if isinstance(along, Policy) else _in_schedule(along, step)
-    _check_plan(walk.phase.plan(inventory), Plan.from_dict(data["plan"]), step)
+    walk = walk.keeping(kept)
+    _check_plan(walk.plan(inventory), Plan.from_dict(data["plan"]), step)
     return walk
 
 

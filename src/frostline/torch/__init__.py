@@ -11,7 +11,8 @@ Example:
 import typing
 
 from frostline.torch._cost.cost import cost
-from frostline.torch._freezing.freezing import Handle, follow, freeze, frozen, plan, thaw, trainable
+from frostline.torch._freezing.freezing import follow, freeze, frozen, plan, thaw, trainable
+from frostline.torch._freezing.handle import Handle
 from frostline.torch._inspection.check import check
 from frostline.torch._inspection.guard import guard
 from frostline.torch._inspection.report import report

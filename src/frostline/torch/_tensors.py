@@ -84,6 +84,11 @@ def bytes_of(tensor: Tensor) -> Iterator[memoryview]:
     yield memoryview((ctypes.c_ubyte * size).from_address(plain.data_ptr())).cast("B")
 
 
+def is_differentiable(tensor: Tensor) -> bool:
+    """Whether a tensor of this dtype can have a gradient."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     """Returns the name of a dtype without its module.
 

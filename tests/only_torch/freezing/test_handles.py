@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import frostline.torch as ft
+from frostline.errors import ConstantError
 from only_torch.bits import training
 
 PATHS = ("0.weight", "0.bias", "1.weight", "1.bias", "3.weight", "3.bias")
@@ -93,7 +94,7 @@ def test_flag_that_was_off_before_stays_off_after() -> None:
     handle = ft.freeze(model, "0")
     handle.undo()
     assert thawed(model) == set(PATHS) - {"0.bias"}
-    thaw = ft.thaw(model, "0")
+    thaw = ft.thaw(model, "0", constants=True)
     assert thawed(model) == set(PATHS)
     thaw.undo()
     assert thawed(model) == set(PATHS) - {"0.bias"}
@@ -161,7 +162,10 @@ BELOW = {"": set(PATHS), "0": SELECTED["0"], "1": SELECTED["1"], "3": {"3.weight
 
 @dataclass
 class Account:
-    """The rule of claims without a model: the latest live claim holds, and without one the earlier flag."""
+    """The rule of claims without a model: the latest live claim holds, and without one the earlier flag.
+
+    What was frozen before stays so when it is thawed.
+    """
 
     before: set[str]
     claims: list[tuple[bool, str]] = field(default_factory=list)
@@ -176,8 +180,7 @@ class Account:
         return verdicts[-1] if verdicts else None
 
     def frozen(self) -> set[str]:
-        verdicts = {path: self.verdict(path) for path in PATHS}
-        return {path for path, v in verdicts.items() if (path in self.before if v is None else v)}
+        return {path for path in PATHS if path in self.before or self.verdict(path)}
 
     def held(self) -> set[str]:
         frozen = self.frozen()
@@ -199,7 +202,10 @@ def test_any_sequence_of_freezing_thawing_and_undoing(before: set[str], sequence
     for name, p in model.named_parameters():
         p.requires_grad_(name not in before)
     for verb, argument in sequence:
-        if verb in ("freeze", "thaw"):
+        if verb == "thaw" and SELECTED[argument] <= before:
+            with pytest.raises(ConstantError):
+                ft.thaw(model, argument)
+        elif verb in ("freeze", "thaw"):
             handles.append(getattr(ft, verb)(model, argument))
             account.claims.append((verb == "freeze", argument))
             account.live.append(True)

@@ -90,7 +90,7 @@ def test_many_plans_leave_one_claim() -> None:
         ft.follow(model, FROZEN_BODY)
         ft.follow(model, NOTHING)
     claims = [vars(m)["_frostline"] for m in model.modules() if "_frostline" in vars(m)]
-    assert [len(of_one) for each in claims for of_one in each.of.values()] == [1] * 6
+    assert [len(stack.claims) for ledger in claims for stack in ledger.values()] == [1] * 6
 
 
 def test_a_plan_drops_stale_gradients() -> None:

@@ -139,7 +139,8 @@ class TestFollowing:
         calls = []
         real = ft._training.driver.follow
         monkeypatch.setattr(
-            "frostline.torch._training.driver.follow", lambda *args: calls.append(driver.steps) or real(*args)
+            "frostline.torch._training.driver.follow",
+            lambda *args, **options: calls.append(driver.steps) or real(*args, **options),
         )
         for _ in range(8):
             driver.step()

@@ -11,6 +11,7 @@ from frostline._core.errors.cache import (
 from frostline._core.errors.cost import BudgetError, BudgetValueError, CostError, NothingFrozenError
 from frostline._core.errors.line import LineError, RuntimeChoiceError, UntraceableError
 from frostline._core.errors.models import (
+    ConstantError,
     FileFormatError,
     ModeError,
     PinnedError,
@@ -35,6 +36,7 @@ __all__ = [
     "CacheBudgetError",
     "CacheError",
     "CacheSpaceError",
+    "ConstantError",
     "CostError",
     "CountError",
     "DamagedCacheError",

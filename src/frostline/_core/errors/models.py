@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import field
 
-from frostline._core.errors.base import FrostlineError, counted, listed
+from frostline._core.errors.base import ExpressionError, FrostlineError, counted, listed
 
 
 class PlanError(FrostlineError, ValueError):
@@ -86,6 +86,10 @@ class PinnedError(FrostlineError, ValueError):
         yield "They are:"
         yield from listed(self.paths, 5)
         yield "Build the model with layer in place of Frozen(layer), or train the layer where it is used as it is."
+
+
+class ConstantError(ExpressionError, ValueError):
+    """Thawing nothing but parameters that were constant before frostline froze anything, or that can never train."""
 
 
 class WrappedError(FrostlineError, RuntimeError):

@@ -14,6 +14,7 @@ from frostline._core.plan import Plan
 from frostline.jax._freezing.freezing import follow
 from frostline.jax._freezing.survey import survey
 from frostline.jax._training.rates import Factors
+from frostline.schedules.kept import kept_of, line_of
 from frostline.schedules.phase import Phase
 from frostline.schedules.policy import Policy
 from frostline.schedules.schedule import Schedule
@@ -31,6 +32,9 @@ class Driver:
     ``state = tx.follow(state, params)``, which saves a trace and makes resumed runs bitwise equal. The frozen set is
     part of the structure of the tree, so a compiled function is traced once for each set. Each change is one line in
     the log called "frostline". A step without a change returns the same tree.
+
+    What is frozen in the tree that `start` gets stays frozen, unless the schedule names a parameter by its own path; a
+    later `thaw` of it is followed at the next change of the phase. Pass ``thaw(tree)`` to start anew.
 
     A schedule that changes learning rates provides `factors`, a value to pass to compiled code: call
     ``factors.scaled(updates)`` after the update of the optimizer. New factors need no new trace.
@@ -66,6 +70,7 @@ class Driver:
         self._walk: ScheduleCursor = begin(schedule)
         self.schedule = schedule
         self._started: _Started | None = None
+        self._said = False
 
     @property
     def steps(self) -> int:
@@ -110,12 +115,16 @@ class Driver:
 
         Raises:
             NoMatchError, TiedError: a phase, however late, does not fit the tree.
+            ConstantError: a phase would train nothing but what is frozen in the tree. At a later phase `step` raises
+                it.
             PinnedError, SamePathError: as in :func:`follow`.
             StructureError: it is called in compiled code.
         """
         inventory = _inventory("driver.start(tree)", tree)
         check(self.schedule, inventory)
-        return self._enacted(begin(self.schedule), tree, inventory)
+        kept = kept_of(self.schedule, survey(tree).plan.frozen, inventory)
+        self._said = False
+        return self._enacted(begin(self.schedule).keeping(kept), tree, inventory)
 
     def step(self, tree: Any, **observation: float) -> Any:
         """Returns the tree as it is frozen at the next step. Call it after each update, outside ``jit``.
@@ -138,7 +147,10 @@ class Driver:
         if walk.phase is self._walk.phase:
             self._walk, held.factors_read = walk, False
             return tree
-        return self._enacted(walk, tree, held.inventory, same_set=walk.phase.frozen == self.phase.frozen)
+        same_set = walk.phase.frozen == self.phase.frozen
+        if walk.kept and not same_set:
+            walk = walk.keeping(walk.kept & survey(tree).plan.frozen)
+        return self._enacted(walk, tree, held.inventory, same_set=same_set)
 
     def state_dict(self) -> dict[str, object]:
         """The step, the schedule, the state of a policy and the plan, as data for JSON.
@@ -179,10 +191,13 @@ class Driver:
         return f"Driver({self.schedule!r}, step {self.steps})"
 
     def _enacted(self, walk: ScheduleCursor, tree: Any, inventory: Inventory, *, same_set: bool = False) -> Any:
-        held = _Started(inventory, walk.phase.plan(inventory), _factors(walk.phase, inventory))
+        held = _Started(inventory, walk.plan(inventory), _factors(walk.phase, inventory))
         after = tree if same_set else follow(tree, held.plan)
         if after is not tree and (change := survey(tree).plan.change_to(held.plan)):
             _LOG.info("%s", line(walk, change))
+        if not self._said and (left := walk.phase.plan(inventory).trainable & walk.kept):
+            _LOG.warning("step %d: %s", walk.step, line_of(left))
+            self._said = True
         self._walk, self._started = walk, held
         return after
 

@@ -25,12 +25,12 @@ from frostline.torch._cost.places import Places
 from frostline.torch._cost.step import NoGradientError, Step, step
 from frostline.torch._cost.units import cost_of
 from frostline.torch._freezing.freezing import plan_of
-from frostline.torch._freezing.survey import Survey, is_trained, survey
+from frostline.torch._freezing.survey import Survey, survey
 from frostline.torch._holding.mode import hold_all
 from frostline.torch._holding.patch import patches
 from frostline.torch._lean.copies import lean_copy, plain_copy
 from frostline.torch._lean.slimming import Slimming
-from frostline.torch._tensors import described
+from frostline.torch._tensors import described, is_differentiable
 from frostline.torch._wrappers import is_compiled
 
 _FAILURES = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AssertionError, AttributeError)
@@ -95,7 +95,7 @@ def _trained_copy(root: nn.Module, tensors: FakeTensors) -> nn.Module:
     made = plain_copy(root, tensors, with_uses=False)
     hold_all(dict.fromkeys(made.modules()))
     for parameter in made.parameters():
-        if is_trained(parameter):
+        if is_differentiable(parameter):
             parameter.requires_grad_(True)
     return made
 

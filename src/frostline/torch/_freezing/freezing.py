@@ -2,57 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Self
+from collections.abc import Iterable, Mapping
 
 from torch import nn
 
 from frostline._core.errors import ModeError, PinnedError
 from frostline._core.plan import Change, Plan
+from frostline.torch._freezing.constants import check_any_left, constants_among
+from frostline.torch._freezing.handle import Handle
 from frostline.torch._freezing.held_modules import hold_frozen_modules
-from frostline.torch._freezing.selection import Choice, select, written
+from frostline.torch._freezing.selection import Choice, named_by, select, written
 from frostline.torch._freezing.survey import Survey, survey
-from frostline.torch._holding.claims import Claim, Site, add, latest, withdraw, withdraw_owner
+from frostline.torch._holding.claims import Claim, Site, add, latest, withdraw_owner
 from frostline.torch._holding.lbfgs import keep_lbfgs_to_trainable
 from frostline.torch._holding.mode import is_held
 from frostline.torch._uses.view import Mode
 from frostline.torch._wrappers import refuse_wrapped
-
-
-class Handle:
-    """The way back from one freezing or thawing, in any order with others; also a context manager.
-
-    Attributes:
-        plan: what was frozen when the handle was made.
-
-    Example:
-        >>> model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
-        >>> with freeze(model, "0"):
-        ...     model[0].weight.requires_grad
-        False
-        >>> model[0].weight.requires_grad
-        True
-    """
-
-    def __init__(self, root: nn.Module, claim: Claim, sites: Sequence[Site], plan: Plan) -> None:
-        self.plan = plan
-        self._root = root
-        self._claim = claim
-        self._sites = sites
-
-    def undo(self) -> None:
-        """Undoes this freezing or thawing and no other, in place. Idempotent."""
-        withdraw(self._sites, self._claim)
-        hold_frozen_modules(survey(self._root))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.undo()
-
-    def __repr__(self) -> str:
-        return f"Handle({self.plan!r})"
 
 
 def freeze(
@@ -103,7 +68,7 @@ def freeze(
         raise ModeError(mode)
     read = survey(model)
     paths = select(selectors, read, expect=expect, allow_empty=allow_empty)
-    return _claim(model, read, paths, Claim(frozen=True, mode=mode))
+    return _claim(model, read, plan_of(read).freeze(paths), {Claim(frozen=True, mode=mode): paths})
 
 
 def thaw(
@@ -111,22 +76,27 @@ def thaw(
     *selectors: Choice,
     expect: int | None = None,
     allow_empty: bool = False,
+    constants: bool = False,
 ) -> Handle:
     """Makes parameters of a model trainable in place, whoever froze them.
 
-    Integer and quantised parameters are left alone, and so are frozen uses, ``Frozen(layer)``.
+    Constants are taken back to what they were: parameters that did not require a gradient before they were first
+    frozen here, such as a table of positions, or what was frozen by hand. A constant that is named by its own path, or
+    as an object, is meant and thawed. Integer parameters and frozen uses, ``Frozen(layer)``, are left alone.
 
     Args:
         model: the model, or a part of it.
         selectors: as in :func:`freeze`; without them, the whole model.
         expect: the number of parameters that must be selected.
         allow_empty: whether a selector may match nothing.
+        constants: whether to thaw constants, too.
 
     Returns:
         A handle that undoes this thawing and no other.
 
     Raises:
         PinnedError: a selector names nothing but frozen uses.
+        ConstantError: all that is selected is constant, or can never train.
         NoMatchError, CountError, TiedError, SelectorError, WrappedError, UnsupportedError: as in
             :func:`freeze`.
 
@@ -139,9 +109,15 @@ def thaw(
     """
     read = survey(model)
     paths = select(selectors, read, expect=expect, allow_empty=allow_empty)
-    if paths and not paths - _pinned(read):
-        raise PinnedError(f"thaw({written('model', selectors)})", tuple(sorted(paths)))
-    return _claim(model, read, paths, Claim(frozen=False, mode="eval"))
+    free = paths - _pinned(read)
+    expression = f"thaw({written('model', selectors)}"
+    if paths and not free:
+        raise PinnedError(f"{expression})", tuple(sorted(paths)))
+    meant = free if constants else free & named_by(selectors, read)
+    left = constants_among(read, free - meant) | constants_among(read, meant, integers_only=True)
+    check_any_left(expression, read, free, left)
+    claims = {Claim(frozen=False, meant=True): meant - left, Claim(frozen=False): free - meant}
+    return _claim(model, read, plan_of(read).thaw(free - left), claims)
 
 
 def plan(model: nn.Module) -> Plan:
@@ -159,12 +135,15 @@ def plan(model: nn.Module) -> Plan:
     return plan_of(survey(model))
 
 
-def follow(model: nn.Module, plan: Plan) -> Change:
+def follow(model: nn.Module, plan: Plan, *, constants: bool = False) -> Change:
     """Freezes and thaws a model in place, until it is as a plan says; a later call replaces this one.
+
+    Constants that the plan would thaw are left alone, as :func:`thaw` leaves them.
 
     Args:
         model: the model that the plan is for.
         plan: the parameters that are to be frozen, and those that are to train.
+        constants: whether to thaw constants, too, where the plan says so.
 
     Returns:
         The change: the paths that were frozen and those that were thawed.
@@ -185,6 +164,8 @@ def follow(model: nn.Module, plan: Plan) -> Change:
     change = plan.change_to(plan_of(read)).inverse()
     if pinned := change.thaw & _pinned(read):
         raise PinnedError("follow(model, plan)", tuple(sorted(pinned)))
+    left = constants_among(read, plan.trainable, integers_only=constants)
+    change = Change(change.freeze, change.thaw - left)
     if change:
         refuse_wrapped(model)
     keep_lbfgs_to_trainable()
@@ -193,7 +174,7 @@ def follow(model: nn.Module, plan: Plan) -> Change:
         present = latest(*sites[0]) if sites else None
         mode = present.mode if present is not None and present.frozen else "eval"
         withdraw_owner(sites, "follow")
-        add(sites, Claim(frozen=path in plan.frozen, mode=mode, owner="follow"))
+        add(sites, Claim(frozen=path in plan.frozen, mode=mode, owner="follow", meant=path in plan.trainable - left))
     hold_frozen_modules(read)
     return change
 
@@ -243,13 +224,12 @@ def _free_sites(read: Survey, paths: Iterable[str]) -> list[Site]:
     return [site for p in paths for site in read.sites[p] if id(site[0]) not in read.pinned]
 
 
-def _claim(model: nn.Module, read: Survey, paths: frozenset[str], claim: Claim) -> Handle:
-    before = plan_of(read)
-    after = before.freeze(paths) if claim.frozen else before.thaw(paths - _pinned(read))
-    if after != before:
+def _claim(model: nn.Module, read: Survey, after: Plan, claims: Mapping[Claim, frozenset[str]]) -> Handle:
+    if after != plan_of(read):
         refuse_wrapped(model)
-    sites = _free_sites(read, paths)
+    sites = {claim: _free_sites(read, paths) for claim, paths in claims.items()}
     keep_lbfgs_to_trainable()
-    add(sites, claim)
+    for claim, places in sites.items():
+        add(places, claim)
     hold_frozen_modules(read)
-    return Handle(read.root, claim, sites, after)
+    return Handle(read.root, sites, after)

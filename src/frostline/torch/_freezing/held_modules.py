@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import nn
 
-from frostline.torch._freezing.survey import Survey, is_trained
+from frostline.torch._freezing.survey import Survey
 from frostline.torch._holding.claims import OWN_BUFFERS, latest
 from frostline.torch._holding.mode import hold_all
 
@@ -47,11 +47,7 @@ def _held_modes(survey: Survey) -> dict[nn.Module, str | None]:
     def mode_of(module: nn.Module) -> str | None:
         if module not in modes:
             own = _own_mode(module)
-            goes_along = (
-                own is None
-                and parents[module]
-                and not any(is_trained(p) and p.requires_grad for p in module.parameters())
-            )
+            goes_along = own is None and parents[module] and not any(p.requires_grad for p in module.parameters())
             modes[module] = _stricter([mode_of(parent) for parent in parents[module]] if goes_along else [own])
         return modes[module]
 
@@ -65,7 +61,7 @@ def _own_mode(module: nn.Module) -> str | None:
     claims = [latest(module, OWN_BUFFERS)]
     for inner in module.modules():
         for local, parameter in inner._parameters.items():
-            if parameter is None or not is_trained(parameter):
+            if parameter is None:
                 continue
             if parameter.requires_grad:
                 return None

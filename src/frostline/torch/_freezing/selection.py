@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from frostline._core.errors import NoMatchError, SelectorError
+from frostline._core.selecting.named import named
 from frostline._core.selecting.resolve import resolve
 from frostline._core.selecting.selectors import Selector, at
 from frostline.torch._freezing.survey import Survey
@@ -24,6 +25,11 @@ def select(choices: Sequence[Choice], survey: Survey, *, expect: int | None, all
     """
     selectors = [_selector(choice, survey) for choice in choices]
     return resolve(selectors, survey.inventory, expect=expect, allow_empty=allow_empty)
+
+
+def named_by(choices: Sequence[Choice], survey: Survey) -> frozenset[str]:
+    """Returns the parameters that the choices name each by its own path, or as an object."""
+    return named([_selector(choice, survey) for choice in choices], survey.inventory)
 
 
 def _selector(choice: Choice, survey: Survey) -> str | Selector:

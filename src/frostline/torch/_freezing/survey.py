@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from frostline._core.errors import UnsupportedError
@@ -99,20 +98,15 @@ def _names_of_parameters(modules: dict[str, nn.Module]) -> list[list[str]]:
                     "is a lazy parameter that has no shape yet.",
                     "Run one batch through the model first: model(x); then freeze.",
                 )
-            if parameter is not None and is_trained(parameter):
+            if parameter is not None:
                 names[id(parameter)].append(name)
     return list(names.values())
-
-
-def is_trained(tensor: torch.Tensor | None) -> bool:
-    """Whether training would move a parameter if it were not frozen; it never moves integers."""
-    return tensor is not None and (tensor.is_floating_point() or tensor.is_complex())
 
 
 def is_stateful(module: nn.Module) -> bool:
     """Whether a module has buffers of its own and no parameter at or below it."""
     has_buffers = any(b is not None for b in module._buffers.values())
-    return has_buffers and not any(is_trained(p) for p in module.parameters())
+    return has_buffers and next(module.parameters(), None) is None
 
 
 def _enclosing(name: str, modules: dict[str, nn.Module]) -> list[type]:

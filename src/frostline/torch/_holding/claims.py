@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import weakref
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from torch import nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 ATTRIBUTE = "_frostline"
 OWN_BUFFERS = ""
@@ -19,66 +21,147 @@ class Claim:
 
     Compared by identity, on purpose: the claims of a copied or unpickled model are other claims,
     and no handle of the original can touch them.
-    """
-
-    __slots__ = ("frozen", "mode", "owner")
-
-    def __init__(self, *, frozen: bool, mode: str, owner: str = "") -> None:
-        self.frozen = frozen
-        self.mode = mode
-        self.owner = owner
-
-
-@dataclass
-class Claims:
-    """The claims on one module's own parameters, by local name; the latest one holds.
-
-    Names and not tensors, so that claims survive deepcopy, pickle and ``assign=True``.
 
     Attributes:
-        of: local name -> claims in the order in which they were made.
-        before: local name -> ``requires_grad`` as it was before the first claim.
+        frozen: whether it freezes; else it thaws.
+        mode: of the modules that it freezes, "eval" or "follow".
+        owner: a name if a later claim of the same owner takes its place; "" is a single freeze or thaw.
+        meant: whether it thaws constants, too.
     """
 
-    of: dict[str, list[Claim]] = field(default_factory=dict)
-    before: dict[str, bool] = field(default_factory=dict)
+    __slots__ = ("_handle", "frozen", "meant", "mode", "owner")
+
+    def __init__(self, *, frozen: bool, mode: str = "eval", owner: str = "", meant: bool = False) -> None:
+        self.frozen, self.mode, self.owner, self.meant = frozen, mode, owner, meant
+        self._handle: weakref.ref[object] | None = None
+
+    def belongs_to(self, handle: object) -> None:
+        """Notes the object that can withdraw the claim, for as long as that object lives."""
+        self._handle = weakref.ref(handle)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nobody can withdraw the claim any more."""
+        return not self.owner and (self._handle is None or self._handle() is None)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restored, (self.frozen, self.mode, self.owner, self.meant)
+
+
+def _restored(frozen: bool, mode: str, owner: str, meant: bool) -> Claim:  # noqa: FBT001 - of a pickle
+    return Claim(frozen=frozen, mode=mode, owner=owner, meant=meant)
+
+
+@dataclass(eq=False)
+class ClaimStack:
+    """The claims on one parameter in the order in which they were made; the latest one holds.
+
+    Attributes:
+        before: ``requires_grad`` as it was before the first claim.
+        claims: the claims.
+    """
+
+    before: bool = True
+    claims: list[Claim] = field(default_factory=list)
+
+    @property
+    def latest(self) -> Claim | None:
+        """The claim that holds."""
+        return self.claims[-1] if self.claims else None
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the parameter trained nowhere before the first claim, and no thaw has meant it since."""
+        return not self.before and not any(claim.meant for claim in self.claims)
+
+    @property
+    def trains(self) -> bool:
+        """Whether the parameter is to train: a thaw takes a constant back to what it was, which is no training."""
+        return not self.is_constant if self.claims and not self.claims[-1].frozen else not self.claims and self.before
+
+    def without(self, owner: str) -> ClaimStack:
+        """The stack as it would be without the claims of an owner."""
+        return ClaimStack(self.before, [claim for claim in self.claims if claim.owner != owner])
+
+    def push(self, claim: Claim) -> None:
+        """Adds a claim, in place.
+
+        A claim that nobody can withdraw hides all those of its kind below it for good. These are dropped, so that a
+        freeze and a thaw in each step do not pile up.
+        """
+        final = [each for each in self.claims if each.is_final]
+        hidden = set(map(id, final[:-1]))
+        self.before = self.before or any(each.meant for each in final[:-1])
+        self.claims[:] = [*(each for each in self.claims if id(each) not in hidden), claim]
+
+
+Ledger = dict[str, ClaimStack]
+"""The claims on one module's own parameters, by local name.
+
+Names and not tensors, so that claims survive deepcopy, pickle and ``assign=True``.
+"""
+
+STACKS = WeakIdKeyDictionary()
+"""Parameter -> its `ClaimStack`, for parameters that surgery takes to another module."""
+
+
+def ledger_of(module: nn.Module) -> Ledger:
+    """Returns the claims on a module's own parameters; changes to an empty result are lost."""
+    found: Ledger = module.__dict__.get(ATTRIBUTE, {})
+    return found
+
+
+def stack_at(module: nn.Module, local: str) -> ClaimStack:
+    """Returns the claims on a parameter; if there is none, a stack with its flag as it is now."""
+    parameter = module._parameters.get(local)
+    return ledger_of(module).get(local) or ClaimStack(parameter is None or parameter.requires_grad)
+
+
+def latest(module: nn.Module, local: str) -> Claim | None:
+    """Returns the claim that holds for a parameter, if there is one."""
+    return stack_at(module, local).latest
 
 
 def add(sites: Iterable[Site], claim: Claim) -> None:
     """Adds a claim on parameters (or on modules' own buffers) and enacts it, in place."""
     sites = list(sites)
     for module, local in sites:
-        claims = module.__dict__.setdefault(ATTRIBUTE, Claims())
-        parameter = module._parameters.get(local)
-        if parameter is not None:
-            claims.before.setdefault(local, parameter.requires_grad)
-        claims.of.setdefault(local, []).append(claim)
+        stack = module.__dict__.setdefault(ATTRIBUTE, {}).setdefault(local, stack_at(module, local))
+        if (parameter := module._parameters.get(local)) is not None:
+            STACKS[parameter] = stack
+        stack.push(claim)
     # Only now, because the sites of a tied parameter share the flag that was just noted.
     for module, local in sites:
-        _enact(module, local)
+        _enact(module, local, stack_at(module, local))
 
 
-def withdraw(sites: Iterable[Site], claim: Claim) -> None:
-    """Withdraws a claim, in place; the latest of the other claims holds."""
-    for module, local in sites:
-        claims = module.__dict__.get(ATTRIBUTE)
-        if claims is None or local not in claims.of:
+def withdraw(sites: Iterable[Site], claims: Iterable[Claim]) -> None:
+    """Withdraws claims, in place; the latest of the other claims on each parameter holds."""
+    unwanted = set(map(id, claims))
+    for module, local in list(dict.fromkeys(sites)):
+        stack = ledger_of(module).get(local)
+        if stack is None:
             continue
-        claims.of[local] = [c for c in claims.of[local] if c is not claim]
-        _enact(module, local)
-        if not claims.of[local]:
-            del claims.of[local]
-            claims.before.pop(local, None)
-        if not claims.of:
-            del module.__dict__[ATTRIBUTE]
+        # Two sites may share a stack, and the other one may have been first.
+        stack.claims[:] = [claim for claim in stack.claims if id(claim) not in unwanted]
+        _enact(module, local, stack)
+        if not stack.claims:
+            drop(module, local)
 
 
 def withdraw_owner(sites: Iterable[Site], owner: str) -> None:
     """Drops the claims of one owner, in place, and leaves flags as they are."""
     for module, local in sites:
-        claims = module.__dict__.get(ATTRIBUTE)
-        if claims is not None and local in claims.of:
-            claims.of[local] = [c for c in claims.of[local] if c.owner != owner]
+        if (stack := ledger_of(module).get(local)) is not None:
+            stack.claims[:] = [claim for claim in stack.claims if claim.owner != owner]
+
+
+def drop(module: nn.Module, local: str) -> None:
+    """Drops all claims on a parameter, in place, and leaves its flag as it is."""
+    ledger = ledger_of(module)
+    ledger.pop(local, None)
+    if not ledger:
+        forget(module)
 
 
 def forget(module: nn.Module) -> None:
@@ -86,15 +169,17 @@ def forget(module: nn.Module) -> None:
     module.__dict__.pop(ATTRIBUTE, None)
 
 
-def latest(module: nn.Module, local: str) -> Claim | None:
-    """Returns the claim that holds for a parameter, if there is one."""
-    claims = module.__dict__.get(ATTRIBUTE)
-    present = claims.of.get(local) if claims else None
-    return present[-1] if present else None
+def sites_of(root: nn.Module, claims: Iterable[Claim]) -> Iterator[Site]:
+    """Yields where in a model claims stand, wherever surgery has taken them."""
+    wanted = set(map(id, claims))
+    for module in root.modules():
+        for local, stack in ledger_of(module).items():
+            if not wanted.isdisjoint(map(id, stack.claims)):
+                yield module, local
 
 
-def _enact(module: nn.Module, local: str) -> None:
-    """Sets the parameter's flag as the latest claim says.
+def _enact(module: nn.Module, local: str, stack: ClaimStack) -> None:
+    """Sets the parameter's flag as the claims say.
 
     A frozen parameter loses its gradient: optimizers look at ``.grad`` and never at the flag, so
     a stale one would go on moving it.
@@ -102,8 +187,6 @@ def _enact(module: nn.Module, local: str) -> None:
     parameter = module._parameters.get(local)
     if parameter is None:
         return
-    claim = latest(module, local)
-    trainable = module.__dict__[ATTRIBUTE].before[local] if claim is None else not claim.frozen
-    parameter.requires_grad_(trainable)
-    if not trainable:
+    parameter.requires_grad_(stack.trains)
+    if not stack.trains:
         parameter.grad = None

@@ -252,8 +252,8 @@ def bind(
     parked = ParkedMoments(moments)
     read = survey(model)
     chosen = select(selectors, read, expect=None, allow_empty=False)
-    pinned = {param.path for param in read.inventory.params if param.pinned}
-    names = tuple(path for path in read.parameters if path in chosen - pinned)
+    fixed = {param.path for param in read.inventory.params if param.pinned or not param.can_train}
+    names = tuple(path for path in read.parameters if path in chosen - fixed)
     if _conflict(optimizer, read, names) is not None:
         gc.collect()  # an optimizer that nothing refers to but its own hooks is in nobody's way
         if error := _conflict(optimizer, read, names):

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
-from frostline.torch._freezing.survey import is_trained
 from frostline.torch._holding.mode import is_held
+from frostline.torch._tensors import is_differentiable
 
 
 class CompiledBlock:
@@ -27,7 +27,7 @@ class CompiledBlock:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         values = (*args, *kwargs.values())
-        first = next((x for x in values if isinstance(x, torch.Tensor) and is_trained(x)), None)
+        first = next((x for x in values if isinstance(x, torch.Tensor) and is_differentiable(x)), None)
         if first is None or first.requires_grad or not torch.is_grad_enabled():
             return self.compiled(*args, **kwargs)
         asked = first.detach().requires_grad_()

@@ -20,7 +20,7 @@ from frostline.checkpoint.delta_file import DeltaFile
 from frostline.checkpoint.stored import StoredTensor
 from frostline.torch._freezing.division import Division, divided
 from frostline.torch._freezing.freezing import follow, plan_of
-from frostline.torch._freezing.survey import Survey, is_trained, survey
+from frostline.torch._freezing.survey import Survey, survey
 from frostline.torch._tensors import bytes_of, dtype_name
 from frostline.torch._training import delta_state as _delta_state
 from frostline.torch._training.binding import Binding
@@ -177,7 +177,7 @@ def load_delta(
     state = None if optimizer is None else _state(expression, delta, contents, optimizer)
     # Nothing has changed so far, and nothing can fail from here on but `follow`, which refuses before it changes.
     if plan_of(read) != plan:
-        follow(model, plan)
+        follow(model, plan, constants=True)
     with torch.no_grad():
         for path, tensor in targets.items():
             tensor.copy_(_tensor(contents[path], tensor.dtype, tensor.shape))
@@ -192,12 +192,7 @@ def _moving(read: Survey, parts: Division) -> dict[str, torch.Tensor]:
 
 def _base(read: Survey, parts: Division) -> dict[str, torch.Tensor]:
     """Returns all that stands still, integer parameters too: quantised weights are a base like any other."""
-    found = {path: tensor for path, (tensor, _) in parts.still.items() if _is_persistent(read, path)}
-    for path, module in read.modules.items():
-        for local, parameter in module._parameters.items():
-            if parameter is not None and not is_trained(parameter):
-                found[f"{path}.{local}" if path else local] = parameter
-    return found
+    return {path: tensor for path, (tensor, _) in parts.still.items() if _is_persistent(read, path)}
 
 
 def _is_persistent(read: Survey, path: str) -> bool:

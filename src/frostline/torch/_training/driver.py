@@ -10,10 +10,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from frostline._core.errors import BindError
+from frostline.schedules.kept import kept_of, line_of
 from frostline.schedules.phase import Phase
 from frostline.schedules.policy import Policy
 from frostline.schedules.schedule import Schedule
 from frostline.schedules.walk import ScheduleCursor, begin, check, line, resume, stays
+from frostline.torch._freezing.constants import frozen_before
 from frostline.torch._freezing.freezing import follow, plan_of
 from frostline.torch._freezing.survey import Survey, survey
 from frostline.torch._training.binding import Binding, bind
@@ -32,6 +34,9 @@ class Driver:
     nothing. Factors of the learning rates hold only while the optimizer takes its step, so schedulers never see them,
     and it does not matter which of the two is made first.
 
+    Constants, and what was frozen before the driver was made, stay frozen, unless the schedule names a parameter by its
+    own path. Undoing such a freeze, or thawing, is followed at the next change of the phase.
+
     Blocks that were compiled one by one with ``block.compile()``, before the driver was made, are called so that each
     needs two compiled variants at most, one frozen and one trainable, whatever is frozen below it; the first block
     that trains pays for it with the gradient of its input.
@@ -49,6 +54,7 @@ class Driver:
     Raises:
         ScheduleError: `schedule` is not a schedule.
         NoMatchError, TiedError: a phase does not fit the model, however late it comes. Nothing is changed then.
+        ConstantError: a phase would train nothing but what was frozen before. At a later phase `step` raises it.
         BindError, UnsupportedError: as in :func:`bind`; or a binding is of another model.
         WrappedError: the model is inside a wrapper that would ignore a change.
 
@@ -75,7 +81,10 @@ class Driver:
         read = survey(model)
         walk = begin(schedule)
         check(schedule, read.inventory)
-        plan = walk.phase.plan(read.inventory)
+        self._own = frozen_before(read)
+        self._said = False
+        walk = walk.keeping(kept_of(schedule, self._own, read.inventory))
+        plan = walk.plan(read.inventory)
         if not stays(schedule) or plan != plan_of(read):
             refuse_wrapped(model)
         self.schedule = schedule
@@ -154,7 +163,8 @@ class Driver:
             >>> other.steps, other.phase.name
             (5, 'fine-tune')
         """
-        self._enact(resume(self.schedule, state, self._inventory))
+        walk = resume(self.schedule, state, self._inventory)
+        self._enact(walk.keeping(walk.kept | self._walk.kept))
 
     def __repr__(self) -> str:
         return f"Driver({self.schedule!r}, step {self.steps})"
@@ -162,12 +172,18 @@ class Driver:
     def _enact(self, walk: ScheduleCursor, *, same_set: bool = False) -> None:
         factors = walk.phase.factors(self._inventory)
         if not same_set:
-            plan = walk.phase.plan(self._inventory)
-            change = follow(self._model, plan)
+            own = frozen_before(survey(self._model))
+            walk = walk.keeping(walk.kept - (self._own - own))
+            plan = walk.plan(self._inventory)
+            change = follow(self._model, plan, constants=True)
+            self._own &= own
             call_alike(self._model)
             self._plan = plan
             if change:
                 _LOG.info("%s", line(walk, change))
+            if not self._said and (left := walk.phase.plan(self._inventory).trainable & walk.kept):
+                _LOG.warning("step %d: %s", walk.step, line_of(left))
+                self._said = True
         for binding in self.bindings:
             binding.scale({path: factors[path] for path in binding.names if path in factors})
         self._walk = walk

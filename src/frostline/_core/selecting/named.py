@@ -1,0 +1,55 @@
+"""The parameters that selectors name one by one, by their own paths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from frostline._core.inventory import Inventory
+from frostline._core.selecting.match import nodes_of
+from frostline._core.selecting.pattern import Item, Key, parse
+from frostline._core.selecting.selectors import Difference, Intersection, Selector, Union, at, glob
+
+
+def named(selectors: Iterable[str | Selector], inventory: Inventory) -> frozenset[str]:
+    """The canonical paths of the parameters that selectors name each by its own path.
+
+    A module, a pattern and a predicate name many parameters at once, even where there is only one.
+
+    Example:
+        >>> from frostline._core.inventory import Inventory
+        >>> from frostline._core.param import Param
+        >>> model = Inventory(tuple(Param(path, (2,), "float32", 4) for path in ("pos", "body.weight", "body.bias")))
+        >>> sorted(named(["pos", "body", "**.bias"], model)), sorted(named([glob("body.bias") | glob("*")], model))
+        (['pos'], ['body.bias'])
+    """
+    leaves = (leaf for selector in selectors for leaf in _leaves(selector))
+    return frozenset(path for leaf in leaves for path in _own_paths(leaf, inventory))
+
+
+def _leaves(selector: str | Selector) -> Iterator[Selector]:
+    match selector:
+        case str():
+            if not selector.startswith("!"):
+                yield glob(selector)
+        case Union(left, right) | Intersection(left, right):
+            yield from (*_leaves(left), *_leaves(right))
+        case Difference(left, _):
+            yield from _leaves(left)
+        case _:
+            yield selector
+
+
+def _own_paths(leaf: Selector, inventory: Inventory) -> Iterator[str]:
+    tree = inventory.tree
+    match leaf:
+        case glob(pattern) if all(isinstance(step, Key) or _is_position(step) for step in parse(pattern)):
+            nodes = nodes_of(pattern, tree)
+        case at(paths):
+            nodes = [node for path in paths if (node := tree.find(path)) is not None]
+        case _:
+            nodes = []
+    yield from (node.param.path for node in nodes if node.param is not None)
+
+
+def _is_position(step: object) -> bool:
+    return isinstance(step, Item) and isinstance(step.index, int)

@@ -1,0 +1,68 @@
+"""What a schedule leaves frozen: constants, and what its user froze before."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+
+from frostline._core.errors import ConstantError
+from frostline._core.errors.base import counted
+from frostline._core.inventory import Inventory
+from frostline._core.plan import Plan
+from frostline._core.selecting.named import named
+from frostline.schedules.phase import Phase
+from frostline.schedules.phases import Phases
+from frostline.schedules.policy import Policy
+from frostline.schedules.schedule import Schedule
+
+
+def kept_of(along: Schedule | Policy, frozen: AbstractSet[str], inventory: Inventory) -> frozenset[str]:
+    """What stays frozen through a whole schedule: all that is frozen before it starts, but what it means to train.
+
+    A schedule means the parameters that it names each by its own path: as one of its parts, or in a phase as what
+    trains, ``Phase(["**", "!pos"])``.
+
+    Args:
+        along: the schedule or policy.
+        frozen: the paths that are frozen before.
+        inventory: the model.
+
+    Example:
+        >>> from frostline._core.param import Param
+        >>> from frostline.schedules import LinearProbe
+        >>> model = Inventory(tuple(Param(path, (2,), "float32", 4) for path in ("pos", "scale", "head.weight")))
+        >>> sorted(kept_of(LinearProbe(["head", "scale"], steps=5), {"pos", "scale"}, model))
+        ['pos']
+    """
+    words = [word.removeprefix("!") for phase in along.foreseen for word in phase.frozen if word.startswith("!")]
+    # The parts of `Phases` are all that its phases name, also what they freeze.
+    if isinstance(along, Schedule) and not isinstance(along, Phases):
+        words += along.parts
+    return frozenset(frozen) - named(words, inventory)
+
+
+def plan_beside(phase: Phase, inventory: Inventory, kept: AbstractSet[str]) -> Plan:
+    """The plan of a phase for a model in which some parameters stay frozen.
+
+    Raises:
+        ConstantError: the phase trains nothing but these.
+    """
+    plan = phase.plan(inventory)
+    left = plan.trainable & kept
+    params = {param.path for param in inventory.params}
+    if left and not (plan.trainable - left) & params:
+        problem = f"would train {counted(len(left), 'parameter')}, all of which were frozen before the schedule:"
+        fix = 'Thaw what it is to train before the driver is made: thaw(model, "head", constants=True).'
+        raise ConstantError(repr(phase), problem, tuple(sorted(left)), fix)
+    return plan.freeze(left)
+
+
+def line_of(left: AbstractSet[str]) -> str:
+    """The line of a log for what a schedule leaves frozen although a phase would train it.
+
+    Example:
+        >>> line_of({"pos"})
+        'leaves 1 parameter frozen that was frozen before the schedule (pos)'
+    """
+    first = ", ".join(sorted(left)[:3]) + (", ..." if len(left) > 3 else "")
+    were = "was" if len(left) == 1 else "were"
+    return f"leaves {counted(len(left), 'parameter')} frozen that {were} frozen before the schedule ({first})"

@@ -1,0 +1,57 @@
+"""The way back from a freezing or thawing."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from torch import nn
+
+from frostline._core.plan import Plan
+from frostline.torch._freezing.held_modules import hold_frozen_modules
+from frostline.torch._freezing.survey import survey
+from frostline.torch._holding.claims import Claim, Site, sites_of, withdraw
+
+
+class Handle:
+    """The way back from one freezing or thawing, in any order with others; also a context manager.
+
+    Attributes:
+        plan: what was frozen when the handle was made.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+        >>> with freeze(model, "0"):
+        ...     model[0].weight.requires_grad
+        False
+        >>> model[0].weight.requires_grad
+        True
+    """
+
+    def __init__(self, root: nn.Module, claims: dict[Claim, list[Site]], plan: Plan) -> None:
+        self.plan = plan
+        self._root = root
+        self._claims = claims
+        self._own()
+
+    def undo(self) -> None:
+        """Undoes this freezing or thawing and no other, in place. Idempotent."""
+        sites = [site for own in self._claims.values() for site in own]
+        withdraw([*sites, *sites_of(self._root, self._claims)], self._claims)
+        hold_frozen_modules(survey(self._root))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.undo()
+
+    def __repr__(self) -> str:
+        return f"Handle({self.plan!r})"
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._own()
+
+    def _own(self) -> None:
+        for claim in self._claims:
+            claim.belongs_to(self)
