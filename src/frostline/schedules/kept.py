@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
+from itertools import chain, islice
 
 from frostline._core.errors import ConstantError
 from frostline._core.errors.base import counted
 from frostline._core.inventory import Inventory
 from frostline._core.plan import Plan
 from frostline._core.selecting.named import named
+from frostline._core.selecting.resolve import resolve
 from frostline.schedules.phase import Phase
 from frostline.schedules.phases import Phases
 from frostline.schedules.policy import Policy
 from frostline.schedules.schedule import Schedule
+
+_MOST_CHECKED = 24
 
 
 def kept_of(along: Schedule | Policy, frozen: AbstractSet[str], inventory: Inventory) -> frozenset[str]:
@@ -40,20 +44,34 @@ def kept_of(along: Schedule | Policy, frozen: AbstractSet[str], inventory: Inven
     return frozenset(frozen) - named(words, inventory)
 
 
-def plan_beside(phase: Phase, inventory: Inventory, kept: AbstractSet[str]) -> Plan:
+def plan_beside(along: Schedule | Policy, phase: Phase, inventory: Inventory, kept: AbstractSet[str]) -> Plan:
     """The plan of a phase for a model in which some parameters stay frozen.
 
     Raises:
-        ConstantError: the phase trains nothing but these.
+        ConstantError: of what the schedule names, the phase trains nothing but these, and it trains nothing else.
     """
     plan = phase.plan(inventory)
     left = plan.trainable & kept
     params = {param.path for param in inventory.params}
     if left and not (plan.trainable - left) & params:
-        problem = f"would train {counted(len(left), 'parameter')}, all of which were frozen before the schedule:"
-        fix = 'Thaw what it is to train before the driver is made: thaw(model, "head", constants=True).'
-        raise ConstantError(repr(phase), problem, tuple(sorted(left)), fix)
+        words = {word.removeprefix("!") for each in along.foreseen for word in each.frozen} - {"**"}
+        # A phase that freezes all that its schedule names, as the last one of `FreezeOut`, is meant to train nothing.
+        if meant := left.intersection(chain.from_iterable(resolve([word], inventory) for word in words)):
+            problem = f"would train {counted(len(meant), 'parameter')}, all of which were frozen before the schedule:"
+            fix = 'Thaw what it is to train before the driver is made: thaw(model, "head", constants=True).'
+            raise ConstantError(repr(phase), problem, tuple(sorted(meant)), fix)
     return plan.freeze(left)
+
+
+def check_phases(along: Schedule | Policy, inventory: Inventory, kept: AbstractSet[str]) -> None:
+    """Checks that the first phases, up to the horizon of a schedule, train something beside what stays frozen.
+
+    Raises:
+        ConstantError: one does not.
+    """
+    if kept and isinstance(along, Schedule):
+        for _, phase in islice(along.changes(along.horizon + 1), _MOST_CHECKED):
+            plan_beside(along, phase, inventory, kept)
 
 
 def line_of(left: AbstractSet[str]) -> str:

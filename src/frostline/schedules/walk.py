@@ -84,7 +84,7 @@ class ScheduleCursor:
         Raises:
             ConstantError: the phase trains nothing but what stays frozen.
         """
-        return plan_beside(self.phase, inventory, self.kept)
+        return plan_beside(self.along, self.phase, inventory, self.kept)
 
     def to_dict(self, plan: Plan) -> dict[str, object]:
         """The place as JSON-able data.

@@ -14,7 +14,7 @@ import pytest
 
 import frostline.jax as fj
 from frostline import NoMatchError
-from frostline.errors import PlanMismatchError, ScheduleError, StructureError, TiedError
+from frostline.errors import ConstantError, PlanMismatchError, ScheduleError, StructureError, TiedError
 from frostline.schedules import FreezeOut, HiFT, LinearProbe, Phase, Phases, Plateau, Span, ULMFiT
 from only_jax.bits import bits, moved
 from only_jax.freezing.test_traces import Traced
@@ -377,3 +377,60 @@ class TestState:
         driver = fj.Driver(LinearProbe(["c"], steps=1))
         params = driver.start({name: np.asarray(leaf) for name, leaf in net().items()})
         assert sorted(fj.trainable(params)) == ["c"]
+
+
+class TestKept:
+    """A schedule leaves alone what is frozen in the tree that it starts with (L13)."""
+
+    TWICE = Phases([Span(0, 1, Phase(["c"])), Span(1, 2, Phase()), Span(2, None, Phase(["c"]))])
+
+    def test_what_is_frozen_before_stays_frozen(self) -> None:
+        driver = fj.Driver(self.TWICE)
+        params, seen = driver.start(fj.freeze(net(), "a")), []
+        for _ in range(3):
+            seen.append(sorted(fj.trainable(params)))
+            params = driver.step(params)
+        assert seen == [["b"], ["b", "c"], ["b"]]
+
+    def test_what_is_thawed_since_is_followed_at_the_next_change(self) -> None:
+        driver = fj.Driver(self.TWICE)
+        params = driver.step(fj.thaw(driver.start(fj.freeze(net(), "a")), "a"))
+        assert sorted(fj.trainable(params)) == ["a", "b", "c"]
+
+    def test_marks_that_were_lost_on_the_way_are_no_thaw(self) -> None:
+        driver = fj.Driver(self.TWICE)
+        params = driver.step(dict(fj.strip(driver.start(fj.freeze(net(), "a")))))
+        assert sorted(fj.trainable(params)) == ["b", "c"]
+
+    def test_what_is_named_by_its_own_path_is_meant(self) -> None:
+        params = fj.Driver(Phases([Span(0, None, Phase(["**", "!a"]))])).start(fj.freeze(net(), "a"))
+        assert sorted(fj.trainable(params)) == ["a"]
+
+    def test_a_phase_of_nothing_else_is_an_error(self) -> None:
+        driver = fj.Driver(HiFT(["{a,b}", "c"]))
+        with pytest.raises(ConstantError) as caught:
+            driver.start(fj.freeze(net(), "a", "b"))
+        assert str(caught.value).split("\n")[:3] == [
+            "Phase(frozen=('**', '!{a,b}'), name='group 1 of 2') would train 2 parameters, all of which were frozen "
+            "before the schedule:",
+            "  a",
+            "  b",
+        ]
+
+    def test_it_is_said_once(self, caplog: pytest.LogCaptureFixture) -> None:
+        driver = fj.Driver(self.TWICE)
+        with caplog.at_level(logging.WARNING, "frostline"):
+            params = driver.start(fj.freeze(net(), "a"))
+            for _ in range(3):
+                params = driver.step(params)
+        said = [record.message for record in caplog.records]
+        assert said == ["step 0: leaves 1 parameter frozen that was frozen before the schedule (a)"]
+
+    @pytest.mark.parametrize("marked", [True, False])
+    def test_a_resumed_run_keeps_it(self, marked: bool) -> None:
+        driver, other = fj.Driver(self.TWICE), fj.Driver(self.TWICE)
+        params = driver.start(fj.freeze(net(), "a"))
+        saved = json.loads(json.dumps(driver.state_dict()))
+        again = other.load_state_dict(saved, params if marked else net())
+        assert sorted(fj.trainable(again)) == ["b"]
+        assert sorted(fj.trainable(other.step(again))) == ["b", "c"]

@@ -307,7 +307,7 @@ def test_a_thaw_reaches_running_workers(start: str) -> None:
     loader = DataLoader(data, batch_size=1, num_workers=1, prefetch_factor=1, multiprocessing_context=start)
     batches = iter(loader)
     next(batches)
-    ft.thaw(drawn.model, "0")
+    ft.thaw(drawn.model, "0", constants=True)
     with pytest.raises(RuntimeError, match="is stale: something below the line can be trained now"):
         for _ in batches:
             pass

@@ -14,7 +14,7 @@ from frostline._core.plan import Plan
 from frostline.jax._freezing.freezing import follow
 from frostline.jax._freezing.survey import survey
 from frostline.jax._training.rates import Factors
-from frostline.schedules.kept import kept_of, line_of
+from frostline.schedules.kept import check_phases, kept_of, line_of
 from frostline.schedules.phase import Phase
 from frostline.schedules.policy import Policy
 from frostline.schedules.schedule import Schedule
@@ -122,7 +122,9 @@ class Driver:
         """
         inventory = _inventory("driver.start(tree)", tree)
         check(self.schedule, inventory)
-        kept = kept_of(self.schedule, survey(tree).plan.frozen, inventory)
+        read = survey(tree)
+        kept = kept_of(self.schedule, read.plan.frozen - read.pinned, inventory)
+        check_phases(self.schedule, inventory, kept)
         self._said = False
         return self._enacted(begin(self.schedule).keeping(kept), tree, inventory)
 
@@ -148,8 +150,9 @@ class Driver:
             self._walk, held.factors_read = walk, False
             return tree
         same_set = walk.phase.frozen == self.phase.frozen
-        if walk.kept and not same_set:
-            walk = walk.keeping(walk.kept & survey(tree).plan.frozen)
+        # A tree without any mark has lost them on the way, which is no thaw.
+        if walk.kept and not same_set and (marked := survey(tree).plan.frozen):
+            walk = walk.keeping(walk.kept & marked)
         return self._enacted(walk, tree, held.inventory, same_set=same_set)
 
     def state_dict(self) -> dict[str, object]:

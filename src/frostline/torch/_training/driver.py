@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from frostline._core.errors import BindError
-from frostline.schedules.kept import kept_of, line_of
+from frostline.schedules.kept import check_phases, kept_of, line_of
 from frostline.schedules.phase import Phase
 from frostline.schedules.policy import Policy
 from frostline.schedules.schedule import Schedule
@@ -85,6 +85,7 @@ class Driver:
         self._said = False
         walk = walk.keeping(kept_of(schedule, self._own, read.inventory))
         plan = walk.plan(read.inventory)
+        check_phases(schedule, read.inventory, walk.kept)
         if not stays(schedule) or plan != plan_of(read):
             refuse_wrapped(model)
         self.schedule = schedule
