@@ -177,6 +177,83 @@ def leftover(model: nn.Module) -> Optimizers:
     return optimizer
 
 
+def thawed_by_hand(model: nn.Module) -> Optimizers:
+    ft.freeze(model, "trunk[0].weight")
+    model.requires_grad_(True)
+    return None
+
+
+def tied_and_thawed_by_hand(model: nn.Module) -> Optimizers:
+    model.add_module("again", nn.Linear(4, 2))
+    model.again.weight = model.head.weight
+    ft.freeze(model, "again.weight")
+    model.again.weight.requires_grad = True
+    return None
+
+
+def followed_and_thawed_by_hand(model: nn.Module) -> Optimizers:
+    ft.follow(model, ft.plan(model).freeze({"trunk.0.bias", "trunk.0.weight"}))
+    model.trunk[0].bias.requires_grad_(True)
+    ft.follow(model, ft.plan(model))
+    model.trunk[0].weight.requires_grad_(True)
+    return None
+
+
+def held_with_an_adapter(model: nn.Module) -> Optimizers:
+    ft.freeze(model, "trunk")
+    model.trunk.add_module("adapter", nn.Linear(4, 4))
+    return None
+
+
+def held_to_follow_with_an_adapter(model: nn.Module) -> Optimizers:
+    ft.freeze(model, "trunk", mode="follow")
+    model.trunk.add_module("adapter", nn.Linear(4, 4))
+    return None
+
+
+def held_with_another_head(model: nn.Module) -> Optimizers:
+    ft.freeze(model)
+    model.head = nn.Linear(4, 3)
+    return None
+
+
+def pruned(model: nn.Module) -> Optimizers:
+    ft.freeze(model, "trunk[0].weight")
+    nn.utils.prune.l1_unstructured(model.trunk[0], "weight", 0.5)
+    return None
+
+
+def parametrized(model: nn.Module) -> Optimizers:
+    ft.freeze(model, "trunk[0]")
+    nn.utils.parametrizations.weight_norm(model.trunk[0])
+    return None
+
+
+def no_parameter_any_more(model: nn.Module) -> Optimizers:
+    nn.utils.parametrizations.weight_norm(model.trunk[0])
+    ft.freeze(model, "trunk")
+    nn.utils.parametrize.remove_parametrizations(model.trunk[0], "weight")
+    return None
+
+
+def frozen_by_hand(model: nn.Module) -> Optimizers:
+    ft.thaw(model, "head")
+    model.head.bias.requires_grad_(False)
+    return None
+
+
+def constant(model: nn.Module) -> Optimizers:
+    model.trunk[0].bias.requires_grad_(False)
+    ft.thaw(model, "trunk")
+    return None
+
+
+def constants(model: nn.Module) -> Optimizers:
+    model.head.requires_grad_(False)
+    ft.follow(model, ft.plan(model).thaw({"head.weight", "head.bias"}))
+    return None
+
+
 STATISTICS = "  Its running statistics move whenever it is called in training mode."
 NORM = [
     "moving-statistics: trunk.1",
@@ -202,6 +279,18 @@ FOREIGN = [
     "  A module was replaced after the optimizer was made, so what replaced it never moves.",
     "  Fix: make the optimizer after the last change of the model.",
 ]
+
+BY_HAND = "  They were frozen, and requires_grad was set to True since."
+WHILE = "  They train, while frozen modules around them stay in evaluation mode."
+HELD = [
+    "  Its dropout is off and its statistics stand still.",
+    "  Fix: thaw(model, ...) with the path of what trains; or freeze it again.",
+]
+MOVED = [
+    "  They are what became of frozen parameters: the model was pruned, parametrized or converted since.",
+    "  What has them now is not held, and may train.",
+]
+LEFT = "  A thaw of many, a plan and a schedule take constants for what they were."
 
 FOUND: list[tuple[Callable[[nn.Module], Optimizers], list[str]]] = [
     (
@@ -309,6 +398,105 @@ FOUND: list[tuple[Callable[[nn.Module], Optimizers], list[str]]] = [
             "  They are frozen and 160 bytes of optimizer state are kept for them.",
             "  It takes memory, and old moments act again when they are thawed.",
             "  Fix: optimizer.state.pop(parameter), if they stay frozen.",
+        ],
+    ),
+    (
+        thawed_by_hand,
+        [
+            "thawed-by-hand: trunk.0.weight",
+            BY_HAND,
+            WHILE,
+            "  Fix: freeze(model, 'trunk.0.weight') again; or thaw(model, 'trunk.0.weight'), if they are to train.",
+        ],
+    ),
+    (
+        tied_and_thawed_by_hand,
+        [
+            "thawed-by-hand: head.weight",
+            BY_HAND,
+            WHILE,
+            "  Fix: freeze(model, 'head.weight') again; or thaw(model, 'head.weight'), if they are to train.",
+        ],
+    ),
+    (
+        followed_and_thawed_by_hand,
+        [
+            "thawed-by-hand: trunk.0.weight",
+            BY_HAND,
+            WHILE,
+            "  Fix: freeze(model, 'trunk.0.weight') again; or thaw(model, 'trunk.0.weight'), if they are to train.",
+        ],
+    ),
+    (
+        held_with_an_adapter,
+        [
+            "held-but-trains: trunk",
+            "  Sequential is held as a frozen module, and something in it trains.",
+            *HELD,
+        ],
+    ),
+    (
+        held_to_follow_with_an_adapter,
+        [
+            "held-but-trains: trunk",
+            "  Sequential is held as a frozen module, and something in it trains.",
+            *HELD,
+        ],
+    ),
+    (
+        held_with_another_head,
+        [
+            "held-but-trains: (the model itself)",
+            "  Sequential is held as a frozen module, and something in it trains.",
+            *HELD,
+        ],
+    ),
+    (
+        pruned,
+        ["moved-claims: trunk.0.weight_orig", *MOVED, "  Fix: freeze(model, 'trunk.0') again."],
+    ),
+    (
+        parametrized,
+        [
+            "moved-claims: trunk.0.parametrizations.weight.original0, trunk.0.parametrizations.weight.original1",
+            *MOVED,
+            "  Fix: freeze(model, 'trunk.0') again.",
+        ],
+    ),
+    (
+        no_parameter_any_more,
+        [
+            "lost-claims: trunk.0.weight",
+            "  It was frozen as a parameter, and is a plain tensor now.",
+            "  No optimizer can train it, and nothing can thaw it.",
+            "  Fix: make a parameter of it, module.weight = nn.Parameter(module.weight), and freeze that.",
+        ],
+    ),
+    (
+        frozen_by_hand,
+        [
+            "frozen-by-hand: head.bias",
+            "  They were to train, and requires_grad was set to False since.",
+            "  The next thaw, plan or phase of a schedule makes them train again.",
+            "  Fix: freeze(model, 'head.bias').",
+        ],
+    ),
+    (
+        constant,
+        [
+            "constants: trunk.0.bias",
+            "  1 parameter did not train before anything was frozen here, and was left alone.",
+            LEFT,
+            "  Fix: thaw(model, 'trunk.0.bias'), if it is to train; or freeze(model, 'trunk.0.bias').",
+        ],
+    ),
+    (
+        constants,
+        [
+            "constants: head.weight, head.bias",
+            "  2 parameters did not train before anything was frozen here, and were left alone.",
+            LEFT,
+            "  Fix: thaw(model, 'head.weight'), if it is to train; or freeze(model, 'head.weight').",
         ],
     ),
 ]

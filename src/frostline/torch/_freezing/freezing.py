@@ -16,6 +16,7 @@ from frostline.torch._freezing.survey import Survey, survey
 from frostline.torch._holding.claims import Claim, Site, add, latest, withdraw_owner
 from frostline.torch._holding.lbfgs import keep_lbfgs_to_trainable
 from frostline.torch._holding.mode import is_held
+from frostline.torch._holding.moved_claims import settle
 from frostline.torch._uses.view import Mode
 from frostline.torch._wrappers import refuse_wrapped
 
@@ -68,6 +69,7 @@ def freeze(
         raise ModeError(mode)
     read = survey(model)
     paths = select(selectors, read, expect=expect, allow_empty=allow_empty)
+    settle(read.root)
     return _claim(model, read, plan_of(read).freeze(paths), {Claim(frozen=True, mode=mode): paths})
 
 
@@ -113,6 +115,7 @@ def thaw(
     expression = f"thaw({written('model', selectors)}"
     if paths and not free:
         raise PinnedError(f"{expression})", tuple(sorted(paths)))
+    settle(read.root)
     meant = free if constants else free & named_by(selectors, read)
     left = constants_among(read, free - meant) | constants_among(read, meant, integers_only=True)
     check_any_left(expression, read, free, left)
@@ -164,6 +167,7 @@ def follow(model: nn.Module, plan: Plan, *, constants: bool = False) -> Change:
     change = plan.change_to(plan_of(read)).inverse()
     if pinned := change.thaw & _pinned(read):
         raise PinnedError("follow(model, plan)", tuple(sorted(pinned)))
+    settle(read.root)
     left = constants_among(read, plan.trainable, integers_only=constants)
     change = Change(change.freeze, change.thaw - left)
     if change:
@@ -175,6 +179,7 @@ def follow(model: nn.Module, plan: Plan, *, constants: bool = False) -> Change:
         mode = present.mode if present is not None and present.frozen else "eval"
         withdraw_owner(sites, "follow")
         add(sites, Claim(frozen=path in plan.frozen, mode=mode, owner="follow", meant=path in plan.trainable - left))
+    settle(read.root)
     hold_frozen_modules(read)
     return change
 
@@ -231,5 +236,6 @@ def _claim(model: nn.Module, read: Survey, after: Plan, claims: Mapping[Claim, f
     keep_lbfgs_to_trainable()
     for claim, places in sites.items():
         add(places, claim)
+    settle(read.root)
     hold_frozen_modules(read)
     return Handle(read.root, sites, after)

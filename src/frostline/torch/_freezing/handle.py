@@ -6,10 +6,13 @@ from typing import Any, Self
 
 from torch import nn
 
+from frostline._core.errors import UnsupportedError
+from frostline._core.errors.base import counted
 from frostline._core.plan import Plan
 from frostline.torch._freezing.held_modules import hold_frozen_modules
 from frostline.torch._freezing.survey import survey
 from frostline.torch._holding.claims import Claim, Site, sites_of, withdraw
+from frostline.torch._holding.moved_claims import lost_claims, settle
 
 
 class Handle:
@@ -34,9 +37,16 @@ class Handle:
         self._own()
 
     def undo(self) -> None:
-        """Undoes this freezing or thawing and no other, in place. Idempotent."""
-        sites = [site for own in self._claims.values() for site in own]
-        withdraw([*sites, *sites_of(self._root, self._claims)], self._claims)
+        """Undoes this freezing or thawing and no other, in place. Idempotent.
+
+        Parameters that pruning, a parametrization or the conversion of a module took elsewhere are found there.
+
+        Raises:
+            UnsupportedError: one of the parameters is no parameter any more. Nothing is changed then.
+        """
+        self._check_found()
+        settle(self._root)
+        withdraw([*self._sites(), *sites_of(self._root, self._claims)], self._claims)
         hold_frozen_modules(survey(self._root))
 
     def __enter__(self) -> Self:
@@ -51,6 +61,23 @@ class Handle:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._own()
+
+    def _sites(self) -> list[Site]:
+        return [site for own in self._claims.values() for site in own]
+
+    def _check_found(self) -> None:
+        own = set(map(id, self._claims))
+        lost = [site for site, stack in lost_claims(self._root) if not own.isdisjoint(map(id, stack.claims))]
+        if not lost:
+            return
+        paths = {id(module): path for path, module in self._root.named_modules()}
+        names = [f"{paths[id(module)]}.{local}".lstrip(".") for module, local in lost]
+        count = counted(len(self._sites()), "parameter")
+        raise UnsupportedError(
+            "handle.undo()",
+            f"would give back {count}, and {len(lost)} of them became plain tensors since: {', '.join(names)}.",
+            "Make parameters of them first: module.weight = nn.Parameter(module.weight.detach()).",
+        )
 
     def _own(self) -> None:
         for claim in self._claims:

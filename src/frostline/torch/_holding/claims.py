@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from torch import nn
-from torch.utils.weak import WeakIdKeyDictionary
 
 ATTRIBUTE = "_frostline"
 OWN_BUFFERS = ""
@@ -101,9 +100,6 @@ Ledger = dict[str, ClaimStack]
 Names and not tensors, so that claims survive deepcopy, pickle and ``assign=True``.
 """
 
-STACKS = WeakIdKeyDictionary()
-"""Parameter -> its `ClaimStack`, for parameters that surgery takes to another module."""
-
 
 def ledger_of(module: nn.Module) -> Ledger:
     """Returns the claims on a module's own parameters; changes to an empty result are lost."""
@@ -126,13 +122,10 @@ def add(sites: Iterable[Site], claim: Claim) -> None:
     """Adds a claim on parameters (or on modules' own buffers) and enacts it, in place."""
     sites = list(sites)
     for module, local in sites:
-        stack = module.__dict__.setdefault(ATTRIBUTE, {}).setdefault(local, stack_at(module, local))
-        if (parameter := module._parameters.get(local)) is not None:
-            STACKS[parameter] = stack
-        stack.push(claim)
+        module.__dict__.setdefault(ATTRIBUTE, {}).setdefault(local, stack_at(module, local)).push(claim)
     # Only now, because the sites of a tied parameter share the flag that was just noted.
     for module, local in sites:
-        _enact(module, local, stack_at(module, local))
+        enact(module, local)
 
 
 def withdraw(sites: Iterable[Site], claims: Iterable[Claim]) -> None:
@@ -144,7 +137,7 @@ def withdraw(sites: Iterable[Site], claims: Iterable[Claim]) -> None:
             continue
         # Two sites may share a stack, and the other one may have been first.
         stack.claims[:] = [claim for claim in stack.claims if id(claim) not in unwanted]
-        _enact(module, local, stack)
+        enact(module, local)
         if not stack.claims:
             drop(module, local)
 
@@ -178,15 +171,15 @@ def sites_of(root: nn.Module, claims: Iterable[Claim]) -> Iterator[Site]:
                 yield module, local
 
 
-def _enact(module: nn.Module, local: str, stack: ClaimStack) -> None:
-    """Sets the parameter's flag as the claims say.
+def enact(module: nn.Module, local: str) -> None:
+    """Sets the parameter's flag in place as the claims say.
 
     A frozen parameter loses its gradient: optimizers look at ``.grad`` and never at the flag, so
     a stale one would go on moving it.
     """
-    parameter = module._parameters.get(local)
+    parameter, trains = module._parameters.get(local), stack_at(module, local).trains
     if parameter is None:
         return
-    parameter.requires_grad_(stack.trains)
-    if not stack.trains:
+    parameter.requires_grad_(trains)
+    if not trains:
         parameter.grad = None

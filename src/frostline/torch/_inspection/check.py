@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from frostline._core.findings import Findings
 from frostline.torch._freezing.survey import survey
+from frostline.torch._inspection.claim_findings import CLAIM_FINDINGS
 from frostline.torch._inspection.model_findings import MODEL_FINDINGS
 from frostline.torch._inspection.optimizer_findings import OPTIMIZER_FINDINGS
 
@@ -49,7 +50,7 @@ def check(model: nn.Module, optimizer: Optimizer | Iterable[Optimizer] | None = 
                 f"this is of type {type(each).__name__}."
             )
     findings = Findings()
-    for find_in_model in MODEL_FINDINGS:
+    for find_in_model in (*MODEL_FINDINGS, *CLAIM_FINDINGS):
         findings.extend(find_in_model(model, read))
     for find_in_optimizers in OPTIMIZER_FINDINGS if optimizers else ():
         findings.extend(find_in_optimizers(read, optimizers))

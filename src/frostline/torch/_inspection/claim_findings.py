@@ -1,0 +1,133 @@
+"""Findings where what was asked for and what is there differ: flags, modules and tensors that others changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from torch import nn
+
+from frostline._core.errors.base import counted
+from frostline._core.findings import Finding
+from frostline.torch._freezing.survey import Survey
+from frostline.torch._holding.claims import ClaimStack, Site, ledger_of
+from frostline.torch._holding.mode import ATTRIBUTE, is_held
+from frostline.torch._holding.moved_claims import lost_claims, moved_claims
+
+
+def thawed_by_hand(model: nn.Module, read: Survey) -> Iterator[Finding]:
+    """Finds parameters that are claimed to be frozen and require a gradient."""
+    paths = [path for path, stack in _stacks(read) if stack.claims[-1].frozen and read.parameters[path].requires_grad]
+    if paths:
+        yield Finding(
+            "thawed-by-hand",
+            tuple(paths),
+            "They were frozen, and requires_grad was set to True since.",
+            "They train, while frozen modules around them stay in evaluation mode.",
+            f"freeze(model, {paths[0]!r}) again; or thaw(model, {paths[0]!r}), if they are to train.",
+        )
+
+
+def held_but_trains(model: nn.Module, read: Survey) -> Iterator[Finding]:
+    """Finds held modules in which something trains."""
+    for path, module in read.modules.items():
+        if not is_held(module) or id(module) in read.pinned or not any(p.requires_grad for p in module.parameters()):
+            continue
+        hold = vars(module)[ATTRIBUTE]
+        # A module that is to be in evaluation mode anyway follows its next train().
+        if hold.mode == "follow" or hold.wanted:
+            yield Finding(
+                "held-but-trains",
+                (path or "(the model itself)",),
+                f"{type(module).__name__} is held as a frozen module, and something in it trains.",
+                "Its dropout is off and its statistics stand still.",
+                "thaw(model, ...) with the path of what trains; or freeze it again.",
+            )
+
+
+def moved(model: nn.Module, read: Survey) -> Iterator[Finding]:
+    """Finds frozen parameters that surgery on the model took to another module, or gave another name."""
+    sites = [each.site for each in moved_claims(read.root) if each.stack.claims[-1].frozen]
+    if paths := _paths(sites, read):
+        owner, *inside = paths[0].split(".parametrizations.")
+        owner = owner if inside else owner.rpartition(".")[0]
+        yield Finding(
+            "moved-claims",
+            paths,
+            "They are what became of frozen parameters: the model was pruned, parametrized or converted since.",
+            "What has them now is not held, and may train.",
+            f"freeze(model, {owner!r}) again." if owner else "freeze(model) again.",
+        )
+
+
+def lost(model: nn.Module, read: Survey) -> Iterator[Finding]:
+    """Finds frozen parameters that are plain tensors now."""
+    sites = [site for site, stack in lost_claims(read.root) if stack.claims and stack.claims[-1].frozen]
+    if paths := _paths(sites, read):
+        one = len(paths) == 1
+        yield Finding(
+            "lost-claims",
+            paths,
+            "It was frozen as a parameter, and is a plain tensor now."
+            if one
+            else "They were frozen as parameters, and are plain tensors now.",
+            "No optimizer can train it, and nothing can thaw it."
+            if one
+            else "No optimizer can train them, and nothing can thaw them.",
+            "make a parameter of it, module.weight = nn.Parameter(module.weight), and freeze that.",
+        )
+
+
+def frozen_by_hand(model: nn.Module, read: Survey) -> Iterator[Finding]:
+    """Finds parameters that were thawed here and do not require a gradient."""
+    paths = [path for path, stack in _stacks(read) if stack.trains and not read.parameters[path].requires_grad]
+    if paths:
+        yield Finding(
+            "frozen-by-hand",
+            tuple(paths),
+            "They were to train, and requires_grad was set to False since.",
+            "The next thaw, plan or phase of a schedule makes them train again.",
+            f"freeze(model, {paths[0]!r}).",
+        )
+
+
+def left_constants(model: nn.Module, read: Survey) -> Iterator[Finding]:
+    """Finds constants that a thaw or a plan has left alone."""
+    paths = [
+        path
+        for path, stack in _stacks(read)
+        if stack.is_constant and not stack.claims[-1].frozen and read.inventory.by_name[path].can_train
+    ]
+    if paths:
+        yield Finding(
+            "constants",
+            tuple(paths),
+            f"{counted(len(paths), 'parameter')} did not train before anything was frozen here, and was left alone."
+            if len(paths) == 1
+            else f"{len(paths)} parameters did not train before anything was frozen here, and were left alone.",
+            "A thaw of many, a plan and a schedule take constants for what they were.",
+            f"thaw(model, {paths[0]!r}), if it is to train; or freeze(model, {paths[0]!r}).",
+        )
+
+
+def _stacks(read: Survey) -> Iterator[tuple[str, ClaimStack]]:
+    for path in read.parameters:
+        module, local = read.sites[path][0]
+        stack = ledger_of(module).get(local)
+        if stack is not None and stack.claims and id(module) not in read.pinned:
+            yield path, stack
+
+
+def _paths(sites: list[Site], read: Survey) -> tuple[str, ...]:
+    places = {id(module): path for path, module in reversed(read.modules.items())}
+    names = (f"{places[id(module)]}.{local}" for module, local in sites)
+    return tuple(dict.fromkeys(name.removeprefix(".") for name in names))
+
+
+CLAIM_FINDINGS: tuple[Callable[[nn.Module, Survey], Iterator[Finding]], ...] = (
+    thawed_by_hand,
+    held_but_trains,
+    moved,
+    lost,
+    frozen_by_hand,
+    left_constants,
+)
