@@ -101,7 +101,9 @@ def test_thawed_behind_the_back_of_a_wrapper() -> None:
     model = DistributedDataParallel(model)
     assert ft.check(model) == []
     model.module.requires_grad_(True)
-    assert str(ft.check(model)).split("\n") == [
+    findings = ft.check(model)
+    assert [finding.kind for finding in findings] == ["wrapped-then-thawed", "thawed-by-hand", "held-but-trains"]
+    assert str(findings[0]).split("\n") == [
         "wrapped-then-thawed: 0.weight, 0.bias",
         "  DistributedDataParallel was made while they were frozen.",
         "  Their gradients are not averaged: the ranks drift apart without a word.",
