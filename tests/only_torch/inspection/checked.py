@@ -61,6 +61,29 @@ def clean_tied(model: nn.Module) -> Optimizers:
     return optim.AdamW(model.parameters())
 
 
+def clean_thawed_since(model: nn.Module) -> Optimizers:
+    """What was thawed after the last backward has no gradient yet."""
+    ft.freeze(model, "trunk")
+    optimizer = stepped(model)
+    ft.thaw(model, "trunk")
+    return optimizer
+
+
+def clean_undone_since(model: nn.Module) -> Optimizers:
+    handle = ft.freeze(model, "trunk[0]")
+    optimizer = stepped(model)
+    handle.undo()
+    return optimizer
+
+
+def clean_followed_since(model: nn.Module) -> Optimizers:
+    plan = ft.plan(model)
+    ft.freeze(model, "head.bias")
+    optimizer = stepped(model)
+    ft.follow(model, plan)
+    return optimizer
+
+
 def clean_follow(model: nn.Module) -> Optimizers:
     ft.freeze(model, "trunk", mode="follow")
     model.train()
@@ -76,6 +99,9 @@ CLEAN = [
     clean_in_part,
     clean_tied,
     clean_follow,
+    clean_thawed_since,
+    clean_undone_since,
+    clean_followed_since,
 ]
 
 
@@ -236,6 +262,30 @@ def no_parameter_any_more(model: nn.Module) -> Optimizers:
     return None
 
 
+def unused(model: nn.Module) -> Optimizers:
+    model.trunk(torch.ones(3, 4)).sum().backward()
+    return optim.AdamW(model.parameters())
+
+
+def detached(model: nn.Module) -> Optimizers:
+    model.head(model.trunk(torch.ones(3, 4)).detach()).sum().backward()
+    return optim.AdamW(model.parameters())
+
+
+def unused_since_its_thaw(model: nn.Module) -> Optimizers:
+    optimizer = clean_thawed_since(model)
+    for _ in range(2):
+        model.head(torch.ones(3, 4)).sum().backward()
+    return optimizer
+
+
+def unused_since_gradients_were_dropped(model: nn.Module) -> Optimizers:
+    optimizer = clean_thawed_since(model)
+    optimizer.zero_grad()
+    model.head(torch.ones(3, 4)).sum().backward()
+    return optimizer
+
+
 def frozen_by_hand(model: nn.Module) -> Optimizers:
     ft.thaw(model, "head")
     model.head.bias.requires_grad_(False)
@@ -290,6 +340,7 @@ MOVED = [
     "  They are what became of frozen parameters: the model was pruned, parametrized or converted since.",
     "  What has them now is not held, and may train.",
 ]
+UNUSED = ["  They never move: they are not used, or something between them and the loss is detached."]
 LEFT = "  A thaw of many, a plan and a schedule take constants for what they were."
 
 FOUND: list[tuple[Callable[[nn.Module], Optimizers], list[str]]] = [
@@ -498,5 +549,26 @@ FOUND: list[tuple[Callable[[nn.Module], Optimizers], list[str]]] = [
             LEFT,
             "  Fix: thaw(model, 'head.weight'), if it is to train; or freeze(model, 'head.weight').",
         ],
+    ),
+    (
+        unused,
+        [
+            "no-gradient: head.weight, head.bias",
+            "  2 of 6 trainable parameters got no gradient in the last backward.",
+            *UNUSED,
+            "  Fix: use them in the loss; or freeze(model, 'head.weight').",
+        ],
+    ),
+    *(
+        (
+            provoke,
+            [
+                "no-gradient: trunk.0.weight, trunk.0.bias, trunk.1.weight, trunk.1.bias",
+                "  4 of 6 trainable parameters got no gradient in the last backward.",
+                *UNUSED,
+                "  Fix: use them in the loss; or freeze(model, 'trunk.0.weight').",
+            ],
+        )
+        for provoke in (detached, unused_since_its_thaw, unused_since_gradients_were_dropped)
     ),
 ]

@@ -102,6 +102,7 @@ def test_several_findings_come_in_a_fixed_order() -> None:
         "moving-statistics",
         "stale-gradient",
         "plain-attribute",
+        "no-gradient",
         "unowned",
         "foreign",
         "leftover-state",

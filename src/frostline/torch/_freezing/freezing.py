@@ -17,6 +17,7 @@ from frostline.torch._holding.claims import Claim, Site, add, latest, withdraw_o
 from frostline.torch._holding.lbfgs import keep_lbfgs_to_trainable
 from frostline.torch._holding.mode import is_held
 from frostline.torch._holding.moved_claims import settle
+from frostline.torch._holding.thaws import thaws_noted
 from frostline.torch._uses.view import Mode
 from frostline.torch._wrappers import refuse_wrapped
 
@@ -173,12 +174,15 @@ def follow(model: nn.Module, plan: Plan, *, constants: bool = False) -> Change:
     if change:
         refuse_wrapped(model)
     keep_lbfgs_to_trainable()
-    for path in read.inventory.paths:
-        sites = _free_sites(read, [path])
-        present = latest(*sites[0]) if sites else None
-        mode = present.mode if present is not None and present.frozen else "eval"
-        withdraw_owner(sites, "follow")
-        add(sites, Claim(frozen=path in plan.frozen, mode=mode, owner="follow", meant=path in plan.trainable - left))
+    with thaws_noted(read.root):
+        for path in read.inventory.paths:
+            sites = _free_sites(read, [path])
+            present = latest(*sites[0]) if sites else None
+            mode = present.mode if present is not None and present.frozen else "eval"
+            withdraw_owner(sites, "follow")
+            add(
+                sites, Claim(frozen=path in plan.frozen, mode=mode, owner="follow", meant=path in plan.trainable - left)
+            )
     settle(read.root)
     hold_frozen_modules(read)
     return change
@@ -234,8 +238,9 @@ def _claim(model: nn.Module, read: Survey, after: Plan, claims: Mapping[Claim, f
         refuse_wrapped(model)
     sites = {claim: _free_sites(read, paths) for claim, paths in claims.items()}
     keep_lbfgs_to_trainable()
-    for claim, places in sites.items():
-        add(places, claim)
+    with thaws_noted(read.root):
+        for claim, places in sites.items():
+            add(places, claim)
     settle(read.root)
     hold_frozen_modules(read)
     return Handle(read.root, sites, after)

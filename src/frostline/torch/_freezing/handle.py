@@ -13,6 +13,7 @@ from frostline.torch._freezing.held_modules import hold_frozen_modules
 from frostline.torch._freezing.survey import survey
 from frostline.torch._holding.claims import Claim, Site, sites_of, withdraw
 from frostline.torch._holding.moved_claims import lost_claims, settle
+from frostline.torch._holding.thaws import thaws_noted
 
 
 class Handle:
@@ -46,7 +47,8 @@ class Handle:
         """
         self._check_found()
         settle(self._root)
-        withdraw([*self._sites(), *sites_of(self._root, self._claims)], self._claims)
+        with thaws_noted(self._root):
+            withdraw([*self._sites(), *sites_of(self._root, self._claims)], self._claims)
         hold_frozen_modules(survey(self._root))
 
     def __enter__(self) -> Self:

@@ -8,10 +8,12 @@ from torch import nn
 
 from frostline._core.errors.base import counted
 from frostline._core.findings import Finding
+from frostline.torch._freezing.freezing import plan_of
 from frostline.torch._freezing.survey import Survey
 from frostline.torch._holding.claims import ClaimStack, Site, ledger_of
 from frostline.torch._holding.mode import ATTRIBUTE, is_held
 from frostline.torch._holding.moved_claims import lost_claims, moved_claims
+from frostline.torch._holding.thaws import is_fresh
 
 
 def thawed_by_hand(model: nn.Module, read: Survey) -> Iterator[Finding]:
@@ -90,6 +92,20 @@ def frozen_by_hand(model: nn.Module, read: Survey) -> Iterator[Finding]:
         )
 
 
+def without_gradient(model: nn.Module, read: Survey) -> Iterator[Finding]:
+    """Finds trainable parameters that the last backward has not reached, where it has reached others."""
+    trainable = {path: tensor for path, tensor in read.parameters.items() if path in plan_of(read).trainable}
+    paths = [path for path, tensor in trainable.items() if tensor.grad is None and not is_fresh(tensor)]
+    if paths and any(tensor.grad is not None for tensor in trainable.values()):
+        yield Finding(
+            "no-gradient",
+            tuple(paths),
+            f"{len(paths)} of {counted(len(trainable), 'trainable parameter')} got no gradient in the last backward.",
+            "They never move: they are not used, or something between them and the loss is detached.",
+            f"use them in the loss; or freeze(model, {paths[0]!r}).",
+        )
+
+
 def left_constants(model: nn.Module, read: Survey) -> Iterator[Finding]:
     """Finds constants that a thaw or a plan has left alone."""
     paths = [
@@ -129,5 +145,6 @@ CLAIM_FINDINGS: tuple[Callable[[nn.Module, Survey], Iterator[Finding]], ...] = (
     moved,
     lost,
     frozen_by_hand,
+    without_gradient,
     left_constants,
 )
