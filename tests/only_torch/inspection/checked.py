@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn, optim
+from torch.nn.utils import prune
 
 import frostline.torch as ft
 
@@ -84,6 +85,28 @@ def clean_followed_since(model: nn.Module) -> Optimizers:
     return optimizer
 
 
+def clean_bound(model: nn.Module) -> Optimizers:
+    optimizer = stepped(model)
+    ft.bind(optimizer, model, "trunk")
+    return optimizer
+
+
+def clean_part_bound(model: nn.Module) -> Optimizers:
+    optimizer = optim.AdamW(model.parameters())
+    ft.bind(optimizer, model.head)
+    return optimizer
+
+
+def clean_bound_with_a_new_module(model: nn.Module) -> Optimizers:
+    """The binding follows it before the next step."""
+    optimizer = optim.AdamW(model.trunk.parameters())
+    ft.bind(optimizer, model, "trunk")
+    model.head.requires_grad_(False)
+    model.trunk[0] = nn.Linear(4, 4).requires_grad_(False)
+    optimizer.param_groups[0]["params"][:2] = []
+    return optimizer
+
+
 def clean_follow(model: nn.Module) -> Optimizers:
     ft.freeze(model, "trunk", mode="follow")
     model.train()
@@ -99,6 +122,9 @@ CLEAN = [
     clean_in_part,
     clean_tied,
     clean_follow,
+    clean_bound,
+    clean_part_bound,
+    clean_bound_with_a_new_module,
     clean_thawed_since,
     clean_undone_since,
     clean_followed_since,
@@ -245,7 +271,7 @@ def held_with_another_head(model: nn.Module) -> Optimizers:
 
 def pruned(model: nn.Module) -> Optimizers:
     ft.freeze(model, "trunk[0].weight")
-    nn.utils.prune.l1_unstructured(model.trunk[0], "weight", 0.5)
+    prune.l1_unstructured(model.trunk[0], "weight", 0.5)
     return None
 
 

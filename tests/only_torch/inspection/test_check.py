@@ -107,3 +107,42 @@ def test_several_findings_come_in_a_fixed_order() -> None:
         "foreign",
         "leftover-state",
     ]
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    return copy.deepcopy(model)
+
+
+def _loaded(model: nn.Module) -> nn.Module:
+    other = net()
+    other.load_state_dict(model.state_dict())
+    return other
+
+
+def _with_its_trunk(model: nn.Module) -> nn.Module:
+    other = net()
+    other.trunk = model.trunk
+    return other
+
+
+@pytest.mark.parametrize("made", [_copied, _loaded, _with_its_trunk])
+def test_a_binding_of_another_model(made: Callable[[nn.Module], nn.Module]) -> None:
+    model = net()
+    optimizer = torch.optim.AdamW(model.parameters())
+    ft.bind(optimizer, model)
+    findings = {finding.kind: finding for finding in ft.check(made(model), optimizer)}
+    assert {"unowned", "foreign", "bound-elsewhere"} <= findings.keys()
+    heads = ["head.weight", "head.bias"] if made is _with_its_trunk else ["trunk.0.weight", "trunk.0.bias"]
+    assert list(findings["bound-elsewhere"].paths)[:2] == heads
+    assert str(findings["bound-elsewhere"]).split("\n")[1:] == [
+        "  AdamW is bound to another model, and they are parameters of that one.",
+        "  It follows what is frozen there, and nothing that is frozen here.",
+        "  Fix: make an optimizer for this model, and bind it: bind(torch.optim.AdamW(model.parameters()), model).",
+    ]
+
+
+def test_a_binding_of_what_contains_the_model_is_none_of_another() -> None:
+    model = net()
+    optimizer = torch.optim.AdamW(model.parameters())
+    ft.bind(optimizer, model)
+    assert [finding.kind for finding in ft.check(model.trunk, optimizer)] == ["foreign"]

@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 from frostline._core.findings import Finding
 from frostline.torch._freezing.freezing import plan_of
 from frostline.torch._freezing.survey import Survey
+from frostline.torch._training.binding import _LIVE
 from frostline.torch._training.moments import state_bytes
 
 
@@ -59,6 +61,26 @@ def foreign(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Finding]:
         )
 
 
+def bound_elsewhere(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Finding]:
+    """Finds optimizers that are bound to another model, such as the one that this is a copy of."""
+    known = {id(p) for p in read.parameters.values()}
+    for binding in list(_LIVE):
+        if not any(binding.optimizer is each for each in optimizers) or _is_inside(binding._root, read.root):
+            continue
+        if paths := [path for path, tensor in binding._owned.items() if id(tensor) not in known]:
+            yield Finding(
+                "bound-elsewhere",
+                tuple(paths),
+                f"{type(binding.optimizer).__name__} is bound to another model, and they are parameters of that one.",
+                "It follows what is frozen there, and nothing that is frozen here.",
+                "make an optimizer for this model, and bind it: bind(torch.optim.AdamW(model.parameters()), model).",
+            )
+
+
+def _is_inside(one: nn.Module, other: nn.Module) -> bool:
+    return any(one is module for module in other.modules()) or any(other is module for module in one.modules())
+
+
 def leftover_state(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Finding]:
     """Finds moments that optimizers keep for frozen parameters."""
     frozen = plan_of(read).frozen
@@ -104,6 +126,7 @@ OPTIMIZER_FINDINGS: tuple[Callable[[Survey, Sequence[Optimizer]], Iterator[Findi
     unowned,
     owned_twice,
     foreign,
+    bound_elsewhere,
     idle,
     leftover_state,
 )
