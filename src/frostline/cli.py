@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import typer
-from rich.console import Console, RenderableType
 
 from frostline._core.errors import FrostlineError, NoMatchError
 from frostline._core.plan import Plan
@@ -27,7 +26,7 @@ from frostline.features.store import Store
 from frostline.schedules import Chart, Schedule
 
 BAD_INPUT = 2
-# What a shell reports for a program whose reader went away: 128 + SIGPIPE.
+# A shell reports this code for a program whose reader closed the pipe: 128 + SIGPIPE.
 READER_GONE = 141
 PICTURES = (".pdf", ".png", ".svg")
 _TORCH_SUFFIXES = {".pt", ".pth"}
@@ -39,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-cache = typer.Typer(help="Look after a folder of features, as FeatureCache makes it.", no_args_is_help=True)
+cache = typer.Typer(help="Show, verify or delete a feature cache.", no_args_is_help=True)
 app.add_typer(cache, name="cache")
 
 File = Annotated[str, typer.Argument(metavar="FILE", help="A .safetensors, .pt or .pth file.")]
@@ -49,9 +48,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document an
 
 @app.command()
 def demo(
-    framework: Annotated[Literal["torch", "jax"], typer.Option(help="What to do it in.")] = "torch",
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page about the run.")] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a picture of the run.")] = None,
+    framework: Annotated[Literal["torch", "jax"], typer.Option(help="The framework to train in.")] = "torch",
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write an HTML page about the run.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a plot of the run.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a real model with a frozen part on scanned digits, in under a minute."""
@@ -61,6 +60,8 @@ def demo(
     for file in (html, plot):
         _check_writable(file)
     try:
+        from rich.console import Console
+
         from frostline import demo as digits
 
         console = Console(stderr=as_json)
@@ -70,9 +71,7 @@ def demo(
     except OSError as error:
         if error.filename is None:
             raise
-        _fail(
-            f"{str(error.filename)!r} cannot be written: {error.strerror}.\nMake room for it, and run the demo again."
-        )
+        _fail(f"{str(error.filename)!r} cannot be written: {error.strerror}.\nMake room for it, and try again.")
 
 
 @app.command()
@@ -80,11 +79,11 @@ def tree(
     file: File,
     patterns: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PATTERN", help="What to freeze, as in freeze(model, ...). None: nothing."),
+        typer.Argument(metavar="PATTERN", help="Patterns to freeze, as in freeze(model, ...); none by default."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what patterns would freeze in a checkpoint, from its header alone.
+    """Show which parameters of a checkpoint some patterns would freeze, without reading the values.
 
     Quote patterns, or the shell expands them: frostline tree model.safetensors '**' '!head'
     """
@@ -105,23 +104,23 @@ def tree(
             }
         )
         return
-    caveat = "A file does not say what is a parameter. Taken for buffers"
-    _print(shown, f"{caveat}: {len(guess.buffers)} (integers, 8 bits and less, running statistics).")
+    rule = "(integers, dtypes of 8 bits or less, running statistics)"
+    _print(shown, f"A file does not mark its parameters: {len(guess.buffers)} tensors are taken for buffers {rule}.")
 
 
 @app.command()
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="A .safetensors, .pt or .pth file.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one, of either kind.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The other file; it may have another format.")],
     frozen: Annotated[
         list[str] | None,
-        typer.Option("--frozen", metavar="PATTERN", help="What was meant to stay; may be given several times."),
+        typer.Option("--frozen", metavar="PATTERN", help="Tensors that must not differ; repeat it for more."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the tensors that are not bitwise the same in two checkpoints.
+    """List the tensors that are not bitwise equal in two checkpoints.
 
-    Exit code 0: nothing differs that was meant to stay. 1: something does (without --frozen: anything). 2: bad input.
+    Exit code 0: no tensor of --frozen differs (without --frozen: no tensor at all). 1: one does. 2: bad input.
     """
     comparison = Comparison.of(_opened(a), _opened(b), frozen or [])
     if as_json:
@@ -135,15 +134,13 @@ def diff(
 def schedule(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A schedule as .toml or .json.")],
     steps: Annotated[int | None, typer.Option(metavar="N", help="How many steps to show.")] = None,
-    model: Annotated[str | None, typer.Option(metavar="CHECKPOINT", help="The model that it is for.")] = None,
-    plot: Annotated[
-        bool, typer.Option("--plot", help="Write a picture beside FILE: run.toml becomes run.png.")
-    ] = False,
+    model: Annotated[str | None, typer.Option(metavar="CHECKPOINT", help="A checkpoint of the model.")] = None,
+    plot: Annotated[bool, typer.Option("--plot", help="Write a plot beside FILE: run.png for run.toml.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what a schedule will freeze, and when, before the run starts.
 
-    With a checkpoint of the model, every selector of the schedule is looked up in it: a typo is said now.
+    With a checkpoint of the model, every selector is resolved in it, so a typo is found before the run.
     """
     inventory = Guess.of(_opened(model).tensors.values()).inventory if model else None
     chart = Chart.of(Schedule.load(file), steps=steps, inventory=inventory)
@@ -157,13 +154,13 @@ def schedule(
 
 @app.command()
 def merge(
-    base: Annotated[str, typer.Argument(metavar="BASE", help="What the model was made of: .safetensors, .pt or .pth.")],
-    delta: Annotated[str, typer.Argument(metavar="DELTA", help="What save_delta wrote.")],
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The full checkpoint from before training.")],
+    delta: Annotated[str, typer.Argument(metavar="DELTA", help="The file that save_delta wrote.")],
     out: Annotated[str, typer.Argument(metavar="OUT", help="The .safetensors file to write.")],
 ) -> None:
-    """Write a full checkpoint: what BASE holds, with what DELTA has learned.
+    """Write a full checkpoint: the frozen tensors of BASE and the trained tensors of DELTA.
 
-    Another base than the one that the delta was trained on is refused. Exit code 0: OUT is there. 2: it is as before.
+    DELTA must have been trained on BASE. Exit code 0: OUT was written. 2: an error, and OUT is unchanged.
     """
     file = Path(out)
     if file.suffix in _TORCH_SUFFIXES:
@@ -175,7 +172,7 @@ def merge(
 
 @cache.command()
 def info(folder: Folder, as_json: AsJson = False) -> None:
-    """Show whose features a cache holds, how many, and what they take."""
+    """Show the model and the dataset of a cache, how many features it holds, and their size."""
     store = Store.opened(folder)
     if as_json:
         _print_json(description.to_dict(store))
@@ -185,7 +182,7 @@ def info(folder: Folder, as_json: AsJson = False) -> None:
 
 @cache.command()
 def verify(folder: Folder) -> None:
-    """Read every byte of a cache. Exit code 0: all is as it was written. 1: something is damaged. 2: bad input."""
+    """Read every byte of a cache. Exit code 0: no feature is damaged. 1: some are. 2: bad input."""
     store = Store.opened(folder)
     damages = store.verify()
     _write("\n".join(description.verdict(store, damages)) + "\n")
@@ -194,7 +191,7 @@ def verify(folder: Folder) -> None:
 
 @cache.command()
 def clear(folder: Folder, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
-    """Delete a cache: its shards and its manifest, and the folder if nothing else is in it."""
+    """Delete the shards and the manifest of a cache, and the folder if it is then empty."""
     store = Store.opened(folder)
     _write("\n".join(description.summary(store)) + "\n")
     if not yes:
@@ -202,19 +199,19 @@ def clear(folder: Folder, yes: Annotated[bool, typer.Option("--yes", help="Do no
     try:
         store.clear()
     except OSError as error:
-        _fail(f"{folder!r} cannot be deleted: {error.strerror}.\nWhat is left of it is still a cache.")
+        _fail(f"{folder!r} cannot be deleted: {error.strerror}.\nThe remaining files are still a valid cache.")
     _write("Deleted.\n")
 
 
 def main() -> None:
-    """Run the command line; what is wrong with the input is said in words, and ends with exit code 2."""
+    """Run the command line; an error in the input prints a message and exits with code 2."""
     for stream in (sys.stdout, sys.stderr):
-        # A name in a file may have letters that the terminal has not.
+        # A name in a file may have characters that the terminal cannot show.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         app()
     except FrostlineError as error:
-        # The library's fix for this one is an argument that no command has.
+        # The library suggests an argument that no command has.
         quoted = "Fix the pattern, and quote it, or the shell expands it: '**.bias'"
         _fail("\n".join([*str(error).splitlines()[:-1], quoted]) if isinstance(error, NoMatchError) else str(error))
 
@@ -223,7 +220,7 @@ def _draw(chart: Chart, file: Path) -> None:
     try:
         from frostline.integrations.schedule_plot import picture
     except ModuleNotFoundError as error:
-        _fail(_missing("A picture", "plot", error))
+        _fail(_missing("A plot", "plot", error))
     try:
         file.write_bytes(picture(chart, file.suffix))
     except OSError as error:
@@ -246,7 +243,7 @@ def _missing(what: str, extras: str, error: ModuleNotFoundError) -> str:
 
 
 def _check_writable(file: Path | None) -> None:
-    """Ends the command before it has worked for a file that cannot be written."""
+    """Ends the command at once if a file cannot be written."""
     if file is None:
         return
     shown = f"{str(file)!r} cannot be written"
@@ -254,7 +251,7 @@ def _check_writable(file: Path | None) -> None:
         if file.is_dir():
             _fail(f"{shown}: it is a folder.\nName a file in it: {file / 'demo'}")
         if not file.parent.is_dir():
-            _fail(f"{shown}: there is no folder {str(file.parent)!r}.\nMake the folder: mkdir -p {file.parent}")
+            _fail(f"{shown}: the folder {str(file.parent)!r} does not exist.\nMake it: mkdir -p {file.parent}")
         is_new = not file.exists()
         file.open("ab").close()  # only this covers read-only disks, and a root user's rights
     except OSError as error:
@@ -263,8 +260,11 @@ def _check_writable(file: Path | None) -> None:
         file.unlink()
 
 
-def _print(*shown: RenderableType) -> None:
-    # A terminal folds what is too wide; a file or a pipe gets whole lines.
+def _print(*shown: object) -> None:
+    # Imported here, because most commands show no table.
+    from rich.console import Console
+
+    # A terminal wraps wide lines; a file or a pipe gets them unbroken.
     is_terminal, text = sys.stdout.isatty(), io.StringIO()
     width = None if is_terminal else 10_000
     console = Console(file=text, force_terminal=is_terminal, width=width, highlight=False, markup=False, emoji=False)
@@ -278,11 +278,11 @@ def _print_json(data: object) -> None:
 
 def _write(text: str) -> None:
     try:
-        # By lines: without a buffer (python -u) a write that a reader cuts short raises nothing, the next one does.
+        # Written by lines: without a buffer (python -u) only the write after one that was cut short raises.
         sys.stdout.writelines(text.splitlines(keepends=True))
         sys.stdout.flush()
     except OSError as error:
-        # Python would complain once more when it closes stdout.
+        # Python would report the error again when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             sys.exit(READER_GONE)

@@ -48,7 +48,7 @@ Example:
 """
 
 from frostline._core import errors as _core_errors
-from frostline._core.errors import *  # noqa: F403  the one list of names is there
+from frostline._core.errors import *  # noqa: F403  that package lists the names
 from frostline._core.findings import CheckError
 from frostline._core.movement import MovedError
 

@@ -112,7 +112,7 @@ def test_clear_is_refused_by_the_system(run: Run, monkeypatch: pytest.MonkeyPatc
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "unlink", refuse)
-    err = "'features' cannot be deleted: Permission denied.\nWhat is left of it is still a cache.\n"
+    err = "'features' cannot be deleted: Permission denied.\nThe remaining files are still a valid cache.\n"
     assert run("cache", "clear", "features", "--yes") == Result(2, INFO, err)
 
 

@@ -41,7 +41,7 @@ def test_what_the_demo_is_given(run: Run, calls: list[dict[str, Any]]) -> None:
 def test_a_file_that_cannot_be_written_is_said_before_the_training(
     run: Run, calls: list[dict[str, Any]], option: str, suffix: str
 ) -> None:
-    text = f"'no/page{suffix}' cannot be written: there is no folder 'no'.\nMake the folder: mkdir -p no\n"
+    text = f"'no/page{suffix}' cannot be written: the folder 'no' does not exist.\nMake it: mkdir -p no\n"
     assert run("demo", option, f"no/page{suffix}") == (2, "", text)
     Path(f"page{suffix}").mkdir()
     text = f"'page{suffix}' cannot be written: it is a folder.\nName a file in it: page{suffix}/demo\n"
@@ -74,7 +74,7 @@ def test_a_file_that_can_no_longer_be_written(
         Path("folder").write_bytes(b"")
 
     monkeypatch.setattr(frostline.demo, "run", fail)  # type: ignore[attr-defined]
-    text = "'folder' cannot be written: Is a directory.\nMake room for it, and run the demo again.\n"
+    text = "'folder' cannot be written: Is a directory.\nMake room for it, and try again.\n"
     assert run("demo") == (2, "", text)
 
 

@@ -11,7 +11,8 @@ from cli.made_files import Made, floats, safetensors_bytes
 
 Run = Callable[..., tuple[int, str, str]]
 CAVEAT = (
-    "A file does not say what is a parameter. Taken for buffers: 2 (integers, 8 bits and less, running statistics)."
+    "A file does not mark its parameters: 2 tensors are taken for buffers "
+    "(integers, dtypes of 8 bits or less, running statistics)."
 )
 
 
