@@ -86,6 +86,7 @@ PUBLIC: dict[str, list[str]] = {
         "split",
         "strip",
         "thaw",
+        "tie",
         "trainable",
         "value_and_grad",
     ],

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+import frostline.jax as fj
 from conformance.pytree_bench import PytreeBench, numbers
 
 
@@ -43,7 +44,8 @@ class EquinoxBench(PytreeBench):
 
     def tied(self) -> Model:
         first, second = (self.linear(3, 3, salt) for salt in range(2))
-        return self.chain(first, eqx.tree_at(lambda layer: layer.weight, second, first.weight))
+        chain = self.chain(first, eqx.tree_at(lambda layer: layer.weight, second, first.weight))
+        return self.with_tree(chain, fj.tie(chain.tree))
 
     def path(self, position: int, part: str) -> str:
         return f"layers.{position}.{part}"

@@ -28,7 +28,7 @@ class JaxBench(PytreeBench):
 
     def tied(self) -> Any:
         first, second = (self.linear(3, 3, salt) for salt in range(2))
-        return Sequential(first, Linear(first.weight, second.bias))
+        return fj.tie(Sequential(first, Linear(first.weight, second.bias)))
 
     def path(self, position: int, part: str) -> str:
         return f"{position}.{part}"

@@ -156,12 +156,12 @@ def test_a_tied_parameter_goes_both_ways() -> None:
     second.weight = first.weight
     model = nn.Sequential(first, second)
     weight = _array(first.weight)
-    tree = plain_net.Sequential(*(plain_net.Linear(weight, _array(layer.bias)) for layer in (first, second)))
+    tree = fj.tie(plain_net.Sequential(*(plain_net.Linear(weight, _array(layer.bias)) for layer in (first, second))))
     ft.save_delta("a", model)
     fj.save_delta("b", tree)
     assert Path("a").read_bytes() == Path("b").read_bytes()
     zeros = jnp.zeros((3, 3))
-    fresh = plain_net.Sequential(*(plain_net.Linear(zeros, jnp.zeros(3)) for _ in range(2)))
+    fresh = fj.tie(plain_net.Sequential(*(plain_net.Linear(zeros, jnp.zeros(3)) for _ in range(2))))
     assert raw_of_tree(fj.load_delta("a", fresh).tree) == raw(model)
 
 

@@ -92,7 +92,8 @@ class TestSeed:
     @each_around
     def test_rows_6_to_9_the_gradient_of_the_difference(self, around: Callable[..., Any]) -> None:
         model = chain()
-        trained, rest = fj.split((model, frozen_use(model)))
+        pair = fj.tie((model, frozen_use(model)))
+        trained, rest = fj.split(pair)
 
         def of_trained(trained: Any, rest: Any) -> Array:
             return difference(fj.join(trained, rest), X)
@@ -104,11 +105,11 @@ class TestSeed:
         assert free_of_m0 == zeros(FREE)
         assert zeros(HELD).items().isdisjoint(held_of_m0.items())
         # The layers of m1 are those of m0, and there once: what is asked over m1 is the free part of it.
-        assert fj.trainable((model, frozen_use(model))).keys() == {f"0.{name}" for name in FREE | HELD}
+        assert fj.trainable(pair).keys() == {f"0.{name}" for name in FREE | HELD}
 
-    def test_rows_6_to_9_over_the_pair_as_it_is(self) -> None:
+    def test_rows_6_to_9_over_the_tied_pair(self) -> None:
         model = chain()
-        over_m0, over_m1 = fj.strip(fj.grad(difference)((model, frozen_use(model)), X))
+        over_m0, over_m1 = fj.strip(fj.grad(difference)(fj.tie((model, frozen_use(model))), X))
         free_of_m1 = {name: grad for name, grad in by_name(over_m1).items() if name in FREE}
         assert free_of_m1 == zeros(FREE) == {name: by_name(over_m0)[name] for name in FREE}
 
@@ -272,11 +273,11 @@ def test_shared_layers(frozen: Callable[[Any], Any]) -> None:
     assert by_name(fj.grad(score)(Language())).keys() == {"shared.pytree.0.weight", "out.weight", "out.bias"}
 
 
-def test_an_array_tied_by_identity() -> None:
+def test_a_tied_array() -> None:
     """The pair of layers with one array: one parameter, and one gradient that is the sum over both uses."""
     embedding = eqx.nn.Embedding(5, 3, key=KEYS[0])
     head = eqx.tree_at(lambda head: head.weight, eqx.nn.Linear(3, 5, use_bias=False, key=KEYS[1]), embedding.weight)
-    tied = eqx.nn.Sequential([embedding, head, eqx.nn.Linear(5, 2, key=KEYS[2])])
+    tied = fj.tie(eqx.nn.Sequential([embedding, head, eqx.nn.Linear(5, 2, key=KEYS[2])]))
     assert fj.trainable(tied).keys() == {"layers.0.weight", "layers.2.weight", "layers.2.bias"}
 
     def of_array(weight: Array) -> Array:

@@ -47,7 +47,7 @@ def test_an_error_survives_pickling(act: Callable[[Any], object], lines: list[st
 def test_two_verdicts_on_one_array() -> None:
     table = np.ones((3, 2))
     with pytest.raises(TiedError) as caught:
-        fj.freeze({"embed": {"w": table}, "head": {"w": table}}, "**", "!head")
+        fj.freeze(fj.tie({"embed": {"w": table}, "head": {"w": table}}), "**", "!head")
     assert str(caught.value).split("\n") == [
         "'embed.w' and 'head.w' are two names of one tensor, and it cannot be both frozen and trainable.",
         "  'embed.w' is chosen by '**'",

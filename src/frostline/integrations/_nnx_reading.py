@@ -17,6 +17,7 @@ from frostline.integrations._nnx_constant import plain_class, sharing
 from frostline.integrations._nnx_graph import is_parameter, modules, named, parameters
 from frostline.integrations._nnx_use import Frozen, hold
 from frostline.jax._arrays import bytes_of, described, nbytes, plain
+from frostline.jax._freezing.ties import tied_by_identity
 from frostline.jax._uses.layout import children
 
 # A static attribute, as NNX calls it: it goes where the module goes, and a function is traced once for each value.
@@ -47,7 +48,7 @@ class Reading:
     def of(cls, model: Any) -> Self:
         """Reads a model, or a container of models."""
         variables: Variables = {}
-        tree = _with_placeholders(model, variables)
+        tree = tied_by_identity(_with_placeholders(model, variables))
         sides: tuple[set[int], set[int]] = set(), set()
         for module, name, variable in parameters(model):
             sides[name in vars(module).get(NOTE, ())].add(id(variable))

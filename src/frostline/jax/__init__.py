@@ -21,6 +21,7 @@ from frostline.jax._freezing.gradient import value_and_grad as value_and_grad
 from frostline.jax._freezing.marked import strip as strip
 from frostline.jax._freezing.parts import join as join
 from frostline.jax._freezing.parts import split as split
+from frostline.jax._freezing.ties import tie as tie
 from frostline.jax._inspection.audit import Audit as Audit
 from frostline.jax._inspection.audit import audit as audit
 from frostline.jax._inspection.guard import guard as guard
@@ -58,6 +59,7 @@ __all__ = [
     "split",
     "strip",
     "thaw",
+    "tie",
     "trainable",
     "value_and_grad",
 ]

@@ -20,7 +20,7 @@ from only_jax.trees import chain, contents, loss
 
 
 def one() -> Array:
-    """Ones, an array of its own: the same object at two places would be one array."""
+    """Ones."""
     return jnp.ones(2)
 
 
@@ -31,7 +31,7 @@ class TestMarksInMarks:
     def nested() -> tuple[Array, list[Any]]:
         """An array at three names, two of which are tied further inside already."""
         shared = jnp.full(2, 3.0)
-        return shared, [fj.thaw({"a": shared, "b": shared, "c": one()}), shared]
+        return shared, fj.tie([fj.tie({"a": shared, "b": shared, "c": one()}), shared])
 
     def test_no_array_is_lost(self) -> None:
         shared, tree = self.nested()
@@ -59,7 +59,7 @@ class TestMarksInMarks:
     def test_a_mark_inside_of_a_frozen_use_says_nothing(self) -> None:
         """The use pins all that is in it, so one array in it is one parameter, whatever else is noted there."""
         shared = one()
-        tree = [fj.Frozen([[fj.freeze({"w": shared})], {"w": shared}]), one()]
+        tree = fj.tie([fj.Frozen([[fj.freeze({"w": shared})], {"w": shared}]), one()])
         before = fj.plan(tree)
         assert before.frozen == {"0.0.0.w"}
         assert fj.plan(fj.follow(tree, before)) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -108,7 +109,7 @@ class TestEvaluation:
 
 
 class TestTwoTreesThatShare:
-    """The seed's models, as two existing objects: ties are found by identity."""
+    """The seed's models, as two existing objects. They share layers only where it is said: ``fj.tie(pair)``."""
 
     def pair(self) -> tuple[Sequential, Sequential]:
         l1, l2, l3 = layers()
@@ -127,15 +128,22 @@ class TestTwoTreesThatShare:
         assert {path for path, g in found.items() if np.any(g)} == self.SHARED
 
     def test_as_they_are(self) -> None:
-        self.check(fj.grad(self.difference)(self.pair()))
+        self.check(fj.grad(self.difference)(fj.tie(self.pair())))
 
     def test_split_before_jit(self) -> None:
-        trained, rest = fj.split(self.pair())
+        trained, rest = fj.split(fj.tie(self.pair()))
         self.check(jax.jit(jax.grad(lambda trained: self.difference(fj.join(trained, rest))))(trained))
 
-    def test_followed_before_jit(self) -> None:
-        pair = fj.follow(self.pair(), fj.plan(self.pair()))
-        self.check(jax.jit(fj.grad(self.difference))(pair))
+    def test_tied_before_jit(self) -> None:
+        self.check(jax.jit(fj.grad(self.difference))(fj.tie(self.pair())))
+
+    def test_tied_by_name_in_jit(self) -> None:
+        def of_pair(pair: Any) -> Any:
+            return fj.grad(self.difference)(
+                fj.tie(fj.tie(fj.tie(pair, "[0][0]", "[1][0]"), "[0][1]", "[1][1]"), "[0][2]", "[1][2]")
+            )
+
+        self.check(jax.jit(of_pair)(self.pair()))
 
     def test_built_inside_the_function(self) -> None:
         def loss(shared: list[Linear]) -> jax.Array:
@@ -145,19 +153,22 @@ class TestTwoTreesThatShare:
         found = named(jax.jit(fj.grad(loss))(layers()))
         assert {path for path, g in found.items() if np.any(g)} == {"1.weight", "1.bias"}
 
-    def test_without_ties_the_gradients_would_be_wrong(self) -> None:
-        """The negative control: in jit the raw pair has lost its sharing, and free parameters seem to matter."""
-        found = named(jax.jit(fj.grad(self.difference))(self.pair()))
-        assert {path for path, g in found.items() if np.any(g)} >= {"0.0.weight", "1.0.weight"}
+    @pytest.mark.parametrize("around", [lambda fn: fn, jax.jit], ids=["eager", "jit"])
+    def test_without_ties_each_place_is_a_parameter(self, around: Callable[..., Any]) -> None:
+        """The other reading: two models that share nothing, as for ``jax.grad``."""
+        found = named(around(fj.grad(self.difference))(self.pair()))
+        assert {path for path, g in found.items() if np.any(g)} == self.FREE | self.SHARED | {
+            name.replace("0.", "1.", 1) for name in self.FREE
+        }
 
-    def test_the_gradient_of_a_pair_does_not_fit_a_pair_that_would_lose_its_ties(self) -> None:
+    def test_the_gradient_of_a_tied_pair_does_not_fit_a_pair_without_ties(self) -> None:
         pair = self.pair()
-        gradient = fj.grad(self.difference)(pair)
+        gradient = fj.grad(self.difference)(fj.tie(pair))
         with pytest.raises(ValueError, match="Marked"):
             optax.apply_updates(pair, gradient)
 
     def test_a_frozen_use_sees_what_the_layer_was_trained_to(self) -> None:
-        pair = fj.follow(self.pair(), fj.plan(self.pair()))
+        pair = fj.tie(self.pair())
         trained, rest = fj.split(pair)
         after = fj.join(jax.tree.map(lambda leaf: leaf + 1, trained), rest)
         everywhere = {f"{i}.{j}.{part}" for i in (0, 1) for j in (0, 1, 2) for part in ("weight", "bias")}

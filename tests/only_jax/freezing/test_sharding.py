@@ -126,23 +126,23 @@ class TestDonation:
     def test_of_a_tied_tree_as_it_is_fails(self) -> None:
         """The negative control: what the two below do not run into."""
         with pytest.raises(jax.errors.JaxRuntimeError, match="Attempt to donate the same buffer twice"):
-            _grown(_tied())
+            _grown(fj.strip(_tied()))
 
     def test_of_the_trainable_part_of_a_tied_tree(self) -> None:
         trained, rest = fj.split(_tied())
         grown = fj.strip(fj.join(_grown(trained), rest))
         assert grown["embed"] is grown["head"]["w"]
-        assert contents(grown) == contents(jax.tree.map(lambda leaf: leaf + 1, _tied()))
+        assert contents(grown) == contents(jax.tree.map(lambda leaf: leaf + 1, fj.strip(_tied())))
 
     def test_of_a_tied_tree_with_marks(self) -> None:
         grown = fj.strip(_grown(fj.freeze(_tied(), "other")))
         assert grown["embed"] is grown["head"]["w"]
-        assert contents(grown) == contents(jax.tree.map(lambda leaf: leaf + 1, _tied()))
+        assert contents(grown) == contents(jax.tree.map(lambda leaf: leaf + 1, fj.strip(_tied())))
 
     def test_of_an_array_that_is_trained_here_and_used_frozen_there(self) -> None:
         """The frozen use is of the layer as it is, so it sees what the layer became."""
         layer = {"w": jnp.ones((2, 2))}
-        trained, rest = fj.split([layer, fj.Frozen(layer)])
+        trained, rest = fj.split(fj.tie([layer, fj.Frozen(layer)]))
         grown = fj.join(_grown(trained), rest)
         assert layer["w"].is_deleted()
         assert grown[1]["w"].tolist() == [[2.0, 2.0], [2.0, 2.0]]
@@ -157,4 +157,4 @@ def _leaves(tree: Any) -> list[Array]:
 
 def _tied() -> dict[str, Any]:
     shared = jnp.arange(4.0).reshape(2, 2)
-    return {"embed": shared, "head": {"w": shared}, "other": jnp.ones(2)}
+    return fj.tie({"embed": shared, "head": {"w": shared}, "other": jnp.ones(2)})

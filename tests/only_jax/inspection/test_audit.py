@@ -139,7 +139,7 @@ def test_a_way_around_a_frozen_use() -> None:
 @pytest.mark.parametrize("mark", [lambda tree: tree, lambda tree: fj.freeze(tree, "rest")], ids=["plain", "marked"])
 def test_one_array_of_two_names(mark: Callable[[Any], Any]) -> None:
     shared = jnp.ones(2)
-    tree = mark({"embed": shared, "head": shared, "rest": jnp.ones(2)})
+    tree = mark(fj.tie({"embed": shared, "head": shared, "rest": jnp.ones(2)}))
     frozen = "rest" if fj.plan(tree).frozen else ""
 
     both = audit(lambda t: (t["embed"] * stop(t["head"])).sum(), tree)

@@ -102,10 +102,13 @@ def test_what_it_watches() -> None:
     model = fj.freeze(
         Sequential(Sequential(layer, norm), fj.Frozen(layer), Linear(jnp.ones((2, 2)), jnp.ones(2))), "[0][1]"
     )
-    with fj.guard(model) as watching:
-        watching.verify(model)
-    # The frozen use of a layer that trains elsewhere may move.
-    assert watching.paths == {"0.1.weight", "0.1.bias", "0.1.running_mean", "0.1.running_var"}
+    of_norm = {"0.1.weight", "0.1.bias", "0.1.running_mean", "0.1.running_var"}
+    # A tied frozen use of a layer that trains elsewhere may move.
+    tied = fj.tie(fj.tie(model, "[0][0].weight", "[1].weight"), "[0][0].bias", "[1].bias")
+    for tree, paths in ((model, of_norm | {"1.weight", "1.bias"}), (tied, of_norm)):
+        with fj.guard(tree) as watching:
+            watching.verify(tree)
+        assert watching.paths == paths
 
 
 def test_every_dtype_has_bytes() -> None:

@@ -104,7 +104,9 @@ REFUSED: list[tuple[str, Callable[[], object], list[str]]] = [
     (
         "a parameter is frozen in this use and trains in another one, so it moves here",
         lambda: fj.frostline(
-            lambda p, x: x @ p["low"]["w"] @ p["top"], {"low": fj.Frozen({"w": PLAIN["a"]}), "top": PLAIN["a"]}, X
+            lambda p, x: x @ p["low"]["w"] @ p["top"],
+            fj.tie({"low": fj.Frozen({"w": PLAIN["a"]}), "top": PLAIN["a"]}),
+            X,
         ),
         [
             f"{CALL} has nothing below its line: the input first meets 1 trainable parameter.",

@@ -90,7 +90,7 @@ class TestWhatIsSaved:
     def test_a_tied_array_once(self, file: str) -> None:
         shared, still = jnp.ones(2), jnp.zeros(2)
         tree = {"a": shared, "b": shared, "c": still, "d": still}
-        for each in (tree | {"x": 1}, fj.freeze(tree, "c")):
+        for each in (fj.tie(tree | {"x": 1}), fj.freeze(fj.tie(tree), "c")):
             fj.save_delta(file, fj.freeze(each, "c", "d"))
             assert self.names(file) == ({"a"}, {"c"})
             assert document(Path(file))["aliases"] == {"a": ["b"], "c": ["d"]}
@@ -98,11 +98,11 @@ class TestWhatIsSaved:
     def test_frozen_uses(self, file: str) -> None:
         layer = {"w": jnp.ones(2)}
         tree = {"free": layer, "use": fj.Frozen(layer), "other": fj.Frozen({"w": jnp.zeros(2)})}
-        fj.save_delta(file, tree)
+        fj.save_delta(file, fj.tie(tree))
         assert self.names(file) == ({"free.w"}, {"other.w"})
         assert document(Path(file))["aliases"] == {"free.w": ["use.w"]}
         moved = {"w": jnp.full(2, 7.0)}
-        loaded = fj.load_delta(file, {**tree, "free": moved, "use": fj.Frozen(moved)}).tree
+        loaded = fj.load_delta(file, fj.tie({**tree, "free": moved, "use": fj.Frozen(moved)})).tree
         assert loaded["free"]["w"] is loaded["use"]["w"]
         assert bits(loaded) == bits(tree)
 
@@ -219,9 +219,9 @@ class TestThereAndBack:
 
     def test_ties_stay_ties(self, file: str) -> None:
         shared = jnp.ones(2)
-        fj.save_delta(file, {"a": shared, "b": shared, "c": jnp.zeros(2)})
+        fj.save_delta(file, fj.tie({"a": shared, "b": shared, "c": jnp.zeros(2)}))
         fresh = jnp.zeros(2)
-        loaded = fj.load_delta(file, {"a": fresh, "b": fresh, "c": jnp.ones(2)}).tree
+        loaded = fj.load_delta(file, fj.tie({"a": fresh, "b": fresh, "c": jnp.ones(2)})).tree
         assert loaded["a"] is loaded["b"]
         assert raw(fj.strip(loaded)) == raw({"a": shared, "b": shared, "c": jnp.zeros(2)})
 

@@ -142,7 +142,7 @@ class TestRates:
     def test_a_tied_array_has_the_factor_of_all_its_names(self) -> None:
         shared = jnp.ones(1)
         driver = fj.Driver(Phases([Span(0, None, Phase(rates=[("head", 0.5)]))]))
-        params = driver.start({"embed": shared, "head": shared, "rest": jnp.ones(1)})
+        params = driver.start(fj.tie({"embed": shared, "head": shared, "rest": jnp.ones(1)}))
         updates = driver.factors.scaled(fj.grad(lambda tree: tree["embed"].sum() + tree["head"].sum())(params))
         assert [float(leaf[0]) for leaf in jax.tree.leaves(updates)] == [1.0, 0.0]
         assert driver.factors.names == ("embed", "head", "rest")
@@ -256,7 +256,7 @@ class TestRefused:
     def test_two_names_of_one_array_that_disagree(self) -> None:
         shared = jnp.ones(1)
         with pytest.raises(TiedError):
-            fj.Driver(LinearProbe(["head"], steps=9)).start({"embed": shared, "head": shared})
+            fj.Driver(LinearProbe(["head"], steps=9)).start(fj.tie({"embed": shared, "head": shared}))
 
     def test_no_schedule(self) -> None:
         with pytest.raises(ScheduleError) as caught:

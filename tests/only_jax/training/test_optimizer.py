@@ -228,7 +228,7 @@ def test_frozen_uses_and_leaves_that_are_no_parameters() -> None:
 
 def test_a_noted_tie_is_trained_once() -> None:
     table = jnp.ones((2, 2))
-    params = fj.thaw({"embed": table, "head": table, "b": jnp.ones(2)})
+    params = fj.tie({"embed": table, "head": table, "b": jnp.ones(2)})
     tx = optimizer(optax.adamw(0.1))
     state = tx.init(params)
     assert (state.cohorts, len(jax.tree.leaves(state))) == ((("b", "embed"),), 5)

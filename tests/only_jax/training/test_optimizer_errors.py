@@ -116,11 +116,11 @@ TEXTS: dict[str, tuple[Callable[[], object], list[str]]] = {
         [f"{UPDATE} got gradients without 1 of 3 trainable parameters:", "  head.0", DIFFERENTIATE],
     ),
     "gradients of ties that the parameters do not note": (
-        lambda: updated(fj.grad(lambda p: (p["embed"] * p["head"]).sum())(params := tied()), params),
+        lambda: updated(fj.grad(lambda p: (p["embed"] * p["head"]).sum())(fj.tie(params := tied())), params),
         [
             DIFFERENT,
             "  embed and head: one array in grads, several in params",
-            "Record arrays with several names first, outside jit: params = thaw(params).",
+            "Say that they are one array in the parameters, too: params = tie(params).",
         ],
     ),
     "two leaves of one name": (

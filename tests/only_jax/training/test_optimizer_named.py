@@ -96,7 +96,7 @@ class TestSaved:
 
     def test_a_tied_array_is_there_once(self) -> None:
         table = jnp.ones((2, 2))
-        params = fj.thaw({"embed": table, "out": table})
+        params = fj.tie({"embed": table, "out": table})
         tx = made("momentum")
         assert list(tx.save(tx.init(params), params)) == ["embed/cohort", "embed/0.trace"]
 

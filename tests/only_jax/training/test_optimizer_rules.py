@@ -122,7 +122,7 @@ class TestRates:
 class TestNames:
     def test_a_tied_array_has_one_rate_under_any_name(self) -> None:
         table = jnp.ones((2, 2))
-        params = fj.thaw({"embed": table, "out": table})
+        params = fj.tie({"embed": table, "out": table})
         for name in ("embed", "out"):
             updates, _ = moved_by(optimizer(optax.sgd(1.0), rules=[Rule(name, lr_scale=0.5)]), params)
             assert updates == {"embed": -0.5}

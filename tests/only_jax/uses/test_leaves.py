@@ -219,14 +219,14 @@ class TestPrecision:
 
 
 def test_marks_inside_of_marks_are_no_part_of_what_a_loss_sees() -> None:
-    """A marked model beside the one it was made from: their ties are marks around its marks."""
+    """A marked model beside the one it was made from: their ties are noted around its marks."""
     model = chain()
 
     def difference(pair: Any, x: Array) -> Array:
         assert [type(one) for one in pair] == [Chain, Chain]
         return (pair[0](x) - pair[1](x)).sum()
 
-    gradient = fj.grad(difference)((model, fj.freeze(model, "layers[1]")), X)
+    gradient = fj.grad(difference)(fj.tie((model, fj.freeze(model, "layers[1]"))), X)
     assert not gradient[0].layers[0].weight.any()
     assert gradient[0].layers[1].weight.any()
     assert not gradient[0].layers[2].weight.any()

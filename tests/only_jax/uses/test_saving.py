@@ -61,7 +61,7 @@ class TestExport:
 
     def test_of_a_tree_with_ties_uses_and_marks(self) -> None:
         model = chain()
-        tree = fj.freeze([model, fj.Frozen(model), model.layers[0]], "[0].layers[1].bias")
+        tree = fj.freeze(fj.tie([model, fj.Frozen(model), model.layers[0]]), "[0].layers[1].bias")
         exported = export.export(jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf * 2, tree)))(tree)
         back = export.deserialize(exported.serialize()).call(tree)
         assert jax.tree.structure(back) == jax.tree.structure(tree)

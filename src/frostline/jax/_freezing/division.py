@@ -15,7 +15,7 @@ from frostline.jax._uses.layout import LeafPlace
 class Division:
     """The arrays of a tree in two parts, under each of their names.
 
-    An array that is frozen under one name and trains under another is in neither part under the frozen name.
+    A tied array that is frozen under one name and trains under another is in neither part under the frozen name.
 
     Attributes:
         still: frozen parameters and all other arrays in held modules; each with "parameter" or "buffer".
@@ -28,8 +28,6 @@ class Division:
 
 def divided(read: Survey) -> Division:
     """Divides the arrays of a tree."""
-    # NumPy numbers are values: two equal ones are not tied.
-    trained = {id(leaf) for leaf in map(read.leaves.__getitem__, read.trainable) if isinstance(leaf, ARRAYS)}
     still: dict[str, tuple[Any, str]] = {}
     moving: dict[str, LeafPlace] = {}
     for slot in read.layout.slots:
@@ -37,6 +35,6 @@ def divided(read: Survey) -> Division:
         stands = slot.pinned or (slot.marked if is_param(array) else is_below(slot.keys, read.whole))
         if not stands and (is_param(array) or isinstance(array, ARRAYS)):
             moving[slot.name] = slot
-        elif stands and has_bytes(array) and id(array) not in trained:
+        elif stands and has_bytes(array) and slot.leaf not in read.trainable:
             still[slot.name] = (array, "parameter" if is_param(array) else "buffer")
     return Division(still, moving)

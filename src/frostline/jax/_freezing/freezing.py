@@ -17,8 +17,9 @@ def freeze(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: b
     """Returns the tree with more of it frozen, and leaves the given tree unchanged.
 
     The result is called, indexed, mapped and traced like the tree. Gradients stop at frozen arrays, held modules are in
-    evaluation mode, and `value_and_grad`, `split`, `mask` and `optimizer` know which arrays train. Freeze outside
-    ``jit``: there, two names of one array can be recognised.
+    evaluation mode, and `value_and_grad`, `split`, `mask` and `optimizer` know which arrays train. An array is a
+    value: an array that stands at several places is frozen where it is named, and everywhere only if :func:`tie` has
+    said that it is one. So after ``target = params`` a target can be frozen alone.
 
     The result is read-only. Methods that change a dict or list in place raise, and methods that make a new tree, such
     as ``.replace(...)`` or ``.copy()``, return a plain one. Build first, freeze last.
@@ -62,7 +63,7 @@ def thaw(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: boo
         allow_empty: whether a selector may match nothing.
 
     Returns:
-        The tree; a plain one if nothing is frozen any more and no array has two names.
+        The tree; a plain one if nothing is frozen any more and nothing is tied.
 
     Raises:
         PinnedError: a selector names nothing but frozen uses.

@@ -16,8 +16,7 @@ def split(tree: Any) -> tuple[Any, Any]:
     """Splits a tree into its trainable part and the rest; each has the shape of the tree, with None elsewhere.
 
     Differentiate the trainable part alone, and give it alone to the optimizer. Then no code that reads gradients can
-    bring those of frozen leaves back. An array under several names is there once. Ties are found by identity, so split
-    outside ``jit``, or split a tree that was frozen outside it.
+    bring those of frozen leaves back. A tied array is there once.
 
     Args:
         tree: any pytree, with or without marks and frozen uses.
@@ -38,12 +37,10 @@ def split(tree: Any) -> tuple[Any, Any]:
 
 def parts(read: Survey) -> tuple[Any, Any]:
     """The two parts of a tree that was surveyed."""
-    tree = _with_ties(read)
-    again = read if tree is read.tree else survey(tree)
-    kept = again.trainable
-    sides = zip(*((leaf, None) if n in kept else (None, leaf) for n, leaf in enumerate(again.leaves)), strict=True)
-    trained, rest = sides if again.leaves else ((), ())
-    return tree_unflatten(again.structure, trained), tree_unflatten(again.structure, rest)
+    kept = read.trainable
+    sides = zip(*((leaf, None) if n in kept else (None, leaf) for n, leaf in enumerate(read.leaves)), strict=True)
+    trained, rest = sides if read.leaves else ((), ())
+    return tree_unflatten(read.structure, trained), tree_unflatten(read.structure, rest)
 
 
 def join(trainable: Any, rest: Any) -> Any:
@@ -75,12 +72,6 @@ _PARTS = "Join the two parts of one split: trainable, rest = split(tree)."
 
 def _is_hole(node: object) -> bool:
     return node is None
-
-
-def _with_ties(read: Survey) -> Any:
-    """The tree with each array in it once. All marks and ties are then at its root, so that none hides another."""
-    several = any(len({slot.leaf for slot in group}) > 1 for group in read.arrays)
-    return as_planned(read, read.plan) if several else read.tree
 
 
 def as_planned(read: Survey, plan: Plan) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -79,8 +79,8 @@ def _label(choice: Any) -> str:
 class Objects:
     """The modules and arrays of a tree, found as objects.
 
-    Arrays are found by identity. A marked tree makes new nodes, but not new arrays, each time it is read. So two nodes
-    are the same if they have the same arrays at the same places.
+    An array is found by identity, at each place where it stands. A marked tree makes new nodes, but not new arrays,
+    each time it is read. So two nodes are the same if they have the same arrays at the same places.
 
     Attributes:
         read: the survey of the tree.
@@ -115,8 +115,11 @@ class Objects:
         return slot is not None and (not isinstance(leaf, ARRAYS) or self.read.leaves[slot.leaf] is leaf)
 
     @cached_property
-    def _at(self) -> dict[int, tuple[LeafPlace, ...]]:
-        return {id(self.read.leaves[group[0].leaf]): group for group in self.read.arrays}
+    def _at(self) -> dict[int, list[LeafPlace]]:
+        found: dict[int, list[LeafPlace]] = defaultdict(list)
+        for slot in self.read.layout.slots:
+            found[id(self.read.leaves[slot.leaf])].append(slot)
+        return found
 
     @cached_property
     def _slots(self) -> dict[Keys, LeafPlace]:

@@ -14,7 +14,7 @@ from jax.tree_util import PyTreeDef, tree_flatten
 from frostline._core.inventory import Inventory
 from frostline._core.param import Module, Param
 from frostline._core.plan import Plan
-from frostline.jax._arrays import ARRAYS, is_param, nbytes
+from frostline.jax._arrays import is_param, nbytes
 from frostline.jax._freezing.held_modules import held
 from frostline.jax._uses.layout import Keys, Layout, LeafPlace, TreeNode, layout
 from frostline.jax._uses.use import Frozen
@@ -41,19 +41,17 @@ class Survey:
 
     @cached_property
     def arrays(self) -> list[tuple[LeafPlace, ...]]:
-        """The places of each array, one group for each object: the same object is the same array."""
+        """The places of each leaf. Only a mark ties two places: the same object at two places is two leaves."""
         groups: dict[int, list[LeafPlace]] = defaultdict(list)
         for slot in self.layout.slots:
-            leaf = self.leaves[slot.leaf]
-            # Other objects are values: two equal ones are not tied.
-            groups[id(leaf) if isinstance(leaf, ARRAYS) else ~slot.leaf].append(slot)
+            groups[slot.leaf].append(slot)
         return [tuple(group) for group in groups.values()]
 
     @cached_property
     def places(self) -> dict[str, tuple[LeafPlace, ...]]:
         """The places of each parameter by its path.
 
-        An array that is frozen under one name and trains under another is two parameters.
+        A tied array that is frozen under one name and trains under another is two parameters.
         """
         places: dict[int, tuple[LeafPlace, ...]] = {}
         for group in self.arrays:
@@ -86,13 +84,13 @@ class Survey:
 
     @cached_property
     def trainable(self) -> frozenset[int]:
-        """The trainable leaves, each array once."""
+        """The trainable leaves."""
         free = (slots for slots in self.places.values() if not slots[0].is_still)
         return frozenset(slots[0].leaf for slots in free)
 
     @cached_property
     def ties(self) -> tuple[tuple[str, ...], ...]:
-        """The names of each array that has several; the first is one under which it trains, if there is one."""
+        """The names of each tied array; the first is one under which it trains, if there is one."""
         tied = (group for group in self.arrays if len(group) > 1)
         return tuple(tuple(slot.name for slot in sorted(group, key=attrgetter("is_still"))) for group in tied)
 

@@ -92,7 +92,7 @@ def audit(loss: Callable[..., Any], tree: Any, /, *batch: Any, has_aux: bool = F
     The loss is traced, forwards and backwards, and the two traces are read: through ``jit``, ``scan``, ``cond``,
     ``remat``, custom rules, and code of others, where a ``stop_gradient`` may be hidden. Arrays may be
     ``jax.ShapeDtypeStruct``, so a model need not fit anywhere. A gradient that merely happens to be zero counts as
-    one. An array with several names is reached where one of them is.
+    one. A tied array is reached where one of them is.
 
     Args:
         loss: ``loss(tree, *batch, **keywords)``, returning a scalar, or ``(scalar, aux)`` with `has_aux`. It gets the

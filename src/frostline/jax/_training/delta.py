@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
@@ -17,7 +16,6 @@ from frostline._core.plan import Plan
 from frostline.checkpoint import delta as checkpoint
 from frostline.checkpoint.delta import TensorSource
 from frostline.checkpoint.delta_file import DeltaFile
-from frostline.jax._arrays import ARRAYS
 from frostline.jax._freezing.division import divided
 from frostline.jax._freezing.freezing import follow
 from frostline.jax._freezing.survey import Survey, survey
@@ -218,19 +216,11 @@ class _Parts:
         return Fingerprint(tuple((path, _digest(source(array))) for path, array in self.base.items()))
 
     def filled(self, found: Mapping[str, Any]) -> Any:
-        """The tree with other arrays, under all of their names."""
-        read = self.read
-        leaves, numbers = list(read.leaves), defaultdict(list)
-        for number, leaf in enumerate(leaves):
-            # Equal values are not tied.
-            numbers[id(leaf) if isinstance(leaf, ARRAYS) else ~number].append(number)
-        slots = divided(read).moving
+        """The tree with other arrays."""
+        leaves, slots = list(self.read.leaves), divided(self.read).moving
         for path, array in found.items():
-            own = slots[path].leaf
-            is_tied = path in read.plan.trainable and isinstance(read.leaves[own], ARRAYS)
-            for number in numbers[id(read.leaves[own])] if is_tied else (own,):
-                leaves[number] = array
-        return tree_unflatten(read.structure, leaves)
+            leaves[slots[path].leaf] = array
+        return tree_unflatten(self.read.structure, leaves)
 
 
 def _digest(found: TensorSource) -> str:

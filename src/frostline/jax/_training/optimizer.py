@@ -140,8 +140,7 @@ def optimizer(
     use ``join(optax.apply_updates(split(params)[0], updates), split(params)[1])`` for such gradients.
 
     Masks and labels, as for ``optax.masked``, should be functions of the tree, which has None at frozen leaves. Extra
-    arguments of ``update`` are passed on. Two names of an array are one parameter only if ``freeze`` or ``thaw`` has
-    recorded the tie, outside ``jit``.
+    arguments of ``update`` are passed on. Two names of an array are one parameter only if :func:`tie` has said so.
 
     Args:
         tx: any Optax transformation, including ``optax.MultiSteps``.

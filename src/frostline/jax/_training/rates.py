@@ -31,7 +31,6 @@ def rates(rules: Sequence[Rule]) -> Callable[[Any], Rates]:
 
     @lru_cache(maxsize=64)
     def found(structure: PyTreeDef, shapes: tuple[Any, ...]) -> Rates:
-        # Shapes take the place of arrays, so that only marks tie them, inside jit and outside.
         read = survey(tree_unflatten(structure, shapes))
         options = options_by_path(rules, read.inventory)
         factors = {path: option["lr_scale"] for path, option in options.items() if "lr_scale" in option}

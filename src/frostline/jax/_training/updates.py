@@ -100,11 +100,7 @@ class ParamPlaces:
 
 
 def places(params: Any) -> ParamPlaces:
-    """The places of the parameters of a tree.
-
-    Only marks tie arrays here, not identity: inside ``jit`` identity is lost, and a state that was made outside would
-    not fit.
-    """
+    """The places of the parameters of a tree."""
     leaves, structure = tree_flatten(params, is_leaf=_is_hole)
     arrays, inner = tree_flatten(params)
     names: dict[int, str] = {}
@@ -130,7 +126,7 @@ def _unmoved(grad: Any) -> Any:
 
 UPDATE = "optimizer(tx).update(grads, state, params)"
 _DIFFERENTIATE = "Differentiate the tree that is updated: value, grads = value_and_grad(loss)(params, batch)."
-_THAW = "Record arrays with several names first, outside jit: params = thaw(params)."
+_THAW = "Say that they are one array in the parameters, too: params = tie(params)."
 
 
 def _lacking(missing: list[Any], count: int) -> StructureError:
