@@ -18,7 +18,7 @@ from frostline.torch._holding.lbfgs import keep_lbfgs_to_trainable
 from frostline.torch._holding.mode import is_held
 from frostline.torch._holding.moved_claims import settle
 from frostline.torch._holding.thaws import thaws_noted
-from frostline.torch._uses.view import Mode
+from frostline.torch._uses.counterparts import Mode
 from frostline.torch._wrappers import refuse_wrapped
 
 

@@ -11,7 +11,8 @@ from frostline._core.findings import Finding
 from frostline.torch._freezing.freezing import plan_of
 from frostline.torch._freezing.survey import Survey
 from frostline.torch._holding.claims import ClaimStack, Site, ledger_of
-from frostline.torch._holding.mode import ATTRIBUTE, is_held
+from frostline.torch._holding.classes import HOLD
+from frostline.torch._holding.mode import is_held
 from frostline.torch._holding.moved_claims import lost_claims, moved_claims
 from frostline.torch._holding.thaws import is_fresh
 
@@ -34,7 +35,7 @@ def held_but_trains(model: nn.Module, read: Survey) -> Iterator[Finding]:
     for path, module in read.modules.items():
         if not is_held(module) or id(module) in read.pinned or not any(p.requires_grad for p in module.parameters()):
             continue
-        hold = vars(module)[ATTRIBUTE]
+        hold = vars(module)[HOLD]
         # A module that is to be in evaluation mode anyway follows its next train().
         if hold.mode == "follow" or hold.wanted:
             yield Finding(
