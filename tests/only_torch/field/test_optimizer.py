@@ -110,7 +110,7 @@ def test_f27_freeze_and_thaw_replace_no_parameter() -> None:
     assert moved(before, model) == set(before)
 
     model.head[0] = nn.BatchNorm1d(4)
-    assert [finding.kind for finding in ft.check(model, optimizer)] == ["unowned", "foreign"]
+    assert [finding.kind for finding in ft.check(model, optimizer)] == ["no-gradient", "unowned", "foreign"]
 
 
 def _two_equal_norms() -> nn.Module:

@@ -256,7 +256,7 @@ def test_f49_nothing_trainable_is_found() -> None:
     optimizer = torch.optim.AdamW(model.parameters())
     assert [f.kind for f in ft.check(model, optimizer)] == ["nothing-trainable", "idle-optimizer"]
     model.add_module("adapter", nn.Linear(2, 2))
-    assert [f.kind for f in ft.check(model, optimizer)] == ["unowned", "idle-optimizer"]
+    assert [f.kind for f in ft.check(model, optimizer)] == ["held-but-trains", "unowned", "idle-optimizer"]
 
 
 def _quantised() -> nn.Module:

@@ -244,7 +244,10 @@ def test_f12_conversion_to_sync_batch_norm_is_noticed_and_undone_by_name() -> No
     plan = ft.plan(model)
     model = nn.SyncBatchNorm.convert_sync_batchnorm(model).train()
     assert model.backbone[1].training
-    assert [(f.kind, f.paths) for f in ft.check(model)] == [("moving-statistics", ("backbone.1",))]
+    assert [(f.kind, f.paths) for f in ft.check(model)] == [
+        ("moving-statistics", ("backbone.1",)),
+        ("moved-claims", ("backbone.1.weight", "backbone.1.bias")),
+    ]
     ft.follow(model, plan)
     model.train()
     assert not model.backbone[1].training
