@@ -14,11 +14,11 @@ from sources import ROOT, SOURCES, circles, module_of, modules_read, package_of
 # Room of a front end: the rooms that it imports. The list is exact, so an arrow that is gone leaves it, too.
 ROOMS: dict[str, dict[str, set[str]]] = {
     "torch": {
-        "_autograd": {"_tensors", "_uses", "_wrappers"},
+        "_autograd": {"_holding", "_tensors", "_uses", "_wrappers"},
         "_cache": {"_freezing", "_tensors"},
         "_cost": {"_autograd", "_freezing", "_holding", "_lean", "_tensors", "_training", "_wrappers"},
         "_freezing": {"_holding", "_tensors", "_uses", "_wrappers"},
-        "_holding": set(),
+        "_holding": {"_wrappers"},
         "_inspection": {"_freezing", "_holding", "_tensors", "_training", "_uses", "_wrappers"},
         "_lean": {"_autograd", "_freezing", "_holding", "_tensors"},
         "_line": {"_autograd", "_holding", "_runtime", "_tensors", "_uses", "_wrappers"},

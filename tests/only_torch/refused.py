@@ -30,8 +30,16 @@ def _scripted() -> nn.Module:
 
 def uncopyable() -> nn.Module:
     layer = nn.Linear(2, 2)
-    layer.lock = threading.Lock()
+    layer.cache = Locked(weight=layer.weight)
     return layer
+
+
+class Locked(dict):
+    """A mapping that leads to a tensor, and has a lock, which nothing can copy."""
+
+    def __init__(self, **items: torch.Tensor) -> None:
+        super().__init__(items)
+        self.lock = threading.Lock()
 
 
 def _plan_without(path: str) -> Callable[[nn.Module], Plan]:

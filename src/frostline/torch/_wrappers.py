@@ -26,6 +26,11 @@ def _is_sharded(module: nn.Module) -> bool:
     return _is_instance(module, "torch.distributed.fsdp", "FullyShardedDataParallel")
 
 
+def is_fully_sharded(module: nn.Module) -> bool:
+    """Whether ``fully_shard`` (FSDP2) was called on the module."""
+    return _is_instance(module, "torch.distributed.fsdp", "FSDPModule")
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """Returns the model inside ``torch.compile`` and data-parallel wrappers."""
     while True:

@@ -28,6 +28,7 @@ from frostline.torch._autograd.codecs import (
     SmallIndex,
 )
 from frostline.torch._autograd.saved import packed
+from frostline.torch._holding.classes import original_class
 
 
 class ModuleCall(NamedTuple):
@@ -151,8 +152,9 @@ def _prelu_input(_node: Any, wants: Wants, _call: ModuleCall | None) -> Form:
 
 def _noise(node: Any, _: Wants, call: ModuleCall | None) -> Form:
     """The noise of a dropout. On a CPU a dropout is a product, and only the module tells it from other products."""
-    module = None if call is None or node not in call.tops else call.module
-    if type(module) is not nn.Dropout or not module.training or not 0.0 < module.p < 1.0:
+    module: Any = None if call is None or node not in call.tops else call.module
+    is_dropout = module is not None and original_class(module) is nn.Dropout
+    if not is_dropout or not module.training or not 0.0 < module.p < 1.0:
         return WHOLE
     codec = NonZeroMask(1 - module.p)
 
@@ -290,9 +292,7 @@ LIMIT_RULES = (
 """The rules for tensors that `lean` leaves alone, because they are small or not part of a frozen network."""
 
 RULES = (*LEAN_RULES, *LIMIT_RULES)
-
 _NODES, _SLOT = torch._C._functions, torch._C._autograd.SavedTensor
-
 LEAN_KNOWN, MISSING = rules_by_kind(LEAN_RULES, _NODES, _SLOT)
 """The rules of `lean` in this release of PyTorch, and the names that it lacks for others."""
 

@@ -27,7 +27,8 @@ _known: weakref.WeakKeyDictionary[nn.Module, Writable] = weakref.WeakKeyDictiona
 def _writable(module: nn.Module) -> Writable:
     known = _known.get(module)
     if known is None or not known.is_current():
-        _known[module] = known = Writable(module, known)
+        with torch.inference_mode(mode=False):
+            _known[module] = known = Writable(module, known)
     return known
 
 
@@ -36,7 +37,7 @@ class _Calling(threading.local):
 
 
 _thread = _Calling()
-_lock = threading.Lock()
+_lock = threading.RLock()
 _turn = threading.Condition(_lock)
 _open: dict[int, list[Call]] = {}
 """The calls that own tensors now, by thread."""
@@ -66,8 +67,9 @@ class Call:
     host: Call | None = None
     guests: set[Call] | None = None
     is_open = is_saved = is_complete = is_restored = False
-    clones: list[tuple[Place, torch.Tensor]]
+    clones: list[tuple[Place, torch.Tensor]] = []  # noqa: RUF012 - it is replaced, and never changed
     late: tuple[Place, ...] = ()
+    versions: list[int] | None = None
 
     def __init__(self, module: nn.Module, swaps: Callable[[], Iterable[Swap]] | None) -> None:
         self.module, self.find_swaps = module, swaps
@@ -129,6 +131,8 @@ class Call:
 
     def end(self) -> None:
         """Undoes what the call has written, and lets the others call."""
+        while _lock._is_owned():  # type: ignore[attr-defined] # an interrupt has come where a block of it is left
+            _lock.release()
         if self.host is not None:
             with _lock:
                 self.host.guests = (self.host.guests or set()) - {self}
@@ -143,7 +147,8 @@ class Call:
             self._restore()
             self.is_restored = True
         if self.late or (self.is_complete and self.writable.proving):
-            _known[self.module] = Writable(self.module, self.writable)
+            with torch.inference_mode(mode=False):
+                _known[self.module] = Writable(self.module, self.writable)
         _thread.call = self.outer
         with _lock:
             mine = _open.get(self.thread, [])
@@ -174,7 +179,8 @@ class Call:
             if not _same_bytes(clone, place.data):
                 place.data.copy_(clone)
                 place.written = True
-        if (versions := now.versions()) != self.versions:
+        versions = now.versions()
+        if self.versions is not None and versions != self.versions:
             restored = {*map(id, now.saved), *(id(place) for place, _ in clones)}
             for place, before, version in zip(now.places, self.versions, versions, strict=True):
                 if version != before:

@@ -37,12 +37,14 @@ class Hold:
         wanted: the mode that it was told last; it takes it up on release.
         is_told: whether it was told one since it is held.
         checkpoints: whether it computes activations again during backward if its flag says so.
+        stays: the mode in which its own ``train`` left it when it was told to evaluate, if it did not obey.
     """
 
     mode: str
     wanted: bool
     is_told: bool = False
     checkpoints: bool = False
+    stays: bool = False
 
 
 class Method:

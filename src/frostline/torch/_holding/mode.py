@@ -47,25 +47,33 @@ def hold_all(modes: Mapping[nn.Module, str | None]) -> None:
     _release({module: hold for module, hold in holds.items() if hold is not None and hold.mode == "eval"})
     held = {module: mode for module, mode in changed.items() if mode is not None}
     wanted = {module: module.training for module in held}
+    told = [module for module, mode in held.items() if mode == "eval" and has_own_train(module)]
     try:
-        for module, mode in held.items():
-            if mode == "eval" and module.training and has_own_train(module):
+        for module in told:
+            if module.training:
                 module.train(False)
     except BaseException:
         for module, training in wanted.items():
             module.__dict__["training"] = training
         raise
+    stay = {id(module) for module in told if module.training}
     for module, mode in held.items():
-        hold(module, mode, wanted=wanted[module])
+        _hold(
+            module,
+            Hold(
+                mode,
+                wanted[module],
+                checkpoints=mode == "eval" and checkpoints_activations(module),
+                stays=id(module) in stay,
+            ),
+        )
 
 
-def hold(module: nn.Module, mode: str, *, wanted: bool) -> None:
-    """Holds one module in place, and tells it nothing."""
-    checkpoints = mode == "eval" and checkpoints_activations(module)
-    module.__dict__[HOLD] = Hold(mode, wanted, checkpoints=checkpoints)
-    if mode == "eval":
+def _hold(module: nn.Module, hold: Hold) -> None:
+    module.__dict__[HOLD] = hold
+    if hold.mode == "eval":
         module.__dict__["training"] = False
-    take_class(module, called=checkpoints or needs_held_calls(module, mode), body=body)
+    take_class(module, called=hold.checkpoints or needs_held_calls(module, hold.mode), body=body)
 
 
 def hold_calls(module: nn.Module, mode: str, *, wanted: bool) -> None:
@@ -94,6 +102,8 @@ def forget(module: nn.Module) -> Hold | None:
 def _release(holds: dict[nn.Module, Hold]) -> None:
     told: set[int] = set()
     for module, hold in holds.items():
+        if hold.stays:
+            module.__dict__["training"] = True
         if has_own_train(module) and module.training != hold.wanted:
             module.train(hold.wanted)
             told.update(id(inner) for inner in parts(module))

@@ -10,8 +10,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from frostline.torch._holding.classes import HOLD, is_generated
+from frostline.torch._wrappers import is_fully_sharded
 
 SMALL = 1 << 14
 """A buffer of at most so many bytes is copied before each call that may write it."""
@@ -74,17 +77,21 @@ class Place:
     Attributes:
         path: its name below the module that is called.
         written: whether calls write it; None before the first call.
+        is_own: whether it is a small buffer of the very module of which nothing is known.
         data: its values, without its version counter: what is restored through it does not
             invalidate a graph that has saved the tensor.
     """
 
-    __slots__ = ("data", "is_parameter", "name", "path", "registry", "tensor", "written")
+    __slots__ = ("data", "is_own", "is_parameter", "name", "path", "registry", "tensor", "written")
 
-    def __init__(self, registry: dict[str, Any], name: str, path: str, *, written: bool | None) -> None:
+    def __init__(
+        self, owner: nn.Module, registry: dict[str, Any], name: str, path: str, *, written: bool | None
+    ) -> None:
         self.registry, self.name, self.path = registry, name, path
         self.tensor: torch.Tensor = registry[name]
         self.is_parameter = isinstance(self.tensor, nn.Parameter)
         self.written = written
+        self.is_own = self.is_small and not self.is_parameter and not is_known(owner)
         self.data = self.tensor.data
 
     @property
@@ -112,7 +119,8 @@ class Writable:
         addresses: where their values lie; calls in two threads that share one take turns.
         proving: those of which it is not known yet whether calls write them.
         lent: those in whose place a call gets a copy: all that are written, and before the first
-            call the small buffers. Autograd may keep the copy, and the tensor stays as it is.
+            call the small buffers of modules of which nothing is known. Autograd may keep the copy,
+            and the tensor stays as it is.
         saved: the small ones that are copied before each call and restored after it, because a
             call may reach them by another way than the registry. Of the others a call must not
             change the version.
@@ -138,10 +146,15 @@ class Writable:
         self.pointers = list(map(_pointers, self.tensors))
         self.addresses = frozenset(self.pointers) - {0}
         self.proving = [p for p in self.places if p.written is None]
-        self.lent = [p for p in self.places if p.written or (p.written is None and p.is_small and not p.is_parameter)]
+        self.lent = [place for place in self.places if place.written or (place.written is None and place.is_own)]
         self.saved = [p for p in self.places if p.is_small and (p.written is not False or not p.is_parameter)]
         self.values = [place.data for place in self.saved]
-        self.backups = [torch.empty_like(values) for values in self.values]
+        pairs = () if before is None else zip(before.saved, before.backups, strict=True)
+        kept: dict[int, torch.Tensor] = {id(place.tensor): backup for place, backup in pairs}
+        self.backups: list[torch.Tensor] = [
+            backup if (backup := kept.get(id(place.tensor))) is not None else torch.empty_like(place.data)
+            for place in self.saved
+        ]
 
     def is_current(self) -> bool:
         """Whether the module is built as it was, with the same tensors in the same storages."""
@@ -170,12 +183,14 @@ class Writable:
 
 
 def _places(module: nn.Module) -> Iterator[Place]:
-    """Yields what a call may write; a part that is not held below a module that is held may move."""
+    """Yields what a call may write; a part below a held module in which something trains may move."""
     reached = _reached_by_unknown_code(module)
     top_is_held = HOLD in module.__dict__
+    # A sharding library exchanges parameters in each call, and its own have no address.
+    is_sharded = any(map(is_fully_sharded, parts(module)))
     seen: set[tuple[int, str]] = set()
     for prefix, inner in named_parts(module):
-        if top_is_held and HOLD not in inner.__dict__:
+        if top_is_held and HOLD not in inner.__dict__ and _trains(inner):
             continue
         registries: list[tuple[dict[str, Any], list[str]]]
         if id(inner) in reached:
@@ -184,17 +199,25 @@ def _places(module: nn.Module) -> Iterator[Place]:
             registries = [(inner._buffers, list(inner._buffers) if inner.training else [])]
         if renormalises(inner):
             registries.append((inner._parameters, ["weight"]))
-        for registry, names in registries:
+        for registry, names in registries[:1] if is_sharded else registries:
             for name in names:
-                if registry[name] is None or (id(registry), name) in seen:
+                if not _is_plain(registry[name]) or (id(registry), name) in seen:
                     continue
                 seen.add((id(registry), name))
                 is_certain = (
                     renormalises(inner) if registry is inner._parameters else inner.training and is_stock(inner)
                 )
                 yield Place(
-                    registry, name, f"{prefix}.{name}" if prefix else name, written=True if is_certain else None
+                    inner, registry, name, f"{prefix}.{name}" if prefix else name, written=True if is_certain else None
                 )
+
+
+def _is_plain(tensor: torch.Tensor | None) -> bool:
+    return tensor is not None and not is_traceable_wrapper_subclass(tensor)
+
+
+def _trains(module: nn.Module) -> bool:
+    return any(p.requires_grad for part in parts(module) for p in part._parameters.values() if p is not None)
 
 
 def _reached_by_unknown_code(module: nn.Module) -> set[int]:
@@ -221,9 +244,12 @@ def writable_in_a_trace(module: nn.Module) -> list[tuple[dict[str, Any], str]]:
     """
     known = is_known(module)
     places: list[tuple[dict[str, Any], str]] = []
-    for inner in [module] if known else list(parts(module)):
-        if inner.training or not known:
-            places += [(inner._buffers, name) for name, tensor in inner._buffers.items() if tensor is not None]
+    for inner in [module] if known else parts(module):
+        for name, tensor in inner._buffers.items():
+            # What has no data is copied only where an eager call may copy it, because the copy counts as saved.
+            reached = not known and not isinstance(tensor, FakeTensor)
+            if tensor is not None and (reached or inner.training or not is_known(inner)):
+                places.append((inner._buffers, name))
     if renormalises(module):
         places.append((module._parameters, "weight"))
     elif not known and module.training:

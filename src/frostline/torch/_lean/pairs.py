@@ -12,6 +12,7 @@ from typing import Any, final
 import torch
 from torch import fx, nn
 
+from frostline.torch._holding.classes import original_class
 from frostline.torch._holding.patch import Patch
 
 NORM_OF: dict[type[nn.Module], type[nn.Module]] = {
@@ -66,7 +67,7 @@ def _is_unique(pair: Pair, unique: frozenset[int]) -> bool:
 
 
 def _may_call_a_pair(caller: nn.Module) -> bool:
-    near = set(map(type, _near(caller)))
+    near = set(map(original_class, _near(caller)))
     has_both = any(conv in near and norm in near for conv, norm in NORM_OF.items())
     return has_both and has_own_forward(caller)
 
@@ -131,7 +132,7 @@ def _names(graph: fx.Graph) -> Iterator[tuple[str, str]]:
 def _goes_together(pair: Pair) -> bool:
     conv, norm = pair.conv, pair.norm
     return (
-        NORM_OF.get(type(conv)) is type(norm)
+        NORM_OF.get(original_class(conv)) is original_class(norm)
         and conv.out_channels == norm.num_features
         and has_own_forward(conv)
         and has_own_forward(norm)

@@ -41,13 +41,19 @@ class Seen:
         self.loose = counterparts.loose
         self.swappable = [s for s in counterparts.slots if s.norm is not None or s.view.get(s.name) is not s.constant]
         attributes = list(counterparts.attributes.values())
-        for each in attributes:
-            each.note()
         self.layers = [each.layer for each in attributes]
         self.attribute_sizes = list(map(len, self.layers))
         self.places = [(each.layer, name) for each in attributes for name in each.names]
         self.values = [value for each in attributes for value in each.values]
         self.contents = [pair for each in attributes for pair in each.contents]
+        self.attributes = attributes
+        self.note_view()
+
+    def note_view(self) -> None:
+        """Notes the attributes that the view has now."""
+        attributes = self.attributes
+        for each in attributes:
+            each.note()
         self.view_dicts = [each.view for each in attributes]
         self.view_sizes = list(map(len, self.view_dicts))
         self.view_places = [(each.view, name) for each in attributes for name in each.before]

@@ -116,6 +116,8 @@ class View:
                 attributes.forget_calls()
             self._has_set, self._seen = False, None
             self.refresh()
+        if self._seen is not None and not self._seen.is_view_current():
+            self._seen.note_view()  # somebody has given the view an attribute
 
     def end_call(self) -> None:
         """Notes what an eager call has set in the view."""
@@ -123,6 +125,8 @@ class View:
             for attributes in self.counterparts.attributes.values():
                 self._has_set = attributes.end_call() or self._has_set
             self._stamp_of_sets = self._stamp() if self._has_set else []
+            if self._seen is not None:
+                self._seen.note_view()
 
     def _stamp(self) -> list[tuple[int, int]]:
         tensors = [slot.view[slot.name] for slot in self.counterparts.slots]
