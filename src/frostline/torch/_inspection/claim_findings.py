@@ -10,9 +10,9 @@ from frostline._core.errors.base import counted
 from frostline._core.findings import Finding
 from frostline.torch._freezing.freezing import plan_of
 from frostline.torch._freezing.survey import Survey
+from frostline.torch._holding.calls import checkpoints_activations
 from frostline.torch._holding.claims import ClaimStack, Site, ledger_of
-from frostline.torch._holding.classes import HOLD
-from frostline.torch._holding.mode import is_held
+from frostline.torch._holding.mode import goes_on_checkpointing, held_mode, is_held, is_wanted_in_training
 from frostline.torch._holding.moved_claims import lost_claims, moved_claims
 from frostline.torch._holding.thaws import is_fresh
 
@@ -35,15 +35,33 @@ def held_but_trains(model: nn.Module, read: Survey) -> Iterator[Finding]:
     for path, module in read.modules.items():
         if not is_held(module) or id(module) in read.pinned or not any(p.requires_grad for p in module.parameters()):
             continue
-        hold = vars(module)[HOLD]
         # A module that is to be in evaluation mode anyway follows its next train().
-        if hold.mode == "follow" or hold.wanted:
+        if held_mode(module) == "follow" or is_wanted_in_training(module):
             yield Finding(
                 "held-but-trains",
                 (path or "(the model itself)",),
                 f"{type(module).__name__} is held as a frozen module, and something in it trains.",
                 "Its dropout is off and its statistics stand still.",
                 "thaw(model, ...) with the path of what trains; or freeze it again.",
+            )
+
+
+def idle_checkpointing(model: nn.Module, read: Survey) -> Iterator[Finding]:
+    """Finds held modules that were told to compute activations again after they were held."""
+    for path, module in read.modules.items():
+        is_on = getattr(module, "gradient_checkpointing", False) and checkpoints_activations(module)
+        if (
+            is_on
+            and held_mode(module) == "eval"
+            and is_wanted_in_training(module)
+            and not goes_on_checkpointing(module)
+        ):
+            yield Finding(
+                "idle-checkpointing",
+                (path or "(the model itself)",),
+                f"{type(module).__name__} is frozen, and got its flag for activation checkpointing since.",
+                "It asks for training mode, in which it is not, and keeps all activations.",
+                f"thaw(model, {path!r}), and freeze it again; or set the flag first.",
             )
 
 
@@ -143,6 +161,7 @@ def _paths(sites: list[Site], read: Survey) -> tuple[str, ...]:
 CLAIM_FINDINGS: tuple[Callable[[nn.Module, Survey], Iterator[Finding]], ...] = (
     thawed_by_hand,
     held_but_trains,
+    idle_checkpointing,
     moved,
     lost,
     frozen_by_hand,
