@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 
 from torch import nn
 
@@ -13,7 +14,7 @@ from frostline.torch._freezing.handle import Handle
 from frostline.torch._freezing.held_modules import hold_frozen_modules
 from frostline.torch._freezing.selection import Choice, named_by, select, written
 from frostline.torch._freezing.survey import Survey, survey
-from frostline.torch._holding.claims import Claim, Site, add, latest, withdraw_owner
+from frostline.torch._holding.claims import Claim, Site, add, latest, owned, withdraw, withdraw_owner
 from frostline.torch._holding.lbfgs import keep_lbfgs_to_trainable
 from frostline.torch._holding.mode import is_held
 from frostline.torch._holding.moved_claims import settle
@@ -163,29 +164,7 @@ def follow(model: nn.Module, plan: Plan, *, constants: bool = False) -> Change:
         >>> change.freeze
         frozenset({'0.weight'})
     """
-    read = survey(model)
-    # From the plan, so that an error says which side lacks what.
-    change = plan.change_to(plan_of(read)).inverse()
-    if pinned := change.thaw & _pinned(read):
-        raise PinnedError("follow(model, plan)", tuple(sorted(pinned)))
-    settle(read.root)
-    left = constants_among(read, plan.trainable, integers_only=constants)
-    change = Change(change.freeze, change.thaw - left)
-    if change:
-        refuse_wrapped(model)
-    keep_lbfgs_to_trainable()
-    with thaws_noted(read.root):
-        for path in read.inventory.paths:
-            sites = _free_sites(read, [path])
-            present = latest(*sites[0]) if sites else None
-            mode = present.mode if present is not None and present.frozen else "eval"
-            withdraw_owner(sites, "follow")
-            add(
-                sites, Claim(frozen=path in plan.frozen, mode=mode, owner="follow", meant=path in plan.trainable - left)
-            )
-    settle(read.root)
-    hold_frozen_modules(read)
-    return change
+    return follow_plan(model, survey(model), plan, constants=constants)
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -223,6 +202,51 @@ def plan_of(read: Survey) -> Plan:
         stands = is_held(module) if parameter is None else not parameter.requires_grad
         (frozen_paths if stands or id(module) in read.pinned else trainable_paths).add(path)
     return Plan(frozen=frozenset(frozen_paths), trainable=frozenset(trainable_paths))
+
+
+def follow_plan(
+    model: nn.Module,
+    read: Survey,
+    plan: Plan,
+    *,
+    constants: bool = False,
+    unclaimed: AbstractSet[str] = frozenset(),
+) -> Change:
+    """Does what :func:`follow` does, with a model that has been read.
+
+    Args:
+        model: the model.
+        read: the same model.
+        plan: the plan.
+        constants: as there.
+        unclaimed: frozen paths of the plan that stay frozen for the sake of others alone: of an earlier freeze, which
+            can be undone, or of a flag from before.
+    """
+    # From the plan, so that an error says which side lacks what.
+    change = plan.change_to(plan_of(read)).inverse()
+    if pinned := change.thaw & _pinned(read):
+        raise PinnedError("follow(model, plan)", tuple(sorted(pinned)))
+    settle(read.root)
+    left = constants_among(read, plan.trainable, integers_only=constants)
+    change = plan.change_to(plan_of(read)).inverse()
+    change = Change(change.freeze, change.thaw - left)
+    if change:
+        refuse_wrapped(model)
+    keep_lbfgs_to_trainable()
+    with thaws_noted(read.root):
+        for path in read.inventory.paths:
+            sites = _free_sites(read, [path])
+            if path in unclaimed:
+                withdraw(sites, owned(sites, "follow"))
+                continue
+            present = latest(*sites[0]) if sites else None
+            mode = present.mode if present is not None and present.frozen else "eval"
+            withdraw_owner(sites, "follow")
+            meant = path in plan.trainable - left
+            add(sites, Claim(frozen=path in plan.frozen, mode=mode, owner="follow", meant=meant))
+    settle(read.root)
+    hold_frozen_modules(read)
+    return change
 
 
 def _pinned(read: Survey) -> frozenset[str]:

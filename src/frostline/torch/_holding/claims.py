@@ -142,6 +142,12 @@ def withdraw(sites: Iterable[Site], claims: Iterable[Claim]) -> None:
             drop(module, local)
 
 
+def owned(sites: Iterable[Site], owner: str) -> list[Claim]:
+    """Returns the claims of an owner at some sites."""
+    stacks = (ledger_of(module).get(local) for module, local in sites)
+    return [claim for stack in stacks if stack is not None for claim in stack.claims if claim.owner == owner]
+
+
 def withdraw_owner(sites: Iterable[Site], owner: str) -> None:
     """Drops the claims of one owner, in place, and leaves flags as they are."""
     for module, local in sites:
