@@ -17,7 +17,7 @@ from frostline.torch._freezing.survey import Survey, survey
 from frostline.torch._holding.claims import Claim, Site, add, latest, owned, withdraw, withdraw_owner
 from frostline.torch._holding.lbfgs import keep_lbfgs_to_trainable
 from frostline.torch._holding.mode import is_held
-from frostline.torch._holding.moved_claims import settle
+from frostline.torch._holding.moved_claims import note_parametrized, settle
 from frostline.torch._holding.thaws import thaws_noted
 from frostline.torch._uses.counterparts import Mode
 from frostline.torch._wrappers import refuse_wrapped
@@ -71,7 +71,7 @@ def freeze(
         raise ModeError(mode)
     read = survey(model)
     paths = select(selectors, read, expect=expect, allow_empty=allow_empty)
-    settle(read.root)
+    settle(read.modules.values())
     return _claim(model, read, plan_of(read).freeze(paths), {Claim(frozen=True, mode=mode): paths})
 
 
@@ -117,7 +117,7 @@ def thaw(
     expression = f"thaw({written('model', selectors)}"
     if paths and not free:
         raise PinnedError(f"{expression})", tuple(sorted(paths)))
-    settle(read.root)
+    settle(read.modules.values())
     meant = free if constants else free & named_by(selectors, read)
     left = constants_among(read, free - meant) | constants_among(read, meant, integers_only=True)
     check_any_left(expression, read, free, left)
@@ -226,14 +226,14 @@ def follow_plan(
     change = plan.change_to(plan_of(read)).inverse()
     if pinned := change.thaw & _pinned(read):
         raise PinnedError("follow(model, plan)", tuple(sorted(pinned)))
-    settle(read.root)
+    settle(read.modules.values())
     left = constants_among(read, plan.trainable, integers_only=constants)
     change = plan.change_to(plan_of(read)).inverse()
     change = Change(change.freeze, change.thaw - left)
     if change:
         refuse_wrapped(model)
     keep_lbfgs_to_trainable()
-    with thaws_noted(read.root):
+    with thaws_noted(read.parameters.values()):
         for path in read.inventory.paths:
             sites = _free_sites(read, [path])
             if path in unclaimed:
@@ -243,8 +243,8 @@ def follow_plan(
             mode = present.mode if present is not None and present.frozen else "eval"
             withdraw_owner(sites, "follow")
             meant = path in plan.trainable - left
-            add(sites, Claim(frozen=path in plan.frozen, mode=mode, owner="follow", meant=meant))
-    settle(read.root)
+            add(read.root, sites, Claim(frozen=path in plan.frozen, mode=mode, owner="follow", meant=meant))
+    note_parametrized(read.modules.values())
     hold_frozen_modules(read)
     return change
 
@@ -262,9 +262,9 @@ def _claim(model: nn.Module, read: Survey, after: Plan, claims: Mapping[Claim, f
         refuse_wrapped(model)
     sites = {claim: _free_sites(read, paths) for claim, paths in claims.items()}
     keep_lbfgs_to_trainable()
-    with thaws_noted(read.root):
+    with thaws_noted(read.parameters.values()):
         for claim, places in sites.items():
-            add(places, claim)
-    settle(read.root)
+            add(read.root, places, claim)
+    note_parametrized(read.modules.values())
     hold_frozen_modules(read)
     return Handle(read.root, sites, after)

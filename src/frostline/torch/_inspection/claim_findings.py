@@ -67,7 +67,7 @@ def idle_checkpointing(model: nn.Module, read: Survey) -> Iterator[Finding]:
 
 def moved(model: nn.Module, read: Survey) -> Iterator[Finding]:
     """Finds frozen parameters that surgery on the model took to another module, or gave another name."""
-    sites = [each.site for each in moved_claims(read.root) if each.stack.claims[-1].frozen]
+    sites = [each.site for each in moved_claims(read.modules.values()) if each.stack.claims[-1].frozen]
     if paths := _paths(sites, read):
         owner, *inside = paths[0].split(".parametrizations.")
         owner = owner if inside else owner.rpartition(".")[0]
@@ -82,7 +82,7 @@ def moved(model: nn.Module, read: Survey) -> Iterator[Finding]:
 
 def lost(model: nn.Module, read: Survey) -> Iterator[Finding]:
     """Finds frozen parameters that are plain tensors now."""
-    sites = [site for site, stack in lost_claims(read.root) if stack.claims and stack.claims[-1].frozen]
+    sites = [site for site, stack in lost_claims(read.modules.values()) if stack.claims and stack.claims[-1].frozen]
     if paths := _paths(sites, read):
         one = len(paths) == 1
         yield Finding(
@@ -113,7 +113,8 @@ def frozen_by_hand(model: nn.Module, read: Survey) -> Iterator[Finding]:
 
 def without_gradient(model: nn.Module, read: Survey) -> Iterator[Finding]:
     """Finds trainable parameters that the last backward has not reached, where it has reached others."""
-    trainable = {path: tensor for path, tensor in read.parameters.items() if path in plan_of(read).trainable}
+    wanted = plan_of(read).trainable
+    trainable = {path: tensor for path, tensor in read.parameters.items() if path in wanted}
     paths = [path for path, tensor in trainable.items() if tensor.grad is None and not is_fresh(tensor)]
     if paths and any(tensor.grad is not None for tensor in trainable.values()):
         yield Finding(
