@@ -34,8 +34,8 @@ class Driver:
     nothing. Factors of the learning rates hold only while the optimizer takes its step, so schedulers never see them,
     and it does not matter which of the two is made first.
 
-    Constants, and what was frozen before the driver was made, stay frozen, unless the schedule names a parameter by its
-    own path. Undoing such a freeze, or thawing, is followed at the next change of the phase.
+    Constants, and what ``freeze`` froze before the driver was made, stay frozen, unless the schedule names a parameter
+    by its own path; undoing such a freeze, or thawing, ends that. What another driver or `follow` froze does not.
 
     Blocks that were compiled one by one with ``block.compile()``, before the driver was made, are called so that each
     needs two compiled variants at most, one frozen and one trainable, whatever is frozen below it; the first block
