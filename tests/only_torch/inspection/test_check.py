@@ -146,3 +146,46 @@ def test_a_binding_of_what_contains_the_model_is_none_of_another() -> None:
     optimizer = torch.optim.AdamW(model.parameters())
     ft.bind(optimizer, model)
     assert [finding.kind for finding in ft.check(model.trunk, optimizer)] == ["foreign"]
+
+
+class Block(nn.Module):
+    """Computes its activations again during backward if it has a flag and is in training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("path", ["trunk.1", "trunk", ""])
+def test_a_flag_for_checkpointing_that_comes_too_late(path: str) -> None:
+    model = nn.Sequential()
+    model.add_module("trunk", nn.Sequential(nn.Linear(4, 4), Block()))
+    ft.freeze(model)
+    ft.thaw(model) if path else None
+    ft.freeze(model, *([path] if path else []))
+    module = model.get_submodule(path)
+    module.gradient_checkpointing = True
+    findings = [finding for finding in ft.check(model) if finding.kind == "idle-checkpointing"]
+    assert [finding.paths for finding in findings] == [(path or "(the model itself)",)]
+    assert str(findings[0]).split("\n")[1:] == [
+        f"  {type(module).__name__} is frozen, and got its flag for activation checkpointing since.",
+        "  It asks for training mode, in which it is not, and keeps all activations.",
+        f"  Fix: thaw(model, {path!r}), and freeze it again; or set the flag first.",
+    ]
+    ft.thaw(model, *([path] if path else []))
+    ft.freeze(model, *([path] if path else []))
+    assert "idle-checkpointing" not in {finding.kind for finding in ft.check(model)}
+    module.gradient_checkpointing = False
+    assert "idle-checkpointing" not in {finding.kind for finding in ft.check(model)}
+
+
+@pytest.mark.parametrize("provoke", [checked.held_with_an_adapter, checked.held_with_another_head])
+def test_what_follows_train_again_is_no_finding(provoke: Callable[[nn.Module], Optimizers]) -> None:
+    model = net()
+    provoke(model)
+    assert [finding.kind for finding in ft.check(model.train())] == []
+    model.eval()
+    assert ft.check(model) == []

@@ -137,9 +137,9 @@ class TestFollowing:
         model = net()
         driver = ft.Driver(FreezeOut(["[0]", "[1]", "[2]"], steps=8, t0=0.5, spacing="linear"), model, sgd(model))
         calls = []
-        real = ft._training.driver.follow
+        real = ft._training.driver.follow_plan
         monkeypatch.setattr(
-            "frostline.torch._training.driver.follow",
+            "frostline.torch._training.driver.follow_plan",
             lambda *args, **options: calls.append(driver.steps) or real(*args, **options),
         )
         for _ in range(8):

@@ -28,7 +28,7 @@ from frostline.schedules import (
     Span,
     ULMFiT,
 )
-from only_torch.bits import contents, moved
+from only_torch.bits import contents, moved, training
 from only_torch.field.evidence import state
 from only_torch.freezing.constant_models import BODY, CONSTANT, HEAD, Positions
 
@@ -96,6 +96,16 @@ def test_a_freeze_from_before_survives(along: Along) -> None:
     assert moved(before, model) == HEAD
 
 
+def test_the_module_of_a_constant_is_not_held_for_its_sake() -> None:
+    """A table of positions with dropout behind it: the dropout stays on."""
+    model = Positions()
+    model.positions = nn.Sequential(nn.Embedding(2, 2).requires_grad_(False), nn.Dropout(0.5))
+    driver = driven(model, LinearProbe(["head"], steps=1))
+    assert training(model.train()) == {"", "head"}
+    driver.step()
+    assert training(model.train()) == {"", "body", "head", "positions", "positions.0", "positions.1"}
+
+
 class TestOwnFreeze:
     def test_that_is_undone_is_followed_at_the_next_change(self) -> None:
         model = Positions()
@@ -104,6 +114,13 @@ class TestOwnFreeze:
         handle.undo()
         driver.step()
         assert set(ft.trainable(model)) == BODY | HEAD
+
+    def test_that_is_undone_without_a_change_ends_at_once(self) -> None:
+        model = Positions()
+        handle = ft.freeze(model, "body")
+        driven(model, Phases([Span(0, None, Phase(["head.bias"]))]))
+        handle.undo()
+        assert set(ft.trainable(model)) == BODY | {"head.weight"}
 
     def test_that_is_thawed_is_followed_at_the_next_change(self) -> None:
         model = Positions()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 
 from torch import nn
 
@@ -13,10 +14,10 @@ from frostline.torch._freezing.handle import Handle
 from frostline.torch._freezing.held_modules import hold_frozen_modules
 from frostline.torch._freezing.selection import Choice, named_by, select, written
 from frostline.torch._freezing.survey import Survey, survey
-from frostline.torch._holding.claims import Claim, Site, add, latest, withdraw_owner
+from frostline.torch._holding.claims import Claim, Site, add, latest, owned, withdraw, withdraw_owner
 from frostline.torch._holding.lbfgs import keep_lbfgs_to_trainable
 from frostline.torch._holding.mode import is_held
-from frostline.torch._holding.moved_claims import settle
+from frostline.torch._holding.moved_claims import note_parametrized, settle
 from frostline.torch._holding.thaws import thaws_noted
 from frostline.torch._uses.counterparts import Mode
 from frostline.torch._wrappers import refuse_wrapped
@@ -70,7 +71,7 @@ def freeze(
         raise ModeError(mode)
     read = survey(model)
     paths = select(selectors, read, expect=expect, allow_empty=allow_empty)
-    settle(read.root)
+    settle(read.modules.values())
     return _claim(model, read, plan_of(read).freeze(paths), {Claim(frozen=True, mode=mode): paths})
 
 
@@ -116,7 +117,7 @@ def thaw(
     expression = f"thaw({written('model', selectors)}"
     if paths and not free:
         raise PinnedError(f"{expression})", tuple(sorted(paths)))
-    settle(read.root)
+    settle(read.modules.values())
     meant = free if constants else free & named_by(selectors, read)
     left = constants_among(read, free - meant) | constants_among(read, meant, integers_only=True)
     check_any_left(expression, read, free, left)
@@ -163,29 +164,7 @@ def follow(model: nn.Module, plan: Plan, *, constants: bool = False) -> Change:
         >>> change.freeze
         frozenset({'0.weight'})
     """
-    read = survey(model)
-    # From the plan, so that an error says which side lacks what.
-    change = plan.change_to(plan_of(read)).inverse()
-    if pinned := change.thaw & _pinned(read):
-        raise PinnedError("follow(model, plan)", tuple(sorted(pinned)))
-    settle(read.root)
-    left = constants_among(read, plan.trainable, integers_only=constants)
-    change = Change(change.freeze, change.thaw - left)
-    if change:
-        refuse_wrapped(model)
-    keep_lbfgs_to_trainable()
-    with thaws_noted(read.root):
-        for path in read.inventory.paths:
-            sites = _free_sites(read, [path])
-            present = latest(*sites[0]) if sites else None
-            mode = present.mode if present is not None and present.frozen else "eval"
-            withdraw_owner(sites, "follow")
-            add(
-                sites, Claim(frozen=path in plan.frozen, mode=mode, owner="follow", meant=path in plan.trainable - left)
-            )
-    settle(read.root)
-    hold_frozen_modules(read)
-    return change
+    return follow_plan(model, survey(model), plan, constants=constants)
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -225,6 +204,51 @@ def plan_of(read: Survey) -> Plan:
     return Plan(frozen=frozenset(frozen_paths), trainable=frozenset(trainable_paths))
 
 
+def follow_plan(
+    model: nn.Module,
+    read: Survey,
+    plan: Plan,
+    *,
+    constants: bool = False,
+    unclaimed: AbstractSet[str] = frozenset(),
+) -> Change:
+    """Does what :func:`follow` does, with a model that has been read.
+
+    Args:
+        model: the model.
+        read: the same model.
+        plan: the plan.
+        constants: as there.
+        unclaimed: frozen paths of the plan that stay frozen for the sake of others alone: of an earlier freeze, which
+            can be undone, or of a flag from before.
+    """
+    # From the plan, so that an error says which side lacks what.
+    change = plan.change_to(plan_of(read)).inverse()
+    if pinned := change.thaw & _pinned(read):
+        raise PinnedError("follow(model, plan)", tuple(sorted(pinned)))
+    settle(read.modules.values())
+    left = constants_among(read, plan.trainable, integers_only=constants)
+    change = plan.change_to(plan_of(read)).inverse()
+    change = Change(change.freeze, change.thaw - left)
+    if change:
+        refuse_wrapped(model)
+    keep_lbfgs_to_trainable()
+    with thaws_noted(read.parameters.values()):
+        for path in read.inventory.paths:
+            sites = _free_sites(read, [path])
+            if path in unclaimed:
+                withdraw(sites, owned(sites, "follow"))
+                continue
+            present = latest(*sites[0]) if sites else None
+            mode = present.mode if present is not None and present.frozen else "eval"
+            withdraw_owner(sites, "follow")
+            meant = path in plan.trainable - left
+            add(read.root, sites, Claim(frozen=path in plan.frozen, mode=mode, owner="follow", meant=meant))
+    note_parametrized(read.modules.values())
+    hold_frozen_modules(read)
+    return change
+
+
 def _pinned(read: Survey) -> frozenset[str]:
     return frozenset(p for p, sites in read.sites.items() if id(sites[0][0]) in read.pinned)
 
@@ -238,9 +262,9 @@ def _claim(model: nn.Module, read: Survey, after: Plan, claims: Mapping[Claim, f
         refuse_wrapped(model)
     sites = {claim: _free_sites(read, paths) for claim, paths in claims.items()}
     keep_lbfgs_to_trainable()
-    with thaws_noted(read.root):
+    with thaws_noted(read.parameters.values()):
         for claim, places in sites.items():
-            add(places, claim)
-    settle(read.root)
+            add(read.root, places, claim)
+    note_parametrized(read.modules.values())
     hold_frozen_modules(read)
     return Handle(read.root, sites, after)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Self
 
 from torch import nn
@@ -45,10 +46,11 @@ class Handle:
         Raises:
             UnsupportedError: one of the parameters is no parameter any more. Nothing is changed then.
         """
-        self._check_found()
-        settle(self._root)
-        with thaws_noted(self._root):
-            withdraw([*self._sites(), *sites_of(self._root, self._claims)], self._claims)
+        modules, parameters = list(self._root.modules()), list(self._root.parameters())
+        self._check_found(modules)
+        settle(modules)
+        with thaws_noted(parameters):
+            withdraw([*self._sites(), *sites_of(modules, self._claims)], self._claims)
         hold_frozen_modules(survey(self._root))
 
     def __enter__(self) -> Self:
@@ -67,9 +69,9 @@ class Handle:
     def _sites(self) -> list[Site]:
         return [site for own in self._claims.values() for site in own]
 
-    def _check_found(self) -> None:
+    def _check_found(self, modules: Iterable[nn.Module]) -> None:
         own = set(map(id, self._claims))
-        lost = [site for site, stack in lost_claims(self._root) if not own.isdisjoint(map(id, stack.claims))]
+        lost = [site for site, stack in lost_claims(modules) if not own.isdisjoint(map(id, stack.claims))]
         if not lost:
             return
         paths = {id(module): path for path, module in self._root.named_modules()}

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from torch import nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 ATTRIBUTE = "_frostline"
 OWN_BUFFERS = ""
@@ -58,10 +59,15 @@ class ClaimStack:
     Attributes:
         before: ``requires_grad`` as it was before the first claim.
         claims: the claims.
+        model: the model in which it was made, by a weak reference, which copies do not have.
     """
 
     before: bool = True
     claims: list[Claim] = field(default_factory=list)
+    model: weakref.ref[nn.Module] | None = None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return ClaimStack, (self.before, self.claims)
 
     @property
     def latest(self) -> Claim | None:
@@ -94,6 +100,9 @@ class ClaimStack:
         self.claims[:] = [*(each for each in self.claims if id(each) not in hidden), claim]
 
 
+SEEN = WeakIdKeyDictionary()
+"""Parameter -> its `ClaimStack`, for parameters that surgery takes to another module."""
+
 Ledger = dict[str, ClaimStack]
 """The claims on one module's own parameters, by local name.
 
@@ -118,11 +127,17 @@ def latest(module: nn.Module, local: str) -> Claim | None:
     return stack_at(module, local).latest
 
 
-def add(sites: Iterable[Site], claim: Claim) -> None:
-    """Adds a claim on parameters (or on modules' own buffers) and enacts it, in place."""
+def add(root: nn.Module, sites: Iterable[Site], claim: Claim) -> None:
+    """Adds a claim on parameters of a model (or on modules' own buffers) and enacts it, in place."""
     sites = list(sites)
     for module, local in sites:
-        module.__dict__.setdefault(ATTRIBUTE, {}).setdefault(local, stack_at(module, local)).push(claim)
+        stack = stack_at(module, local)
+        if stack.model is None:
+            module.__dict__.setdefault(ATTRIBUTE, {})[local] = stack
+            stack.model = weakref.ref(root)
+            if (parameter := module._parameters.get(local)) is not None:
+                SEEN[parameter] = stack
+        stack.push(claim)
     # Only now, because the sites of a tied parameter share the flag that was just noted.
     for module, local in sites:
         enact(module, local)
@@ -140,6 +155,12 @@ def withdraw(sites: Iterable[Site], claims: Iterable[Claim]) -> None:
         enact(module, local)
         if not stack.claims:
             drop(module, local)
+
+
+def owned(sites: Iterable[Site], owner: str) -> list[Claim]:
+    """Returns the claims of an owner at some sites."""
+    stacks = (ledger_of(module).get(local) for module, local in sites)
+    return [claim for stack in stacks if stack is not None for claim in stack.claims if claim.owner == owner]
 
 
 def withdraw_owner(sites: Iterable[Site], owner: str) -> None:
@@ -162,10 +183,10 @@ def forget(module: nn.Module) -> None:
     module.__dict__.pop(ATTRIBUTE, None)
 
 
-def sites_of(root: nn.Module, claims: Iterable[Claim]) -> Iterator[Site]:
+def sites_of(modules: Iterable[nn.Module], claims: Iterable[Claim]) -> Iterator[Site]:
     """Yields where in a model claims stand, wherever surgery has taken them."""
     wanted = set(map(id, claims))
-    for module in root.modules():
+    for module in modules:
         for local, stack in ledger_of(module).items():
             if not wanted.isdisjoint(map(id, stack.claims)):
                 yield module, local

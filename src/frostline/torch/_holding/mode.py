@@ -30,6 +30,18 @@ def held_mode(module: nn.Module) -> str | None:
     return None if hold is None else hold.mode
 
 
+def is_wanted_in_training(module: nn.Module) -> bool:
+    """Whether a module is held that was last told to be in training mode."""
+    hold: Hold | None = module.__dict__.get(HOLD)
+    return hold is not None and hold.wanted
+
+
+def goes_on_checkpointing(module: nn.Module) -> bool:
+    """Whether a module is held that goes on computing activations again during backward."""
+    hold: Hold | None = module.__dict__.get(HOLD)
+    return hold is not None and hold.checkpoints
+
+
 def hold_all(modes: Mapping[nn.Module, str | None]) -> None:
     """Holds and releases modules in place.
 
@@ -129,6 +141,8 @@ def body(original: type[nn.Module], called: bool) -> dict[str, Any]:  # noqa: FB
         "register_forward_hook": _registering(original.register_forward_hook),
         "register_forward_pre_hook": _registering(original.register_forward_pre_hook),
     }
+    if issubclass(original, nn.modules.batchnorm._NormBase):
+        attributes["reset_running_stats"] = _keeping(original.reset_running_stats)
     return {**attributes, **held_methods(original)} if called else attributes
 
 
@@ -185,3 +199,14 @@ def _registering(method: Callable[..., Any]) -> Callable[..., Any]:
         return handle
 
     return register
+
+
+def _keeping(reset: Callable[[Any], None]) -> Any:
+    """A weight average resets the statistics of each norm, to measure them anew; those of a held one stand still."""
+
+    @functools.wraps(reset)
+    def reset_running_stats(module: nn.Module) -> None:
+        if not is_held(module):
+            reset(module)
+
+    return reset_running_stats

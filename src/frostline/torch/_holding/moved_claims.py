@@ -6,21 +6,16 @@ converted: to synchronised batch norm, to quantisation-aware training, to somebo
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.utils.weak import WeakIdKeyDictionary
 
-from frostline.torch._holding.claims import ATTRIBUTE, ClaimStack, Site, enact, ledger_of
+from frostline.torch._holding.claims import ATTRIBUTE, SEEN, ClaimStack, Site, enact, ledger_of
 
 _SUFFIXES = (("_orig",), ("_g", "_v"))
 """What pruning and spectral normalisation, and weight normalisation, append to the name of a parameter."""
-
-_SEEN = WeakIdKeyDictionary()
-"""Parameter -> the model in which it was last claimed, by a weak reference, and its `ClaimStack`."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +31,12 @@ class MovedClaims:
     site: Site
 
 
-def moved_claims(root: nn.Module) -> list[MovedClaims]:
-    """Returns the claims that stand at a place that their parameter has left, with each place where it is now."""
-    modules = list(root.modules())
+def moved_claims(modules: Collection[nn.Module]) -> list[MovedClaims]:
+    """Returns the claims that stand at a place that their parameter has left, with each place where it is now.
+
+    Args:
+        modules: all modules of a model.
+    """
     known = {id(stack) for module in modules for stack in ledger_of(module).values()}
     found = [
         MovedClaims(stack, (inner, name))
@@ -49,49 +47,43 @@ def moved_claims(root: nn.Module) -> list[MovedClaims]:
     ]
     inside = set(map(id, modules))
     for module in modules:
+        ledger = ledger_of(module)
         for local, parameter in module._parameters.items():
-            if parameter is None or local in ledger_of(module) or parameter not in _SEEN:
+            stack: ClaimStack | None = None if parameter is None or local in ledger else SEEN.get(parameter)
+            if stack is None or stack.model is None or not stack.claims or id(stack) in known:
                 continue
-            model, stack = _SEEN[parameter]
             # Another model that has the same parameter is not where it went.
-            if stack.claims and id(stack) not in known and id(model()) in inside:
+            if id(stack.model()) in inside:
                 found.append(MovedClaims(stack, (module, local)))
     return found
 
 
-def lost_claims(root: nn.Module) -> Iterator[tuple[Site, ClaimStack]]:
+def lost_claims(modules: Iterable[nn.Module]) -> Iterator[tuple[Site, ClaimStack]]:
     """Yields the claims whose parameter is a buffer or a plain tensor now, and no parameter anywhere."""
-    for module in root.modules():
+    for module in modules:
         for local, stack in ledger_of(module).items():
             is_tensor = isinstance(module._buffers.get(local, module.__dict__.get(local)), torch.Tensor)
             if is_tensor and local not in module._parameters and not _successors(module, local):
                 yield (module, local), stack
 
 
-def settle(root: nn.Module) -> None:
+def settle(modules: Collection[nn.Module]) -> None:
     """Lets claims stand where their parameters are now, and enacts them there, in place."""
-    for moved in moved_claims(root):
+    for moved in moved_claims(modules):
         module, local = moved.site
         module.__dict__.setdefault(ATTRIBUTE, {})[local] = moved.stack
         enact(module, local)
-    for module in root.modules():
-        for local, stack in _named_by_user(module):
-            module.__dict__.setdefault(ATTRIBUTE, {}).setdefault(local, stack)
-        for local, stack in ledger_of(module).items():
-            # For those that surgery will take to another module.
-            if (parameter := module._parameters.get(local)) is not None:
-                _SEEN[parameter] = (weakref.ref(root), stack)
 
 
-def _named_by_user(module: nn.Module) -> Iterator[tuple[str, ClaimStack]]:
-    """Yields the parametrized tensors of a module with the claims on what they are computed from.
+def note_parametrized(modules: Iterable[nn.Module]) -> None:
+    """Lets the claims on what a parametrized tensor is computed from stand under its own name, too, in place.
 
-    When a parametrization is removed, its own modules are gone, and the claims on their parameters with them.
+    When the parametrization is removed its own modules are gone, and the claims on their parameters with them.
     """
-    for local, originals in _parametrizations(module).items():
-        stacks = list(ledger_of(originals).values())
-        if stacks:
-            yield local, stacks[0]
+    for module in modules:
+        for local, originals in _parametrizations(module).items():
+            for stack in list(ledger_of(originals).values())[:1]:
+                module.__dict__.setdefault(ATTRIBUTE, {}).setdefault(local, stack)
 
 
 def _successors(module: nn.Module, local: str) -> list[Site]:

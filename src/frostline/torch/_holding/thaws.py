@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 _GRADIENTS = WeakIdKeyDictionary()
-"""Parameter -> a gradient that there was in its model when it was thawed, or None."""
+"""Parameter -> a gradient that there was in its model when it was thawed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,9 @@ class LastGradient:
     version: int
 
     @classmethod
-    def of(cls, model: nn.Module) -> LastGradient | None:
-        """Returns a gradient of a model, if it has one."""
-        for parameter in model.parameters():
+    def of(cls, parameters: Iterable[nn.Parameter]) -> LastGradient | None:
+        """Returns the gradient of one of the parameters, if any has one."""
+        for parameter in parameters:
             if (gradient := parameter.grad) is not None:
                 return cls(weakref.ref(parameter), weakref.ref(gradient), gradient._version)
         return None
@@ -40,12 +40,12 @@ class LastGradient:
 
 
 @contextmanager
-def thaws_noted(model: nn.Module) -> Iterator[None]:
-    """Takes note of the parameters that are thawed in the context."""
-    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
-    last = LastGradient.of(model)
+def thaws_noted(parameters: Collection[nn.Parameter]) -> Iterator[None]:
+    """Takes note of the parameters of a model that are thawed in the context."""
+    frozen = [parameter for parameter in parameters if not parameter.requires_grad]
+    last = LastGradient.of(parameters)
     yield
-    for parameter in frozen:
+    for parameter in frozen if last is not None else ():
         if parameter.requires_grad:
             _GRADIENTS[parameter] = last
 

@@ -10,9 +10,9 @@ from frostline._core.errors.base import counted
 from frostline._core.findings import Finding
 from frostline.torch._freezing.freezing import plan_of
 from frostline.torch._freezing.survey import Survey
+from frostline.torch._holding.calls import checkpoints_activations
 from frostline.torch._holding.claims import ClaimStack, Site, ledger_of
-from frostline.torch._holding.classes import HOLD
-from frostline.torch._holding.mode import is_held
+from frostline.torch._holding.mode import goes_on_checkpointing, held_mode, is_held, is_wanted_in_training
 from frostline.torch._holding.moved_claims import lost_claims, moved_claims
 from frostline.torch._holding.thaws import is_fresh
 
@@ -35,9 +35,8 @@ def held_but_trains(model: nn.Module, read: Survey) -> Iterator[Finding]:
     for path, module in read.modules.items():
         if not is_held(module) or id(module) in read.pinned or not any(p.requires_grad for p in module.parameters()):
             continue
-        hold = vars(module)[HOLD]
         # A module that is to be in evaluation mode anyway follows its next train().
-        if hold.mode == "follow" or hold.wanted:
+        if held_mode(module) == "follow" or is_wanted_in_training(module):
             yield Finding(
                 "held-but-trains",
                 (path or "(the model itself)",),
@@ -47,9 +46,28 @@ def held_but_trains(model: nn.Module, read: Survey) -> Iterator[Finding]:
             )
 
 
+def idle_checkpointing(model: nn.Module, read: Survey) -> Iterator[Finding]:
+    """Finds held modules that were told to compute activations again after they were held."""
+    for path, module in read.modules.items():
+        is_on = getattr(module, "gradient_checkpointing", False) and checkpoints_activations(module)
+        if (
+            is_on
+            and held_mode(module) == "eval"
+            and is_wanted_in_training(module)
+            and not goes_on_checkpointing(module)
+        ):
+            yield Finding(
+                "idle-checkpointing",
+                (path or "(the model itself)",),
+                f"{type(module).__name__} is frozen, and got its flag for activation checkpointing since.",
+                "It asks for training mode, in which it is not, and keeps all activations.",
+                f"thaw(model, {path!r}), and freeze it again; or set the flag first.",
+            )
+
+
 def moved(model: nn.Module, read: Survey) -> Iterator[Finding]:
     """Finds frozen parameters that surgery on the model took to another module, or gave another name."""
-    sites = [each.site for each in moved_claims(read.root) if each.stack.claims[-1].frozen]
+    sites = [each.site for each in moved_claims(read.modules.values()) if each.stack.claims[-1].frozen]
     if paths := _paths(sites, read):
         owner, *inside = paths[0].split(".parametrizations.")
         owner = owner if inside else owner.rpartition(".")[0]
@@ -64,7 +82,7 @@ def moved(model: nn.Module, read: Survey) -> Iterator[Finding]:
 
 def lost(model: nn.Module, read: Survey) -> Iterator[Finding]:
     """Finds frozen parameters that are plain tensors now."""
-    sites = [site for site, stack in lost_claims(read.root) if stack.claims and stack.claims[-1].frozen]
+    sites = [site for site, stack in lost_claims(read.modules.values()) if stack.claims and stack.claims[-1].frozen]
     if paths := _paths(sites, read):
         one = len(paths) == 1
         yield Finding(
@@ -95,7 +113,8 @@ def frozen_by_hand(model: nn.Module, read: Survey) -> Iterator[Finding]:
 
 def without_gradient(model: nn.Module, read: Survey) -> Iterator[Finding]:
     """Finds trainable parameters that the last backward has not reached, where it has reached others."""
-    trainable = {path: tensor for path, tensor in read.parameters.items() if path in plan_of(read).trainable}
+    wanted = plan_of(read).trainable
+    trainable = {path: tensor for path, tensor in read.parameters.items() if path in wanted}
     paths = [path for path, tensor in trainable.items() if tensor.grad is None and not is_fresh(tensor)]
     if paths and any(tensor.grad is not None for tensor in trainable.values()):
         yield Finding(
@@ -143,6 +162,7 @@ def _paths(sites: list[Site], read: Survey) -> tuple[str, ...]:
 CLAIM_FINDINGS: tuple[Callable[[nn.Module, Survey], Iterator[Finding]], ...] = (
     thawed_by_hand,
     held_but_trains,
+    idle_checkpointing,
     moved,
     lost,
     frozen_by_hand,

@@ -16,7 +16,7 @@ from frostline.schedules.policy import Policy
 from frostline.schedules.schedule import Schedule
 from frostline.schedules.walk import ScheduleCursor, begin, check, line, resume, stays
 from frostline.torch._freezing.constants import frozen_before
-from frostline.torch._freezing.freezing import follow, plan_of
+from frostline.torch._freezing.freezing import follow_plan, plan_of
 from frostline.torch._freezing.survey import Survey, survey
 from frostline.torch._training.binding import Binding, bind
 from frostline.torch._training.compiled_blocks import call_alike
@@ -34,8 +34,8 @@ class Driver:
     nothing. Factors of the learning rates hold only while the optimizer takes its step, so schedulers never see them,
     and it does not matter which of the two is made first.
 
-    Constants, and what was frozen before the driver was made, stay frozen, unless the schedule names a parameter by its
-    own path. Undoing such a freeze, or thawing, is followed at the next change of the phase.
+    Constants, and what ``freeze`` froze before the driver was made, stay frozen, unless the schedule names a parameter
+    by its own path; undoing such a freeze, or thawing, ends that. What another driver or `follow` froze does not.
 
     Blocks that were compiled one by one with ``block.compile()``, before the driver was made, are called so that each
     needs two compiled variants at most, one frozen and one trainable, whatever is frozen below it; the first block
@@ -173,16 +173,18 @@ class Driver:
     def _enact(self, walk: ScheduleCursor, *, same_set: bool = False) -> None:
         factors = walk.phase.factors(self._inventory)
         if not same_set:
-            own = frozen_before(survey(self._model))
+            read = survey(self._model)
+            own = frozen_before(read)
             walk = walk.keeping(walk.kept - (self._own - own))
             plan = walk.plan(self._inventory)
-            change = follow(self._model, plan, constants=True)
+            left = walk.phase.plan(self._inventory).trainable & walk.kept
+            change = follow_plan(self._model, read, plan, constants=True, unclaimed=left & own)
             self._own &= own
             call_alike(self._model)
             self._plan = plan
             if change:
                 _LOG.info("%s", line(walk, change))
-            if not self._said and (left := walk.phase.plan(self._inventory).trainable & walk.kept):
+            if left and not self._said:
                 _LOG.warning("step %d: %s", walk.step, line_of(left))
                 self._said = True
         for binding in self.bindings:
