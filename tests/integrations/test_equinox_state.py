@@ -135,8 +135,8 @@ def test_through_training_steps(frozen: Any, made: Callable[[], Any]) -> None:
     @eqx.filter_jit
     def step(model: Any, state: Any, x: Array, seed: int) -> tuple[Any, Any]:
         (_, state), slopes = fj.value_and_grad(loss, has_aux=True)(model, state, x, seed)
-        trained, rest = eqx.partition(model, fj.mask(model))
-        return eqx.combine(jax.tree.map(lambda leaf, slope: leaf - 0.1 * slope, trained, slopes), rest), state
+        trained, rest = fj.split(model)
+        return fj.join(jax.tree.map(lambda leaf, slope: leaf - 0.1 * slope, trained, slopes), rest), state
 
     trained = model
     for seed in range(2):

@@ -10,6 +10,7 @@ import jax
 import optax
 
 from frostline._core.errors import NothingTrainableError, StructureError, UnsupportedError
+from frostline._core.plan import Plan
 from frostline._core.rules import Rule
 from frostline.jax._arrays import described
 from frostline.jax._freezing.survey import survey
@@ -59,7 +60,7 @@ class Optimizer(optax.GradientTransformationExtraArgs):
             ['b/0.trace', 'b/cohort', 'w/cohort']
         """
         _check_state(SAVE, state)
-        layout = self._follower.layout_of(places(params), params)
+        layout = self._follower.layout_of(self._follower.places(params), params)
         check_separate(layout, SAVE, "cannot save by name")
         return saved(divided_state(state, layout), layout)
 
@@ -109,7 +110,7 @@ class Optimizer(optax.GradientTransformationExtraArgs):
             (('b',),)
         """
         _check_state("tx.follow(state, params)", state)
-        return self._follower.follow(state, places(params), params)
+        return self._follower.follow(state, self._follower.places(params), params)
 
     @property
     def _follower(self) -> _Follower:
@@ -118,7 +119,11 @@ class Optimizer(optax.GradientTransformationExtraArgs):
 
 
 def optimizer(
-    tx: optax.GradientTransformation, *, rules: Sequence[Rule] = (), moments: Moments = "release"
+    tx: optax.GradientTransformation,
+    *,
+    frozen: Plan | None = None,
+    rules: Sequence[Rule] = (),
+    moments: Moments = "release",
 ) -> Optimizer:
     """Wraps a transformation for a tree with frozen arrays, which never reach `tx`.
 
@@ -139,11 +144,16 @@ def optimizer(
     ``eqx.apply_updates(params, updates)`` with gradients of ``value_and_grad``. Optax accepts no None; without Equinox,
     use ``join(optax.apply_updates(split(params)[0], updates), split(params)[1])`` for such gradients.
 
-    Masks and labels, as for ``optax.masked``, should be functions of the tree, which has None at frozen leaves. Extra
-    arguments of ``update`` are passed on. Two names of an array are one parameter only if :func:`tie` has said so.
+    `tx` gets the plain tree with None at frozen leaves. So masks and labels may be trees that were made before
+    freezing, or functions of the tree. Extra arguments of ``update`` are passed on: a tree of the shape of the
+    parameters as its trainable part, a function of the parameters as one of the trainable part. Two names of an array
+    are one parameter only if :func:`tie` has said so.
 
     Args:
         tx: any Optax transformation, including ``optax.MultiSteps``.
+        frozen: a plan beside an unmarked tree, ``plan(params, "encoder")``. Without it the marks of the tree say what
+            is frozen. When the plan changes, make the transformation again and keep the state:
+            ``optimizer(tx, frozen=other).follow(state, params)``.
         rules: factors of the learning rate by selector, ``Rule("encoder", lr_scale=0.1)``; `layerwise` makes the ones
             of layer-wise decay. The last rule that matches decides. Rules scale the updates of `tx`, so clipping and
             schedules inside `tx` are those of the run. They also hold for parameters that thaw later. Set all other
@@ -183,7 +193,7 @@ def optimizer(
         (Array([1., 1.], dtype=float32), Array([-0.1, -0.1], dtype=float32))
     """
     check_moments(moments)
-    follower = _Follower(_checked(tx), rules, moments)
+    follower = _Follower(_checked(tx), frozen, rules, moments)
     return Optimizer(follower.init, follower.update)
 
 
@@ -191,21 +201,28 @@ def optimizer(
 class _Follower:
     """The two functions of the transformation, with the cached state_layouts and rates of `tx`."""
 
-    def __init__(self, tx: optax.GradientTransformation, rules: Sequence[Rule], moments: Moments) -> None:
-        self._tx, self._moments = optax.with_extra_args_support(tx), moments
+    def __init__(
+        self, tx: optax.GradientTransformation, frozen: Plan | None, rules: Sequence[Rule], moments: Moments
+    ) -> None:
+        self._tx, self._frozen, self._moments = optax.with_extra_args_support(tx), frozen, moments
         self._layouts, self._rates = state_layouts(self._tx.init), rates(rules)
 
+    def places(self, params: Any) -> ParamPlaces:
+        """The places of the parameters of a tree."""
+        return places(params, self._frozen)
+
     def init(self, params: Any) -> OptimizerState:
-        held = places(params)
+        held = self.places(params)
         _check_trainable(held, params)
         self._rates(params)
         return OptimizerState(self._tx.init(held.trained(params)), (), (held.trained_names,))
 
     def update(self, grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, OptimizerState]:
         _check_arguments(state, params)
-        held = places(params)
+        held = self.places(params)
         trained, gradients = held.trained(params), held.checked(grads, params)
         state = self.follow(state, held, params)
+        extra = {name: held.fitted(argument, params) for name, argument in extra.items()}
 
         def run(before: Any) -> tuple[Any, Any]:
             return self._tx.update(gradients, before, trained, **extra)
@@ -225,7 +242,7 @@ class _Follower:
         return moved(state, self._tx.init(held.trained(params)), layout, held.trained_names, self._moments)
 
     def loaded(self, state: Mapping[str, Any], params: Any) -> OptimizerState:
-        held = places(params)
+        held = self.places(params)
         layout, trained = self.layout_of(held, params), held.trained(params)
         check_separate(layout, LOAD, "cannot load by name")
         arrays = dict(zip(held.names, jax.tree.leaves(held.all(params)), strict=True))

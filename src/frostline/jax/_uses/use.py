@@ -11,11 +11,11 @@ from frostline._core.errors import LayerError
 from frostline.jax._arrays import ARRAYS, described
 from frostline.jax._uses.mode import in_evaluation
 from frostline.jax._uses.opaque import check_transparent
-from frostline.jax._uses.window import THROUGH, Window, WindowContent, inner_of, is_window, stopped, window_of
+from frostline.jax._uses.window import THROUGH, CallableWindow, WindowContent, inner_of, is_window, stopped, window_of
 
 
 @final
-class Frozen(Window):
+class Frozen(CallableWindow):
     """A frozen use of a layer: differentiable with respect to its input, constant with respect to the layer.
 
     It is a pytree node with the layer as its visible child, so it can be mapped, traced, moved and saved. Its paths are
