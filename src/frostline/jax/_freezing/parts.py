@@ -22,7 +22,8 @@ def split(tree: Any, *selectors: Any, frozen: Plan | None = None) -> tuple[Any, 
     program. A tied array is there once.
 
     The parts of an unmarked tree are values, and nothing stops a gradient in them: an outer loop can differentiate
-    through an inner one that trains a part.
+    through an inner one that trains a part. Nothing changes a mode either: for layers that hold their mode as data, use
+    ``value_and_grad(loss, frozen=plan)``.
 
     Args:
         tree: any pytree.
