@@ -140,9 +140,9 @@ def optimizer(
     another; a frozen set that comes back needs no new trace.
 
     The updates have the shape of the gradients. At frozen leaves that are not None they leave the bytes unchanged in
-    ``optax.apply_updates(params, updates)``. Equinox maps over the updates and needs None there, so use
-    ``eqx.apply_updates(params, updates)`` with gradients of ``value_and_grad``. Optax accepts no None; without Equinox,
-    use ``join(optax.apply_updates(split(params)[0], updates), split(params)[1])`` for such gradients.
+    ``optax.apply_updates(params, updates)``. For a tree with modules of Equinox they are None there, as
+    ``eqx.apply_updates(params, updates)`` needs it, also with the gradients of ``eqx.filter_grad``. Optax accepts no
+    None; for gradients with None use ``join(optax.apply_updates(split(params)[0], updates), split(params)[1])``.
 
     `tx` gets the plain tree with None at frozen leaves. So masks and labels may be trees that were made before
     freezing, or functions of the tree. Extra arguments of ``update`` are passed on: a tree of the shape of the

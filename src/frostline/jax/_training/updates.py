@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
-from functools import lru_cache, wraps
+from functools import cache, lru_cache, wraps
 from typing import Any, final
 
 import jax
@@ -61,12 +61,14 @@ class ParamPlaces:
         plain: the same of the tree without marks and frozen uses.
         params: for each leaf the name of the parameter there, or None.
         trainable: the names of the parameters that train.
+        unmoved: the update of a frozen array. Equinox maps over the updates, and takes None there.
     """
 
     structure: PyTreeDef
     plain: PyTreeDef
     params: tuple[str | None, ...]
     trainable: frozenset[str]
+    unmoved: NoUpdate | None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -127,7 +129,9 @@ class ParamPlaces:
         """The updates at all places, in the shape of the gradients."""
         left = iter(jax.tree.leaves(trained))
         pairs = zip(self.params, tree_flatten(grads, is_leaf=_is_hole)[0], strict=True)
-        found = [next(left) if name in self.trainable else _unmoved(grad) for name, grad in pairs]
+        found = [
+            next(left) if name in self.trainable else None if grad is None else self.unmoved for name, grad in pairs
+        ]
         return tree_unflatten(self.structure, found)
 
     def _only(self, names: Container[str | None], tree: Any) -> Any:
@@ -158,7 +162,13 @@ def places(params: Any, frozen: Plan | None = None) -> ParamPlaces:
     names |= trainable
     numbers = iter(range(len(arrays)))
     at_places = tuple(None if leaf is None else names.get(next(numbers)) for leaf in leaves)
-    return ParamPlaces(structure, _plain(structure), at_places, frozenset(trainable.values()))
+    unmoved = None if any(_is_equinox(node.owner) for node in read.layout.nodes) else NoUpdate()
+    return ParamPlaces(structure, _plain(structure), at_places, frozenset(trainable.values()), unmoved)
+
+
+@cache
+def _is_equinox(owner: type) -> bool:
+    return any((base.__module__.split(".")[0], base.__name__) == ("equinox", "Module") for base in owner.__mro__)
 
 
 @lru_cache(maxsize=64)
@@ -168,10 +178,6 @@ def _plain(structure: PyTreeDef) -> PyTreeDef:
 
 def _is_hole(node: object) -> bool:
     return node is None
-
-
-def _unmoved(grad: Any) -> Any:
-    return None if grad is None else NoUpdate()
 
 
 UPDATE = "optimizer(tx).update(grads, state, params)"
