@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax import Array
 
@@ -19,6 +20,7 @@ from frostline.errors import (
     NothingTrainableError,
     PinnedError,
     PlanMismatchError,
+    SelectorError,
     StructureError,
     UnsupportedError,
 )
@@ -92,6 +94,15 @@ class TestTheSameAsMarks:
         delta = fj.load_delta(tmp_path / "beside", params())
         assert delta.plan == plan
         assert jax.tree.structure(fj.thaw(delta.tree)) == jax.tree.structure(params())
+
+    def test_a_delta_with_the_state_of_an_optimizer(self, tmp_path: Any) -> None:
+        plan = fj.plan(params(), "body")
+        tx = fj.optimizer(optax.adam(0.1), frozen=plan)
+        _, state = tx.update(params(), tx.init(params()), params())
+        fj.save_delta(tmp_path / "run", params(), frozen=plan, optimizer=tx, state=state)
+        loaded = fj.load_delta(tmp_path / "run", params(), optimizer=tx).state
+        assert jax.tree.structure(loaded) == jax.tree.structure(state)
+        assert bits(loaded.inner[0].mu) == bits(state.inner[0].mu)
 
     def test_trees_made_for_the_plain_tree_fit(self) -> None:
         """An average, axes of ``vmap`` and a filter of Equinox."""
@@ -223,6 +234,12 @@ class TestRefused:
         assert self.refused(NothingTrainableError, lambda: fj.split(fj.freeze(params(), "head"), "head"))[0].startswith(
             "split(tree, 'head')"
         )
+
+    def test_a_plan_among_selectors(self) -> None:
+        assert self.refused(SelectorError, lambda: fj.freeze(params(), fj.plan(params(), "body"))) == [
+            "Plan(frozen=1, trainable=2) is a plan; a selector says which parameters are meant.",
+            "Follow it, follow(tree, plan), or pass it beside the tree: split(tree, frozen=plan).",
+        ]
 
     def test_a_typo(self) -> None:
         with pytest.raises(NoMatchError):

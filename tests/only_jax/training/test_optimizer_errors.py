@@ -73,7 +73,7 @@ TEXTS: dict[str, tuple[Callable[[], object], list[str]]] = {
     "no parameters": (
         without_params,
         [
-            "optimizer(tx).update(grads, state) got no parameters, but they hold the marks.",
+            "optimizer(tx).update(grads, state) got no parameters, but their names and marks say what is frozen.",
             "Pass them: updates, state = tx.update(grads, state, params).",
         ],
     ),

@@ -9,11 +9,15 @@ from typing import Any, cast, final
 import jax
 import optax
 
-from frostline._core.errors import NothingTrainableError, StructureError, UnsupportedError
 from frostline._core.plan import Plan
 from frostline._core.rules import Rule
-from frostline.jax._arrays import described
-from frostline.jax._freezing.survey import survey
+from frostline.jax._training.arguments import (
+    check_arguments,
+    check_is_tree,
+    check_state,
+    check_trainable,
+    transformation,
+)
 from frostline.jax._training.cohorts import (
     Moments,
     OptimizerState,
@@ -27,7 +31,7 @@ from frostline.jax._training.cohorts import (
 from frostline.jax._training.moments import StateLayout, state_layouts
 from frostline.jax._training.named_state import LOAD, SAVE, loaded, saved
 from frostline.jax._training.rates import rates, scaled
-from frostline.jax._training.updates import UPDATE, ParamPlaces, places
+from frostline.jax._training.updates import ParamPlaces, places
 
 
 @final
@@ -59,7 +63,7 @@ class Optimizer(optax.GradientTransformationExtraArgs):
             >>> sorted(tx.save(tx.init(params), params))
             ['b/0.trace', 'b/cohort', 'w/cohort']
         """
-        _check_state(SAVE, state)
+        check_state(SAVE, state)
         layout = self._follower.layout_of(self._follower.places(params), params)
         check_separate(layout, SAVE, "cannot save by name")
         return saved(divided_state(state, layout), layout)
@@ -109,7 +113,7 @@ class Optimizer(optax.GradientTransformationExtraArgs):
             >>> tx.follow(tx.init(params), freeze(params, "w")).cohorts
             (('b',),)
         """
-        _check_state("tx.follow(state, params)", state)
+        check_state("tx.follow(state, params)", state)
         return self._follower.follow(state, self._follower.places(params), params)
 
     @property
@@ -165,7 +169,7 @@ def optimizer(
 
     Returns:
         An Optax transformation. ``init(params)`` makes an `OptimizerState` in which `inner` is the state of `tx`.
-        ``update(grads, state, params)`` needs `params`, which hold the marks. ``save(state, params)`` and
+        ``update(grads, state, params)`` needs `params`, also with a plan. ``save(state, params)`` and
         ``load(saved, params)`` save and load by name.
 
     Raises:
@@ -193,7 +197,7 @@ def optimizer(
         (Array([1., 1.], dtype=float32), Array([-0.1, -0.1], dtype=float32))
     """
     check_moments(moments)
-    follower = _Follower(_checked(tx), frozen, rules, moments)
+    follower = _Follower(transformation(tx), frozen, rules, moments)
     return Optimizer(follower.init, follower.update)
 
 
@@ -212,13 +216,14 @@ class _Follower:
         return places(params, self._frozen)
 
     def init(self, params: Any) -> OptimizerState:
+        check_is_tree(params)
         held = self.places(params)
-        _check_trainable(held, params)
+        check_trainable(held, params)
         self._rates(params)
         return OptimizerState(self._tx.init(held.trained(params)), (), (held.trained_names,))
 
     def update(self, grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, OptimizerState]:
-        _check_arguments(state, params)
+        check_arguments(state, params)
         held = self.places(params)
         trained, gradients = held.trained(params), held.checked(grads, params)
         state = self.follow(state, held, params)
@@ -252,41 +257,3 @@ class _Follower:
     def layout_of(self, held: ParamPlaces, params: Any) -> StateLayout:
         """The layout of the state that `tx` keeps for a tree."""
         return self._layouts(held.all(params), held.names, held.trainable)
-
-
-def _checked(tx: Any) -> optax.GradientTransformation:
-    if isinstance(tx, optax.MultiSteps):
-        # Its own gradient_transformation() would drop extra arguments.
-        return optax.GradientTransformationExtraArgs(tx.init, tx.update)
-    if isinstance(tx, optax.GradientTransformation):
-        return tx
-    name = getattr(tx, "__name__", "tx")
-    raise UnsupportedError(
-        f"optimizer({name})",
-        f"got {described(tx)}, but takes an Optax transformation.",
-        f"Call it first: optimizer(optax.{name}(1e-3))."
-        if callable(tx)
-        else "For example: optimizer(optax.adamw(1e-3)).",
-    )
-
-
-def _check_trainable(held: ParamPlaces, params: Any) -> None:
-    if not held.trainable:
-        read = survey(params)
-        expression = "optimizer(tx).init(params)"
-        raise NothingTrainableError(expression, len(read.places), len(read.pinned), len(read.leaves))
-
-
-def _check_arguments(state: Any, params: Any) -> None:
-    if params is None:
-        problem = "got no parameters, but they hold the marks."
-        fix = "Pass them: updates, state = tx.update(grads, state, params)."
-        raise StructureError(UPDATE.replace(", params", ""), problem, (), fix)
-    _check_state(UPDATE, state)
-
-
-def _check_state(expression: str, state: Any) -> None:
-    if not isinstance(state, OptimizerState):
-        problem = f"got {described(state)}, which is not a state of optimizer(tx)."
-        fix = "Make it with the same transformation: state = optimizer(tx).init(params)."
-        raise StructureError(expression, problem, (), fix)
