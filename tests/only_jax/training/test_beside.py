@@ -202,6 +202,31 @@ class TestDriver:
         )
 
 
+def test_the_cost_and_the_report_of_a_run() -> None:
+    plan, marked = planned("b"), fj.freeze(net(), "b")
+    tx = fj.optimizer(optax.adam(0.1), frozen=plan)
+    beside = fj.cost(quadratic, net(), tx=tx, frozen=plan)
+    assert beside == fj.cost(quadratic, marked, tx=fj.optimizer(optax.adam(0.1)))
+    assert (beside.now.optimizer_bytes, beside.all_trained.optimizer_bytes) == (24, 40)
+    assert str(fj.report(net(), tx.init(net()), frozen=plan)) == str(fj.report(marked, tx.init(net())))
+
+
+def test_a_tied_tree() -> None:
+    """The tie is in the structure of the tree, the plan beside it; the array moves once, under both names."""
+    shared = jnp.ones((2, 2))
+    tied = fj.tie({"embed": shared, "out": shared, "c": jnp.ones((2, 2))})
+    tx = fj.optimizer(adamw(), frozen=fj.plan(tied, "c"))
+    state = tx.init(tied)
+    assert state.cohorts == (("embed",),)
+    for slopes in (jax.grad, lambda loss: fj.grad(loss, frozen=fj.plan(tied, "c"))):
+        grads = slopes(lambda t: (t["embed"] @ t["out"] @ t["c"]).sum())(tied)
+        updates, _ = tx.update(grads, state, tied)
+        trained, rest = fj.split(tied, frozen=fj.plan(tied, "c"))
+        after = fj.join(optax.apply_updates(trained, updates), rest)
+        assert moved(tied, after) == {"embed", "out"}
+        assert after["embed"] is after["out"]
+
+
 def test_the_plan_of_another_tree() -> None:
     with pytest.raises(PlanMismatchError):
         fj.optimizer(adamw(), frozen=planned("b")).init({"a": jnp.ones(1)})

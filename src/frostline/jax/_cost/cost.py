@@ -23,6 +23,7 @@ from frostline.jax._freezing.parts import beside, split
 from frostline.jax._freezing.survey import Survey, survey
 from frostline.jax._lean.lean import all_trained_allowed
 from frostline.jax._training.moments import state_bytes
+from frostline.jax._training.optimizer import Optimizer
 
 Amounts = Mapping[str, int]
 
@@ -108,7 +109,9 @@ def _state_bytes(tx: optax.GradientTransformation | None, tree: Any) -> Amounts:
     if tx is None:
         return {}
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if nbytes(leaf) else leaf, tree)
-    return state_bytes(jax.eval_shape(tx.init, split(shapes)[0]), tree)
+    # A plan beside the tree is in the marks of this one.
+    init = tx.wrapped.init if isinstance(tx, Optimizer) else tx.init
+    return state_bytes(jax.eval_shape(init, split(shapes)[0]), tree)
 
 
 def _bills(read: Survey, step: Step, saved: Amounts, state: Amounts, *, repeats: bool = True) -> dict[str, Bill]:

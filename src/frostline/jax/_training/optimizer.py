@@ -117,6 +117,11 @@ class Optimizer(optax.GradientTransformationExtraArgs):
         return self._follower.follow(state, self._follower.places(params), params)
 
     @property
+    def wrapped(self) -> optax.GradientTransformation:
+        """The transformation that it wraps."""
+        return self._follower.tx
+
+    @property
     def _follower(self) -> _Follower:
         # A copy of a named tuple has only its fields.
         return cast(Any, self.init).__self__
@@ -208,8 +213,8 @@ class _Follower:
     def __init__(
         self, tx: optax.GradientTransformation, frozen: Plan | None, rules: Sequence[Rule], moments: Moments
     ) -> None:
-        self._tx, self._frozen, self._moments = optax.with_extra_args_support(tx), frozen, moments
-        self._layouts, self._rates = state_layouts(self._tx.init), rates(rules)
+        self.tx, self._frozen, self._moments = optax.with_extra_args_support(tx), frozen, moments
+        self._layouts, self._rates = state_layouts(self.tx.init), rates(rules)
 
     def places(self, params: Any) -> ParamPlaces:
         """The places of the parameters of a tree."""
@@ -220,7 +225,7 @@ class _Follower:
         held = self.places(params)
         check_trainable(held, params)
         self._rates(params)
-        return OptimizerState(self._tx.init(held.trained(params)), (), (held.trained_names,))
+        return OptimizerState(self.tx.init(held.trained(params)), (), (held.trained_names,))
 
     def update(self, grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, OptimizerState]:
         check_arguments(state, params)
@@ -230,7 +235,7 @@ class _Follower:
         extra = {name: held.fitted(argument, params) for name, argument in extra.items()}
 
         def run(before: Any) -> tuple[Any, Any]:
-            return self._tx.update(gradients, before, trained, **extra)
+            return self.tx.update(gradients, before, trained, **extra)
 
         if len(state.cohorts) > 1:
             updates, state = stepped(run, state, self.layout_of(held, params).arrays, held.trained_names)
@@ -244,7 +249,7 @@ class _Follower:
         layout = self.layout_of(held, params)
         if state.names == held.trainable and jax.tree.structure(state.inner) == layout.structure:
             return state
-        return moved(state, self._tx.init(held.trained(params)), layout, held.trained_names, self._moments)
+        return moved(state, self.tx.init(held.trained(params)), layout, held.trained_names, self._moments)
 
     def loaded(self, state: Mapping[str, Any], params: Any) -> OptimizerState:
         held = self.places(params)
@@ -252,7 +257,7 @@ class _Follower:
         check_separate(layout, LOAD, "cannot load by name")
         arrays = dict(zip(held.names, jax.tree.leaves(held.all(params)), strict=True))
         parts = loaded(state, layout, arrays)
-        return arranged(parts, self._tx.init(trained), layout, held.trained_names, self._moments)
+        return arranged(parts, self.tx.init(trained), layout, held.trained_names, self._moments)
 
     def layout_of(self, held: ParamPlaces, params: Any) -> StateLayout:
         """The layout of the state that `tx` keeps for a tree."""
