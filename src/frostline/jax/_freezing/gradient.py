@@ -13,6 +13,7 @@ from frostline._core.plan import Plan
 from frostline.jax._freezing.marked import is_marked
 from frostline.jax._freezing.parts import beside, join, parts
 from frostline.jax._freezing.survey import Survey, survey
+from frostline.jax._uses.use import FrozenArray
 
 
 def value_and_grad(
@@ -103,11 +104,11 @@ def _over_trainable(
 
 def seen(tree: Any) -> Any:
     """The tree that a loss gets: without marks, and without gradients at frozen leaves."""
-    return jax.tree.map(
-        lambda node: seen(node._frostline.seen()) if is_marked(node) else node,
-        tree,
-        is_leaf=is_marked,
-    )
+    return jax.tree.map(lambda node: seen(node._frostline.seen()) if _opens(node) else node, tree, is_leaf=_opens)
+
+
+def _opens(node: object) -> bool:
+    return is_marked(node) or type(node) is FrozenArray
 
 
 def _check_trainable(read: Survey, name: str) -> None:
