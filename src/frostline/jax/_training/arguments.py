@@ -7,9 +7,11 @@ from typing import Any
 import optax
 
 from frostline._core.errors import NothingTrainableError, StructureError, UnsupportedError
+from frostline._core.errors.base import counted
 from frostline.jax._arrays import described
 from frostline.jax._freezing.survey import survey
 from frostline.jax._training.cohorts import OptimizerState
+from frostline.jax._training.moments import StateLayout
 from frostline.jax._training.updates import UPDATE, ParamPlaces
 
 
@@ -73,6 +75,19 @@ def check_arguments(state: Any, params: Any) -> None:
         fix = "Pass them: updates, state = tx.update(grads, state, params)."
         raise StructureError(UPDATE.replace(", params", ""), problem, (), fix)
     check_state(UPDATE, state)
+
+
+def check_shapes(state: OptimizerState, layout: StateLayout) -> None:
+    """Checks that the arrays of a state have the shapes of the parameters.
+
+    Raises:
+        StructureError: a parameter has got another shape.
+    """
+    if other := [(array, shape) for array, shape in layout.other_shapes(state.inner)]:
+        problem = f"got a state in which {counted(len(other), 'array')} had another shape when it was made:"
+        rows = [f"{array.owner or 'state'}/{array.label}: {shape}, now {array.shape.shape}" for array, shape in other]
+        fix = "Make a state for the new shapes: state = tx.init(params)."
+        raise StructureError("tx.follow(state, params)", problem, tuple(rows), fix)
 
 
 def check_state(expression: str, state: Any) -> None:

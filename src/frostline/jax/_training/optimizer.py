@@ -14,6 +14,7 @@ from frostline._core.rules import Rule
 from frostline.jax._training.arguments import (
     check_arguments,
     check_is_tree,
+    check_shapes,
     check_state,
     check_trainable,
     transformation,
@@ -248,6 +249,7 @@ class _Follower:
         """The state for the present trainable set."""
         layout = self.layout_of(held, params)
         if state.names == held.trainable and jax.tree.structure(state.inner) == layout.structure:
+            check_shapes(state, layout)
             return state
         return moved(state, self.tx.init(held.trained(params)), layout, held.trained_names, self._moments)
 
