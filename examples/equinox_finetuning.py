@@ -33,21 +33,21 @@ def outputs(model: Any, norms: Any, images: jax.Array, key: jax.Array) -> Any:
 
 
 def train(model: Any, norms: Any, images: jax.Array, labels: jax.Array, *, steps: int) -> Any:
-    def loss(model: Any, norms: Any, key: jax.Array) -> Any:
+    def loss(model: Any, norms: Any, images: jax.Array, labels: jax.Array, key: jax.Array) -> Any:
         logits, norms = outputs(model, norms, images, key)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), norms
 
     tx = fj.optimizer(optax.adamw(1e-2, weight_decay=1e-2))
 
     @eqx.filter_jit
-    def step(model: Any, state: Any, norms: Any, key: jax.Array) -> Any:
-        gradient, norms = fj.grad(loss, has_aux=True)(model, norms, key)
+    def step(model: Any, state: Any, norms: Any, images: jax.Array, labels: jax.Array, key: jax.Array) -> Any:
+        gradient, norms = fj.grad(loss, has_aux=True)(model, norms, images, labels, key)
         updates, state = tx.update(gradient, state, model)
         return eqx.apply_updates(model, updates), state, norms
 
     state = tx.init(model)
     for key in jax.random.split(jax.random.key(1), steps):
-        model, state, norms = step(model, state, norms, key)
+        model, state, norms = step(model, state, norms, images, labels, key)
     return model, norms
 
 

@@ -1,4 +1,4 @@
-"""Fine-tuning in Haiku: the encoder of a network that is there already is frozen in place, by name.
+"""Fine-tuning in Haiku: the encoder of a network that is there already is frozen by name.
 
 Parameters and state are plain dicts before and after; `held` keeps the encoder in evaluation mode and its statistics
 still, whatever the training routine says.
@@ -15,6 +15,7 @@ import optax
 from sklearn.datasets import load_digits
 
 import frostline.jax as fj
+from frostline import Plan
 from frostline.integrations.haiku import held
 
 
@@ -31,13 +32,13 @@ def forward(x: jax.Array, *, is_training: bool) -> jax.Array:
 NET = hk.without_apply_rng(hk.transform_with_state(forward))
 
 
-def train(params: Any, stats: Any, images: jax.Array, labels: jax.Array, *, steps: int) -> tuple[Any, Any]:
-    net = held(NET, fj.plan(params))
-    trained, rest = fj.split(params)
+def train(params: Any, stats: Any, plan: Plan, images: jax.Array, labels: jax.Array, *, steps: int) -> tuple[Any, Any]:
+    net = held(NET, plan)
+    trained, rest = fj.split(params, frozen=plan)
     tx = optax.adamw(1e-2, weight_decay=1e-2)
 
     @jax.jit
-    def step(trained: Any, state: Any, stats: Any) -> Any:
+    def step(trained: Any, rest: Any, state: Any, stats: Any, images: jax.Array, labels: jax.Array) -> Any:
         def loss(trained: Any) -> Any:
             out, new = net.apply(fj.join(trained, rest), stats, images, is_training=True)
             return optax.softmax_cross_entropy_with_integer_labels(out, labels).mean(), new
@@ -48,8 +49,8 @@ def train(params: Any, stats: Any, images: jax.Array, labels: jax.Array, *, step
 
     state = tx.init(trained)
     for _ in range(steps):
-        trained, state, stats = step(trained, state, stats)
-    return fj.strip(fj.join(trained, rest)), stats
+        trained, state, stats = step(trained, rest, state, stats, images, labels)
+    return fj.join(trained, rest), stats
 
 
 def main() -> dict[str, Any]:
@@ -57,9 +58,8 @@ def main() -> dict[str, Any]:
     images, labels = jnp.asarray(data.data / 16, jnp.float32), jnp.asarray(data.target)
     low = labels < 5
     params, stats = NET.init(jax.random.key(0), images, is_training=True)
-    pretrained = train(params, stats, images[low], labels[low], steps=60)
-    params = fj.freeze(pretrained[0], "encoder/*")
-    tuned = train(params, pretrained[1], images, labels, steps=60)
+    pretrained = train(params, stats, fj.plan(params), images[low], labels[low], steps=60)
+    tuned = train(*pretrained, fj.plan(params, "encoder/*"), images, labels, steps=60)
     right = [
         (NET.apply(*weights, images, is_training=False)[0].argmax(1) == labels).mean().item()
         for weights in (pretrained, tuned)

@@ -35,21 +35,21 @@ class Net(nn.Module):
 
 
 def train(model: Net, variables: Any, images: jax.Array, labels: jax.Array, *, steps: int) -> Any:
-    def loss(params: Any, stats: Any, key: jax.Array) -> Any:
+    def loss(params: Any, stats: Any, images: jax.Array, labels: jax.Array, key: jax.Array) -> Any:
         given = {"params": params, "batch_stats": stats}
         out, new = model.apply(given, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})
         return optax.softmax_cross_entropy_with_integer_labels(out, labels).mean(), new["batch_stats"]
 
     params, stats = variables["params"], variables["batch_stats"]
     # What no gradient can reach is frozen, or weight decay would move it.
-    params = fj.follow(params, fj.audit(loss, params, stats, jax.random.key(0), has_aux=True).plan)
-    trained, rest = fj.split(params)
+    plan = fj.audit(loss, params, stats, images, labels, jax.random.key(0), has_aux=True).plan
+    trained, rest = fj.split(params, frozen=plan)
     tx = optax.adamw(1e-2, weight_decay=1e-2)
 
     @jax.jit
-    def step(trained: Any, state: Any, stats: Any, key: jax.Array) -> Any:
+    def step(trained: Any, rest: Any, state: Any, stats: Any, *batch: jax.Array) -> Any:
         def of_trained(trained: Any) -> Any:
-            return loss(fj.join(trained, rest), stats, key)
+            return loss(fj.join(trained, rest), stats, *batch)
 
         gradient, stats = jax.grad(of_trained, has_aux=True)(trained)
         updates, state = tx.update(gradient, state, trained)
@@ -57,8 +57,8 @@ def train(model: Net, variables: Any, images: jax.Array, labels: jax.Array, *, s
 
     state = tx.init(trained)
     for key in jax.random.split(jax.random.key(1), steps):
-        trained, state, stats = step(trained, state, stats, key)
-    return {"params": fj.strip(fj.join(trained, rest)), "batch_stats": stats}
+        trained, state, stats = step(trained, rest, state, stats, images, labels, key)
+    return {"params": fj.join(trained, rest), "batch_stats": stats}
 
 
 def main() -> dict[str, Any]:

@@ -39,7 +39,7 @@ def train(model: Net, x: jax.Array, y: jax.Array, steps: int) -> int:
     moments = optimizer.init(trained)
 
     @jax.jit
-    def step(trained: Any, rest: Any, moments: Any) -> tuple[Any, Any, Any]:
+    def step(trained: Any, rest: Any, moments: Any, x: jax.Array, y: jax.Array) -> tuple[Any, Any, Any]:
         def loss(trained: Any) -> tuple[jax.Array, Any]:
             model = nnx.merge(structure, trained, rest, copy=True)
             value = optax.softmax_cross_entropy_with_integer_labels(model(x), y).mean()
@@ -50,7 +50,7 @@ def train(model: Net, x: jax.Array, y: jax.Array, steps: int) -> int:
         return optax.apply_updates(trained, updates), rest, moments
 
     for _ in range(steps):
-        trained, rest, moments = step(trained, rest, moments)
+        trained, rest, moments = step(trained, rest, moments, x, y)
     nnx.update(model, trained, rest)
     return sum(leaf.nbytes for leaf in jax.tree.leaves((moments[0].mu, moments[0].nu)))
 

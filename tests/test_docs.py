@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from only_jax.programs import longest_constant, recorded
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -34,8 +36,11 @@ def run_page(text: str, name: str) -> int:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    text = page.read_text(encoding="utf-8")
+    text, programs = page.read_text(encoding="utf-8"), recorded(monkeypatch)
     assert run_page(text, page.name) == text.count("```python")
+    # Frozen weights are arguments of compiled code: no array is a constant in it.
+    assert [program for program in programs if longest_constant(program) > 20 or len(program) > 20_000] == []
+    assert len(programs) >= text.count("@jax.jit")
 
 
 def test_a_broken_block_is_seen_with_its_line() -> None:

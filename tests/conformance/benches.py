@@ -89,7 +89,7 @@ class Bench(Protocol):
         """Does ``act()``, which returns the model as it is then, inside a guard of the model."""
 
 
-FRAMEWORKS = {"torch": "torch", "jax": "jax", "equinox": "equinox", "nnx": "flax"}
+FRAMEWORKS = {"torch": "torch", "jax": "jax", "plan": "jax", "equinox": "equinox", "nnx": "flax"}
 """Bench -> the package that must be installed for it."""
 
 

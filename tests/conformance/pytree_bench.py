@@ -105,7 +105,7 @@ class PytreeBench(ABC):
         return {path.removeprefix("0."): g.ravel().tolist() for path, g in own.items()}
 
     def gradient_of_layer(self, terms: Sequence[tuple[float, Any]], layer: Any) -> list[Any]:
-        trained = fj.trainable(_sharing(tuple(self.tree(model) for _, model in terms)))
+        trained = fj.trainable(sharing(tuple(self.tree(model) for _, model in terms)))
         found = self._gradient(terms)
         arrays = [leaf for leaf in jax.tree.leaves(layer) if isinstance(leaf, jax.Array)]
         paths = [[path for path, array in trained.items() if array is own] for own in arrays]
@@ -138,7 +138,7 @@ class PytreeBench(ABC):
 
     def write(self, layer: Any, factor: float, *models: Any) -> Sequence[Any]:
         own = {id(leaf) for leaf in jax.tree.leaves(layer)}
-        trained, rest = fj.split(_sharing((layer, *map(self.tree, models))))
+        trained, rest = fj.split(sharing((layer, *map(self.tree, models))))
         written = jax.tree.map(lambda leaf: factor * leaf if id(leaf) in own else leaf, trained)
         _, *after = fj.join(written, rest)
         return [self.with_tree(model, tree) for model, tree in zip(models, after, strict=True)]
@@ -160,10 +160,10 @@ class PytreeBench(ABC):
             used = [(f, self.with_tree(m, t)) for (f, m), t in zip(terms, trees[len(others) :], strict=True)]
             return jnp.stack([factor * self.call(model, batch()).sum() for factor, model in used]).sum()
 
-        return fj.trainable(fj.grad(loss)(_sharing((*others, *(self.tree(model) for _, model in terms)))))
+        return fj.trainable(fj.grad(loss)(sharing((*others, *(self.tree(model) for _, model in terms)))))
 
 
-def _sharing(trees: tuple[Any, ...]) -> Any:
+def sharing(trees: tuple[Any, ...]) -> Any:
     """The trees, with the arrays tied that several of them have."""
     arrays = [id(leaf) for leaf in jax.tree.leaves(trees) if isinstance(leaf, jax.Array)]
     return fj.tie(trees) if len(set(arrays)) < len(arrays) else trees

@@ -15,6 +15,7 @@ import pytest
 from jax import Array
 
 import frostline.jax as fj
+from only_jax.programs import longest_constant, recorded
 from only_jax.trees import contents
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "equinox_finetuning.py"
@@ -135,8 +136,8 @@ def test_through_training_steps(frozen: Any, made: Callable[[], Any]) -> None:
     @eqx.filter_jit
     def step(model: Any, state: Any, x: Array, seed: int) -> tuple[Any, Any]:
         (_, state), slopes = fj.value_and_grad(loss, has_aux=True)(model, state, x, seed)
-        trained, rest = eqx.partition(model, fj.mask(model))
-        return eqx.combine(jax.tree.map(lambda leaf, slope: leaf - 0.1 * slope, trained, slopes), rest), state
+        trained, rest = fj.split(model)
+        return fj.join(jax.tree.map(lambda leaf, slope: leaf - 0.1 * slope, trained, slopes), rest), state
 
     trained = model
     for seed in range(2):
@@ -221,9 +222,12 @@ def test_a_layer_of_ones_own_is_still_if_it_heeds_the_mode() -> None:
     assert counts == {False: 0, None: 1}
 
 
-def test_the_example_runs() -> None:
+def test_the_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = recorded(monkeypatch)
     assert EXAMPLE.read_text(encoding="utf-8").count("\n") <= 80
     found = runpy.run_path(str(EXAMPLE))["main"]()
+    # Neither weights nor data are constants of a program.
+    assert max(map(longest_constant, programs)) < 20
     pretrained, head, deeper = found["accuracy"].values()
     assert pretrained < 0.6 < head < 0.9 < deeper
     assert found["moved"] == [

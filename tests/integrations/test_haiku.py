@@ -20,6 +20,7 @@ from frostline._core.errors import LayerError
 from frostline.errors import PlanMismatchError
 from frostline.integrations.haiku import Frozen, held
 from only_jax.bits import bits, moved
+from only_jax.programs import longest_constant, recorded
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "haiku_finetuning.py"
 X = jnp.array([[1.0, 2.0]])
@@ -445,9 +446,12 @@ class TestHeld:
             net.apply(params(), X)
 
 
-def test_the_example_tunes_the_head_and_nothing_else() -> None:
+def test_the_example_tunes_the_head_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = recorded(monkeypatch)
     assert EXAMPLE.read_text(encoding="utf-8").count("\n") <= 80
     found = runpy.run_path(str(EXAMPLE))["main"]()
+    # Neither weights nor data are constants of a program.
+    assert max(map(longest_constant, programs)) < 20
     assert found["accuracy after"] > 0.8 > found["accuracy before"]
     params, state = found["still"]
     assert params == {

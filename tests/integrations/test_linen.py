@@ -18,6 +18,7 @@ import frostline.jax as fj
 from frostline._core.errors import LayerError
 from frostline.integrations.linen import Frozen
 from only_jax.bits import bits
+from only_jax.programs import longest_constant, recorded
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "linen_finetuning.py"
 Of = Callable[[nn.Module], nn.Module]
@@ -350,9 +351,12 @@ class TestWhatIsNoModule:
         )
 
 
-def test_the_example_tunes_the_head_and_nothing_else() -> None:
+def test_the_example_tunes_the_head_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = recorded(monkeypatch)
     assert EXAMPLE.read_text(encoding="utf-8").count("\n") <= 80
     found = runpy.run_path(str(EXAMPLE))["main"]()
+    # Neither weights nor data are constants of a program.
+    assert max(map(longest_constant, programs)) < 20
     assert found["accuracy after"] > 0.8 > found["accuracy before"]
     assert found["still"] == {
         "params": {

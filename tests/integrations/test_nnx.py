@@ -19,6 +19,7 @@ from flax import nnx
 from frostline import MovedError, NoMatchError, NothingTrainableError, UnsupportedError, of_type
 from frostline.errors import LayerError, PinnedError, PlanMismatchError, TiedError
 from frostline.integrations.nnx import Frozen, follow, freeze, guard, plan, thaw, trainable
+from only_jax.programs import longest_constant, recorded
 
 X = jnp.array([[1.0, 2.0]])
 FREE = {"l1.kernel", "l1.bias", "l3.kernel", "l3.bias"}
@@ -697,11 +698,14 @@ class TestGuard:
         assert watching.paths == {"l2.kernel", "l2.bias"}
 
 
-def test_the_example(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_example(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = recorded(monkeypatch)
     example = Path(__file__).parents[2] / "examples" / "nnx_finetuning.py"
 
     found = runpy.run_path(str(example))["main"]()
 
+    # Neither weights nor data are constants of a program.
+    assert max(map(longest_constant, programs)) < 20
     assert found["after"] > 0.8 > 0.5 > found["before"]
     assert found["still"] == {path for path in PARAMS | STATE if path.startswith("trunk.")} | {"trunk.dropout.rngs.key"}
     # two moments, of 4 bytes each

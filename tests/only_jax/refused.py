@@ -44,10 +44,6 @@ PARTS_FIX = "Join the two parts of one split: trainable, rest = split(tree)."
 FIRST_ONLY = (
     "differentiates an argument other than the first, but only the first is split into a trainable part and the rest."
 )
-ARRAY_FIX = (
-    "Stop the gradient of an array with jax.lax.stop_gradient(x), or freeze it where it is: "
-    'freeze(model, "encoder.weight").'
-)
 
 TEXTS: list[tuple[str, Callable[[Any], object], list[str]]] = [
     (
@@ -187,14 +183,12 @@ TEXTS: list[tuple[str, Callable[[Any], object], list[str]]] = [
         ],
     ),
     (
-        "a use of an array",
-        lambda tree: fj.Frozen(tree["trunk"]["w"]),
-        ["Frozen(array) holds a float32 array of shape (2, 2), but only a layer can have a frozen use.", ARRAY_FIX],
-    ),
-    (
         "a use of nothing",
         lambda _: fj.Frozen(None),
-        ["Frozen(None) holds None, but only a layer can have a frozen use.", ARRAY_FIX],
+        [
+            "Frozen(None) holds None, but only a layer or an array can have a frozen use.",
+            'Freeze a part of a tree where it is: freeze(model, "encoder.weight").',
+        ],
     ),
     (
         "a call of what cannot be called",

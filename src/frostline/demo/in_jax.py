@@ -174,8 +174,8 @@ def share_a_layer(images: Images) -> SharedLayer:
         gradient = fj.grad(lambda models: loss(models[0], pixels))(models)
         return _joined(_updated(models, _optimizer(0.01).init(models), gradient, 0.01)[0], models)
 
-    # One tree of both models, in which a thawing of nothing finds the layers that they share.
-    (_, trained, _), (_, frozen, _) = after_a_step(fj.thaw((m0, m1)))
+    # One tree of both models, tied in the layers that they share.
+    (_, trained, _), (_, frozen, _) = after_a_step(fj.tie((m0, m1)))
     ((_, unmoved, _),) = after_a_step((m1,))
     weight_gradients, input_gradients = zip(gradients(m0), gradients(m1), strict=True)
     bits, by_m0, by_m1 = (np.asarray(layer.weight).view(np.int32) for layer in (l2, trained, unmoved))

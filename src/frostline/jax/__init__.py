@@ -3,9 +3,9 @@
 Example:
     >>> import frostline.jax as fj
     >>> params = {"body": {"w": jnp.ones((4, 4))}, "head": {"w": jnp.ones((4, 2))}}
-    >>> params = fj.freeze(params, "body")
-    >>> sorted(fj.trainable(params))
-    ['head.w']
+    >>> trained, rest = fj.split(params, "head")
+    >>> sorted(fj.trainable(trained)), sorted(fj.trainable(rest))
+    (['head.w'], ['body.w'])
 """
 
 from frostline.jax._cache.cache import FeatureCache as FeatureCache

@@ -145,13 +145,22 @@ class TestTwoTreesThatShare:
 
         self.check(jax.jit(of_pair)(self.pair()))
 
-    def test_built_inside_the_function(self) -> None:
+    @pytest.mark.parametrize("around", [lambda fn: fn, jax.jit], ids=["eager", "jit"])
+    def test_built_inside_the_function(self, around: Callable[..., Any]) -> None:
+        """Rows 6, 7 and 9 in the other reading: both models are made of one list of layers, which is differentiated."""
+
         def loss(shared: list[Linear]) -> jax.Array:
             l1, l2, l3 = shared
             return self.difference((Sequential(l1, l2, l3), Sequential(l1, fj.Frozen(l2), l3)))
 
-        found = named(jax.jit(fj.grad(loss))(layers()))
+        found = named(around(fj.grad(loss))(layers()))
         assert {path for path, g in found.items() if np.any(g)} == {"1.weight", "1.bias"}
+
+    def test_over_the_second_model_alone(self) -> None:
+        """Row 8: there is no entry for the frozen layer, whatever the first model does with it."""
+        m0, m1 = self.pair()
+        found = fj.trainable(fj.grad(lambda m1: self.difference((m0, m1)))(m1))
+        assert found.keys() == {"0.weight", "0.bias", "2.weight", "2.bias"}
 
     @pytest.mark.parametrize("around", [lambda fn: fn, jax.jit], ids=["eager", "jit"])
     def test_without_ties_each_place_is_a_parameter(self, around: Callable[..., Any]) -> None:

@@ -134,7 +134,13 @@ class TestWhatComesBack:
 
     def test_a_mask_says_what_trains(self) -> None:
         mask = fj.mask(fj.freeze({"w": jnp.ones(2), "b": jnp.ones(2), "n": 3, "f": jnp.tanh}, "w"))
-        assert dict(mask) == {"w": False, "b": True, "n": False, "f": False}
+        assert type(mask) is dict
+        assert mask == {"w": False, "b": True, "n": False, "f": False}
+
+    def test_a_marked_dict_cannot_be_called(self) -> None:
+        """Optax takes what can be called for a function of the parameters."""
+        assert not callable(fj.freeze({"w": jnp.ones(2)}, "w"))
+        assert callable(fj.freeze(mlp(), "[0]")) == callable(mlp())
 
     @pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda tree: pickle.loads(pickle.dumps(tree))])
     def test_a_copy_keeps_marks_and_uses(self, copied: Any) -> None:

@@ -69,7 +69,9 @@ def test_a_hessian_vector_product_through_grad(frozen: Way) -> None:
 @each_way
 def test_a_tangent_of_a_frozen_leaf_changes_nothing(frozen: Way) -> None:
     tree = frozen(chain())
-    only_frozen = jax.tree.map(lambda leaf, moves: jnp.zeros_like(leaf) if moves else leaf + 1, tree, fj.mask(tree))
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(fj.mask(tree)), strict=True)
+    moves_frozen = [jnp.zeros_like(leaf) if moves else leaf + 1 for leaf, moves in pairs]
+    only_frozen = jax.tree.unflatten(jax.tree.structure(tree), moves_frozen)
     assert float(jax.jvp(lambda tree: loss(tree, X), (tree,), (only_frozen,))[1]) == 0.0
     unfrozen = chain()
     tangent = jax.tree.unflatten(jax.tree.structure(unfrozen), jax.tree.leaves(only_frozen))

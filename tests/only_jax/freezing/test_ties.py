@@ -50,6 +50,7 @@ def test_the_gradient_is_that_of_jax_at_what_trains_and_that_of_its_own_jit(tree
     assert sorted(fj.trainable(marked)) == sorted(expected)
     for differentiated in (fj.grad(loss), jax.jit(fj.grad(loss))):
         assert bits(differentiated(marked)) == expected
+    assert bits(fj.grad(loss, frozen=fj.plan(marked))(tree)) == expected
 
 
 @given(trees)

@@ -25,6 +25,12 @@ def tied() -> dict[str, Any]:
     return {"embed": table, "head": table}
 
 
+def _regrown() -> Any:
+    tx = optimizer(optax.adam(0.1))
+    before, after = ({"w": jnp.ones((rows, 3)), "b": jnp.ones(2)} for rows in (5, 7))
+    return tx.update(after, tx.init(before), after)
+
+
 def updated(grads: Any, params: Any) -> Any:
     tx = optimizer(optax.adam(0.1))
     return tx.update(grads, tx.init(params), params)
@@ -73,7 +79,7 @@ TEXTS: dict[str, tuple[Callable[[], object], list[str]]] = {
     "no parameters": (
         without_params,
         [
-            "optimizer(tx).update(grads, state) got no parameters, but they hold the marks.",
+            "optimizer(tx).update(grads, state) got no parameters, but their names and marks say what is frozen.",
             "Pass them: updates, state = tx.update(grads, state, params).",
         ],
     ),
@@ -114,6 +120,15 @@ TEXTS: dict[str, tuple[Callable[[], object], list[str]]] = {
     "gradients with holes where it trains": (
         lambda: updated({**net(), "head": [None]}, net()),
         [f"{UPDATE} got gradients without 1 of 3 trainable parameters:", "  head.0", DIFFERENTIATE],
+    ),
+    "a parameter that has got another shape": (
+        lambda: _regrown(),
+        [
+            "tx.follow(state, params) got a state in which 2 arrays had another shape when it was made:",
+            "  w/0.mu: (5, 3), now (7, 3)",
+            "  w/0.nu: (5, 3), now (7, 3)",
+            "Make a state for the new shapes: state = tx.init(params).",
+        ],
     ),
     "gradients of ties that the parameters do not note": (
         lambda: updated(fj.grad(lambda p: (p["embed"] * p["head"]).sum())(fj.tie(params := tied())), params),

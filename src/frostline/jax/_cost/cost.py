@@ -11,6 +11,7 @@ import jax
 import optax
 
 from frostline._core.errors import NothingTrainableError
+from frostline._core.plan import Plan
 from frostline._core.reporting.bill import Bill, Culprit, UnitCost
 from frostline._core.reporting.cost import Cost
 from frostline._core.selecting.pattern import covering
@@ -18,10 +19,11 @@ from frostline.jax._arrays import nbytes
 from frostline.jax._cost.reader import NOWHERE, GradientWork
 from frostline.jax._cost.step import Step
 from frostline.jax._freezing.marked import strip
-from frostline.jax._freezing.parts import split
+from frostline.jax._freezing.parts import beside, split
 from frostline.jax._freezing.survey import Survey, survey
 from frostline.jax._lean.lean import all_trained_allowed
 from frostline.jax._training.moments import state_bytes
+from frostline.jax._training.optimizer import Optimizer
 
 Amounts = Mapping[str, int]
 
@@ -34,6 +36,7 @@ def cost(
     tree: Any,
     /,
     *example: Any,
+    frozen: Plan | None = None,
     tx: optax.GradientTransformation | None = None,
     **keywords: Any,
 ) -> Cost:
@@ -51,6 +54,7 @@ def cost(
             in `value_and_grad`.
         tree: any pytree, with marks and frozen uses or without.
         *example: the other arguments of the function, as in training.
+        frozen: a plan beside an unmarked tree.
         tx: the optimizer, of Optax or an `optimizer` of frostline.
         **keywords: the other arguments of the function, by name.
 
@@ -69,6 +73,7 @@ def cost(
         >>> found.now.saved_bytes, found.now.gradient_bytes, found.now.optimizer_bytes
         (96, 64, 128)
     """
+    tree = beside(tree, frozen)
     read = survey(tree)
     if not read.trainable:
         raise NothingTrainableError("cost(fn, tree)", len(read.places), len(read.pinned), len(read.leaves))
@@ -104,7 +109,9 @@ def _state_bytes(tx: optax.GradientTransformation | None, tree: Any) -> Amounts:
     if tx is None:
         return {}
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if nbytes(leaf) else leaf, tree)
-    return state_bytes(jax.eval_shape(tx.init, split(shapes)[0]), tree)
+    # A plan beside the tree is in the marks of this one.
+    init = tx.wrapped.init if isinstance(tx, Optimizer) else tx.init
+    return state_bytes(jax.eval_shape(init, split(shapes)[0]), tree)
 
 
 def _bills(read: Survey, step: Step, saved: Amounts, state: Amounts, *, repeats: bool = True) -> dict[str, Bill]:

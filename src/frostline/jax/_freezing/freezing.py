@@ -8,6 +8,7 @@ import jax
 
 from frostline._core.errors import PinnedError
 from frostline._core.plan import Plan
+from frostline.jax._freezing.marked import bare
 from frostline.jax._freezing.parts import as_planned
 from frostline.jax._freezing.selection import select, written
 from frostline.jax._freezing.survey import survey
@@ -81,17 +82,36 @@ def thaw(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: boo
     return as_planned(read, read.plan.thaw(paths - read.pinned))
 
 
-def plan(tree: Any) -> Plan:
+def plan(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: bool = False) -> Plan:
     """The plan of a tree: what is frozen in it, as a value.
+
+    With selectors, it is the plan of ``freeze(tree, *selectors)``, and the tree stays as it is. Every verb takes such a
+    plan beside the tree: ``grad(loss, frozen=plan)``, ``optimizer(tx, frozen=plan)``, ``split(tree, frozen=plan)``,
+    ``guard(tree, plan)``. So the tree has no marks, and whatever was made for it fits: masks, labels, shardings,
+    ``in_axes``, checkpoints. A plan is a pytree without leaves. It can be an argument of compiled code, which is traced
+    once for each plan.
+
+    Args:
+        tree: any pytree, with or without arrays: ``jax.ShapeDtypeStruct`` is enough.
+        selectors: what is frozen beside what is frozen in the tree, as in :func:`freeze`.
+        expect: how many parameters must be selected.
+        allow_empty: whether a selector may match nothing.
 
     Raises:
         SamePathError: two leaves of the tree have one name.
+        NoMatchError, CountError, TiedError, SelectorError, UnsupportedError: as in :func:`freeze`.
 
     Example:
-        >>> plan(freeze({"w": jnp.ones((2, 2)), "b": jnp.ones(2)}, "w"))
+        >>> params = {"body": {"w": jnp.ones((2, 2))}, "head": {"w": jnp.ones(2)}}
+        >>> plan(params, "body")
         Plan(frozen=1, trainable=1)
+        >>> plan(params, "body") == plan(freeze(params, "body"))
+        True
     """
-    return survey(tree).plan
+    read = survey(tree)
+    if not selectors:
+        return read.plan
+    return read.plan.freeze(select(selectors, read, expect=expect, allow_empty=allow_empty))
 
 
 def follow(tree: Any, plan: Plan) -> Any:
@@ -120,26 +140,35 @@ def follow(tree: Any, plan: Plan) -> Any:
     return as_planned(read, plan)
 
 
-def trainable(tree: Any) -> dict[str, Any]:
+def trainable(tree: Any, *, frozen: Plan | None = None) -> dict[str, Any]:
     """The trainable arrays by path; ``split(tree)`` returns them in the shape of the tree.
+
+    Args:
+        tree: any pytree.
+        frozen: a plan beside an unmarked tree.
 
     Example:
         >>> sorted(trainable([{"w": jnp.ones(2), "steps": 3}, Frozen({"w": jnp.ones(2)})]))
         ['0.w']
     """
-    read = survey(tree)
+    read = survey(tree, frozen)
     return {path: read.leaves[read.places[path][0].leaf] for path in read.places if path in read.plan.trainable}
 
 
-def mask(tree: Any) -> Any:
-    """The tree with a bool for each leaf: whether it trains.
+def mask(tree: Any, *, frozen: Plan | None = None) -> Any:
+    """The tree without marks, with a bool for each leaf: whether it trains.
 
-    The result is a filter spec of Equinox, ``eqx.partition(tree, mask(tree))``, and a mask for Optax.
+    The result fits every tree that was made for the unmarked one. It is a mask for Optax, or becomes labels, and it is
+    a filter spec of Equinox for an unmarked tree: ``eqx.partition(tree, mask(tree, frozen=plan))``.
+
+    Args:
+        tree: any pytree.
+        frozen: a plan beside an unmarked tree.
 
     Example:
-        >>> mask([{"w": jnp.ones(2), "steps": 3}, Frozen({"w": jnp.ones(2)})])
-        [{'steps': False, 'w': True}, Frozen({'w': False})]
+        >>> mask(freeze([{"w": jnp.ones(2), "steps": 3}, {"w": jnp.ones(2)}], "[1]"))
+        [{'steps': False, 'w': True}, {'w': False}]
     """
-    read = survey(tree)
+    read = survey(tree, frozen)
     moving = {slot.leaf for path in read.plan.trainable for slot in read.places[path]}
-    return jax.tree.unflatten(read.structure, [number in moving for number in range(len(read.leaves))])
+    return bare(jax.tree.unflatten(read.structure, [number in moving for number in range(len(read.leaves))]))

@@ -9,12 +9,16 @@ from typing import Any
 import jax
 
 from frostline._core.errors import NothingTrainableError, UnsupportedError
-from frostline.jax._freezing.marked import Marked
-from frostline.jax._freezing.parts import join, parts
+from frostline._core.plan import Plan
+from frostline.jax._freezing.marked import is_marked
+from frostline.jax._freezing.parts import beside, join, parts
 from frostline.jax._freezing.survey import Survey, survey
+from frostline.jax._uses.use import FrozenArray
 
 
-def value_and_grad(fn: Callable[..., Any], argnums: int = 0, *, has_aux: bool = False) -> Callable[..., Any]:
+def value_and_grad(
+    fn: Callable[..., Any], argnums: int = 0, *, frozen: Plan | None = None, has_aux: bool = False
+) -> Callable[..., Any]:
     """Like ``jax.value_and_grad``, over the trainable leaves of the first argument only.
 
     The gradient has the shape of that argument, with None at frozen leaves. So a loop logs, clips and accumulates the
@@ -25,6 +29,8 @@ def value_and_grad(fn: Callable[..., Any], argnums: int = 0, *, has_aux: bool = 
     Args:
         fn: ``fn(tree, *args, **kwargs)``, returning a scalar, or ``(scalar, aux)`` with `has_aux`.
         argnums: must be 0.
+        frozen: a plan beside an unmarked tree, ``plan(tree, "encoder")``. Without it the marks of the tree say what is
+            frozen.
         has_aux: whether `fn` returns ``(scalar, aux)``.
 
     Returns:
@@ -33,23 +39,28 @@ def value_and_grad(fn: Callable[..., Any], argnums: int = 0, *, has_aux: bool = 
     Raises:
         UnsupportedError: `argnums` is not 0.
         NothingTrainableError: when called: the tree has nothing to train.
+        StructureError, PlanMismatchError, PinnedError: when called: the plan does not fit the tree.
         SamePathError: when called: two leaves of the tree have one name.
 
     Example:
-        >>> params = freeze({"w": jnp.ones(2), "b": jnp.zeros(2)}, "w")
-        >>> value, gradient = value_and_grad(lambda p, x: (p["w"] * x + p["b"]).sum())(params, 2.0)
+        >>> params = {"w": jnp.ones(2), "b": jnp.zeros(2)}
+        >>> loss_and_grad = value_and_grad(lambda p, x: (p["w"] * x + p["b"]).sum(), frozen=plan(params, "w"))
+        >>> value, gradient = loss_and_grad(params, 2.0)
         >>> value, gradient["w"], gradient["b"]
         (Array(4., dtype=float32), None, Array([1., 1.], dtype=float32))
     """
-    return _over_trainable(jax.value_and_grad, "value_and_grad", fn, argnums, has_aux=has_aux)
+    return _over_trainable(jax.value_and_grad, "value_and_grad", fn, argnums, frozen, has_aux=has_aux)
 
 
-def grad(fn: Callable[..., Any], argnums: int = 0, *, has_aux: bool = False) -> Callable[..., Any]:
+def grad(
+    fn: Callable[..., Any], argnums: int = 0, *, frozen: Plan | None = None, has_aux: bool = False
+) -> Callable[..., Any]:
     """Like ``jax.grad``, over the trainable leaves of the first argument only; see :func:`value_and_grad`.
 
     Raises:
         UnsupportedError: `argnums` is not 0.
         NothingTrainableError: when called: the tree has nothing to train.
+        StructureError, PlanMismatchError, PinnedError: when called: the plan does not fit the tree.
         SamePathError: when called: two leaves of the tree have one name.
 
     Example:
@@ -57,11 +68,17 @@ def grad(fn: Callable[..., Any], argnums: int = 0, *, has_aux: bool = False) -> 
         >>> grad(lambda model: (model[0] * model[1]["w"]).sum())(model)
         [Array([1., 1.], dtype=float32), Frozen({'w': None})]
     """
-    return _over_trainable(jax.grad, "grad", fn, argnums, has_aux=has_aux)
+    return _over_trainable(jax.grad, "grad", fn, argnums, frozen, has_aux=has_aux)
 
 
 def _over_trainable(
-    transform: Callable[..., Any], name: str, fn: Callable[..., Any], argnums: Any, *, has_aux: bool
+    transform: Callable[..., Any],
+    name: str,
+    fn: Callable[..., Any],
+    argnums: Any,
+    frozen: Plan | None,
+    *,
+    has_aux: bool,
 ) -> Callable[..., Any]:
     if argnums != 0 or isinstance(argnums, bool):
         raise UnsupportedError(
@@ -73,12 +90,12 @@ def _over_trainable(
 
     @wraps(fn)
     def differentiated(tree: Any, /, *args: Any, **kwargs: Any) -> Any:
-        read = survey(tree)
+        read = survey(tree, frozen)
         _check_trainable(read, name)
         trained, rest = parts(read)
 
         def of_trained(trained: Any) -> Any:
-            return fn(seen(join(trained, rest)), *args, **kwargs)
+            return fn(seen(beside(join(trained, rest), frozen)), *args, **kwargs)
 
         return transform(of_trained, has_aux=has_aux)(trained)
 
@@ -87,11 +104,11 @@ def _over_trainable(
 
 def seen(tree: Any) -> Any:
     """The tree that a loss gets: without marks, and without gradients at frozen leaves."""
-    return jax.tree.map(
-        lambda node: seen(node._frostline.seen()) if type(node) is Marked else node,
-        tree,
-        is_leaf=lambda node: type(node) is Marked,
-    )
+    return jax.tree.map(lambda node: seen(node._frostline.seen()) if _opens(node) else node, tree, is_leaf=_opens)
+
+
+def _opens(node: object) -> bool:
+    return is_marked(node) or type(node) is FrozenArray
 
 
 def _check_trainable(read: Survey, name: str) -> None:

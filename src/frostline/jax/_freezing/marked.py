@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, ClassVar, NamedTuple, final
 
 import jax
@@ -16,7 +16,16 @@ from frostline.jax._arrays import described, is_param
 from frostline.jax._freezing.held_modules import held, is_below
 from frostline.jax._uses.layout import Layout, layout
 from frostline.jax._uses.mode import set_mode
-from frostline.jax._uses.window import THROUGH, Window, WindowContent, inner_of, is_window, stopped, window_of
+from frostline.jax._uses.window import (
+    THROUGH,
+    CallableWindow,
+    Window,
+    WindowContent,
+    inner_of,
+    is_window,
+    stopped,
+    window_of,
+)
 
 Ties = tuple[tuple[str, ...], ...]
 _SHOWN = 10
@@ -39,7 +48,6 @@ class MarkData(NamedTuple):
         return f"<{len(self.marks)} frozen: {names}{more}; {len(self.ties)} tied>"
 
 
-@final
 class Marked(Window):
     """A window onto a tree, with its marks; the result of ``freeze``.
 
@@ -54,7 +62,14 @@ class Marked(Window):
         return f"<{len(self._frostline.marks)} frozen in {inner_of(self)!r}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _made, (_mark_data(self), (self._frostline.child,))
+        return _made, (_mark_data(self), (self._frostline.child,), type(self))
+
+
+@final
+class MarkedModule(Marked, CallableWindow):
+    """The same for a tree that can be called. Libraries take what can be called for a function of the parameters."""
+
+    __slots__ = ()
 
 
 @final
@@ -107,12 +122,18 @@ def marked(tree: Any, marks: Iterable[str], ties: Ties) -> Any:
             'Put it into a tree, params = freeze({"weight": array}), or freeze it by name: freeze(params, "weight").',
         )
     left_out = {name for _, *others in ties for name in others}
-    return _made(MarkData(marks, ties), (_without(tree, left_out),))
+    kind = MarkedModule if callable(tree) else Marked
+    return _made(MarkData(marks, ties), (_without(tree, left_out),), kind)
+
+
+def is_marked(node: object) -> bool:
+    """Whether a node is a tree with marks."""
+    return issubclass(type(node), Marked)
 
 
 def bare(tree: Any) -> Any:
     """The tree without any marks, but with its frozen uses."""
-    return _opened(tree, lambda node: type(node) is Marked)
+    return _opened(tree, is_marked)
 
 
 def strip(tree: Any) -> Any:
@@ -178,9 +199,9 @@ def _still(
     return frozen, tuple((slot.leaf, slot.keys[-1]) for slot in slots.slots if is_below(slot.keys, whole))
 
 
-def _made(data: MarkData, below: Iterable[Any]) -> Any:
+def _made(data: MarkData, below: Iterable[Any], kind: type[Marked] = Marked) -> Any:
     (child,) = below
-    return window_of(Marked, MarkedContent(child, *data))
+    return window_of(kind, MarkedContent(child, *data))
 
 
 def _mark_data(tree: Marked) -> MarkData:
@@ -192,15 +213,16 @@ def _read(text: bytes | bytearray) -> MarkData:
     return MarkData(frozenset(marks), tuple(map(tuple, ties)))
 
 
-register_pytree_with_keys(
-    Marked,
-    lambda tree: (((THROUGH, tree._frostline.child),), _mark_data(tree)),
-    _made,
-    lambda tree: ((tree._frostline.child,), _mark_data(tree)),
-)
-export.register_pytree_node_serialization(
-    Marked,
-    serialized_name="frostline.jax.Marked",
-    serialize_auxdata=lambda data: json.dumps([sorted(data.marks), data.ties]).encode(),
-    deserialize_auxdata=_read,
-)
+for marked_class in (Marked, MarkedModule):
+    register_pytree_with_keys(
+        marked_class,
+        lambda tree: (((THROUGH, tree._frostline.child),), _mark_data(tree)),
+        partial(_made, kind=marked_class),
+        lambda tree: ((tree._frostline.child,), _mark_data(tree)),
+    )
+    export.register_pytree_node_serialization(
+        marked_class,
+        serialized_name=f"frostline.jax.{marked_class.__name__}",
+        serialize_auxdata=lambda data: json.dumps([sorted(data.marks), data.ties]).encode(),
+        deserialize_auxdata=_read,
+    )

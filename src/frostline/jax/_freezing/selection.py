@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from frostline._core.errors import NoMatchError, SelectorError
+from frostline._core.plan import Plan
 from frostline._core.selecting.resolve import resolve
 from frostline._core.selecting.selectors import Selector, at
 from frostline.jax._arrays import ARRAYS, described
@@ -41,6 +42,9 @@ def written(first: str, choices: Sequence[Any]) -> str:
 def _selector(choice: Any, objects: Objects) -> str | Selector:
     if isinstance(choice, str | Selector):
         return choice
+    if isinstance(choice, Plan):
+        fix = "Follow it, follow(tree, plan), or pass it beside the tree: split(tree, frozen=plan)."
+        raise SelectorError(repr(choice), "is a plan; a selector says which parameters are meant.", fix)
     if _is_no_part(choice):
         raise SelectorError(
             repr(choice),

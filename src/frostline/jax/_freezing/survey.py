@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cache, cached_property
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, lru_cache
 from operator import attrgetter
 from typing import Any
 
-from jax.tree_util import PyTreeDef, tree_flatten
+from jax.tree_util import PyTreeDef, register_static, tree_flatten
 
+from frostline._core.errors import PinnedError, StructureError
+from frostline._core.errors.base import counted
 from frostline._core.inventory import Inventory
 from frostline._core.param import Module, Param
 from frostline._core.plan import Plan
-from frostline.jax._arrays import is_param, nbytes
+from frostline.jax._arrays import described, is_param, nbytes
 from frostline.jax._freezing.held_modules import held
 from frostline.jax._uses.layout import Keys, Layout, LeafPlace, TreeNode, layout
 from frostline.jax._uses.use import Frozen
 
 # The class of a Python container tells nothing about a model.
 _CONTAINERS = (dict, list, tuple)
+
+Places = Mapping[str, tuple[LeafPlace, ...]]
+
+# A plan has no leaves, so it goes into compiled code as it is, and a function is traced once for each.
+register_static(Plan)
 
 
 @dataclass(frozen=True)
@@ -39,26 +46,18 @@ class Survey:
     structure: PyTreeDef
     layout: Layout
 
-    @cached_property
-    def arrays(self) -> list[tuple[LeafPlace, ...]]:
+    @property
+    def arrays(self) -> tuple[tuple[LeafPlace, ...], ...]:
         """The places of each leaf. Only a mark ties two places: the same object at two places is two leaves."""
-        groups: dict[int, list[LeafPlace]] = defaultdict(list)
-        for slot in self.layout.slots:
-            groups[slot.leaf].append(slot)
-        return [tuple(group) for group in groups.values()]
+        return self.layout.groups
 
     @cached_property
-    def places(self) -> dict[str, tuple[LeafPlace, ...]]:
+    def places(self) -> Places:
         """The places of each parameter by its path.
 
         A tied array that is frozen under one name and trains under another is two parameters.
         """
-        places: dict[int, tuple[LeafPlace, ...]] = {}
-        for group in self.arrays:
-            if is_param(self.leaves[group[0].leaf]):
-                for uses in _by_use(group):
-                    places[self.layout.order[uses[0]]] = uses
-        return {places[number][0].name: places[number] for number in sorted(places)}
+        return _places(self.layout, tuple(map(is_param, self.leaves)))
 
     @cached_property
     def inventory(self) -> Inventory:
@@ -94,6 +93,19 @@ class Survey:
         tied = (group for group in self.arrays if len(group) > 1)
         return tuple(tuple(slot.name for slot in sorted(group, key=attrgetter("is_still"))) for group in tied)
 
+    def beside(self, plan: Plan) -> Survey:
+        """The survey of the tree as a plan says, which stands beside it.
+
+        Raises:
+            StructureError: it is no plan; or it trains what a mark in the tree freezes.
+            PlanMismatchError: the plan and the tree have different paths.
+            PinnedError: the plan trains a frozen use.
+        """
+        if not isinstance(plan, Plan):
+            fix = 'Make a plan: plan = fj.plan(tree, "encoder").'
+            raise StructureError(f"frozen={_shown(plan)}", f"takes a plan, but got {described(plan)}.", (), fix)
+        return replace(self, layout=_beside(self.layout, tuple(map(is_param, self.leaves)), plan))
+
     def marks(self, paths: Iterable[str]) -> frozenset[str]:
         """All names of the parameters at these paths, for marks."""
         return frozenset(slot.name for path in paths for slot in self.places[path])
@@ -119,14 +131,51 @@ class Survey:
         return (_module(node, own[node.keys]) for node in self.layout.nodes)
 
 
-def survey(tree: Any) -> Survey:
+def survey(tree: Any, frozen: Plan | None = None) -> Survey:
     """Reads a tree.
+
+    Args:
+        tree: any pytree.
+        frozen: a plan beside the tree. Without it the marks of the tree say what is frozen.
 
     Raises:
         SamePathError: two leaves have one name.
+        StructureError, PlanMismatchError, PinnedError: the plan does not fit the tree.
     """
     leaves, structure = tree_flatten(tree)
-    return Survey(tree, leaves, structure, layout(tree, structure))
+    read = Survey(tree, leaves, structure, layout(tree, structure))
+    return read if frozen is None else read.beside(frozen)
+
+
+@lru_cache(maxsize=64)
+def _places(own: Layout, params: tuple[bool, ...]) -> Places:
+    places: dict[int, tuple[LeafPlace, ...]] = {}
+    for group in own.groups:
+        if params[group[0].leaf]:
+            for uses in _by_use(group):
+                places[own.order[uses[0]]] = uses
+    return {places[number][0].name: places[number] for number in sorted(places)}
+
+
+@lru_cache(maxsize=64)
+def _beside(own: Layout, params: tuple[bool, ...], plan: Plan) -> Layout:
+    """The layout with the marks of a plan."""
+    places = _places(own, params)
+    still = {path for path, (slot, *_) in places.items() if slot.is_still}
+    # Computed from the plan, so that an error names the right side.
+    thawed = plan.change_to(Plan(frozenset(still), frozenset(places.keys() - still))).freeze
+    if thawed:
+        pinned = tuple(sorted(path for path in thawed if places[path][0].pinned))
+        if pinned:
+            raise PinnedError("frozen=plan", pinned)
+        problem = f"trains {counted(len(thawed), 'parameter')} that a mark in the tree freezes:"
+        fix = "Take the marks off the tree, tree = thaw(tree), or leave the plan out."
+        raise StructureError("frozen=plan", problem, tuple(sorted(thawed)), fix)
+    return own.with_marks(frozenset(slot.name for path in plan.frozen for slot in places[path]))
+
+
+def _shown(plan: object) -> str:
+    return repr(plan) if isinstance(plan, str) else type(plan).__name__
 
 
 def _by_use(group: tuple[LeafPlace, ...]) -> Iterable[tuple[LeafPlace, ...]]:

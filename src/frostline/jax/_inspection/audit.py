@@ -86,7 +86,15 @@ class Audit:
             yield from listed([f"{path}  frozen" if path in self.frozen else path for path in rows], _SHOWN)
 
 
-def audit(loss: Callable[..., Any], tree: Any, /, *batch: Any, has_aux: bool = False, **keywords: Any) -> Audit:
+def audit(
+    loss: Callable[..., Any],
+    tree: Any,
+    /,
+    *batch: Any,
+    frozen: Plan | None = None,
+    has_aux: bool = False,
+    **keywords: Any,
+) -> Audit:
     """Which parameters of a tree can receive a gradient of a loss at all, without computing anything.
 
     The loss is traced, forwards and backwards, and the two traces are read: through ``jit``, ``scan``, ``cond``,
@@ -99,6 +107,7 @@ def audit(loss: Callable[..., Any], tree: Any, /, *batch: Any, has_aux: bool = F
             tree as in `value_and_grad`: without marks, gradients stopped at what they freeze.
         tree: any pytree, with marks and frozen uses or without.
         batch: the other arguments of the loss.
+        frozen: a plan beside an unmarked tree.
         has_aux: whether the loss returns something beside the scalar.
         keywords: the other arguments of the loss.
 
@@ -122,7 +131,7 @@ def audit(loss: Callable[..., Any], tree: Any, /, *batch: Any, has_aux: bool = F
         >>> sorted(trainable(follow(params, found.plan)))
         ['head']
     """
-    read = survey(tree)
+    read = survey(tree, frozen)
     apart = survey(_without_ties(read))
     traced = _traced(loss, apart, batch, keywords, has_aux=has_aux)
     names = {slot.leaf: slot.name for slot in apart.layout.slots}

@@ -12,6 +12,7 @@ import numpy as np
 
 from frostline._core.errors import UnprovenError, UnsupportedError
 from frostline._core.movement import Mark, MovedError, Movement, changed_elements, changed_stretch
+from frostline._core.plan import Plan
 from frostline.jax._arrays import bytes_of, flat_bytes, has_bytes, plain
 from frostline.jax._freezing.division import divided
 from frostline.jax._freezing.survey import Survey, survey
@@ -45,8 +46,8 @@ class Witness:
 class Guard:
     """The value of ``with guard(tree) as watching``; `verify` compares a later tree with the first one."""
 
-    def __init__(self, tree: Any, *, copy: bool) -> None:
-        still = divided(survey(tree)).still
+    def __init__(self, tree: Any, frozen: Plan | None = None, *, copy: bool) -> None:
+        still = divided(survey(tree, frozen)).still
         self._witnesses = {name: Witness.of(array, kind, keep=copy) for name, (array, kind) in still.items()}
         self.is_proven = False
 
@@ -70,15 +71,16 @@ class Guard:
 
 
 @contextmanager
-def guard(tree: Any, *, copy: bool = False) -> Iterator[Guard]:
+def guard(tree: Any, frozen: Plan | None = None, *, copy: bool = False) -> Iterator[Guard]:
     """Proves that nothing frozen moves inside the ``with`` block.
 
     On array it takes a digest of every frozen array, and of all other arrays in held modules. A step makes a new tree,
-    so show it to the guard by ``watching.verify(tree)``, at least once. A frozen use whose layer trains elsewhere in
-    the same tree is not watched, because that layer is meant to move.
+    so show it to the guard by ``watching.verify(tree)``, at least once. A frozen use that is tied to a layer which
+    trains is not watched, because that layer is meant to move.
 
     Args:
         tree: the tree, as it is frozen.
+        frozen: a plan beside an unmarked tree.
         copy: whether to keep a copy of each watched array, so that an error can show the first value that differs in a
             large one. Otherwise the guard keeps 16 bytes for each MiB, and copies of arrays up to 4 KiB.
 
@@ -102,7 +104,7 @@ def guard(tree: Any, *, copy: bool = False) -> Iterator[Guard]:
             "is called inside jit, where arrays have no bytes yet.",
             "Guard the loop around the compiled step: with guard(tree) as watching: tree = step(tree, batch).",
         )
-    watching = Guard(tree, copy=copy)
+    watching = Guard(tree, frozen, copy=copy)
     yield watching
     if not watching.is_proven:
         raise UnprovenError(len(watching.paths))

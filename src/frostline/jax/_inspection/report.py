@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from frostline._core.plan import Plan
 from frostline._core.reporting.report import Report
 from frostline._core.reporting.report import report as report_of
 from frostline.jax._freezing.held_modules import is_below
@@ -11,7 +12,7 @@ from frostline.jax._freezing.survey import survey
 from frostline.jax._training.moments import state_bytes
 
 
-def report(tree: Any, state: Any = None) -> Report:
+def report(tree: Any, state: Any = None, *, frozen: Plan | None = None) -> Report:
     """Reports what is frozen in a tree, with counts and bytes.
 
     The report prints well, renders in a notebook, and ``.to_dict()`` returns plain data.
@@ -19,6 +20,8 @@ def report(tree: Any, state: Any = None) -> Report:
     Args:
         tree: any pytree, also the result of ``jax.eval_shape``.
         state: the state of an optimizer; if given, the bytes that it keeps for each parameter are shown, too.
+
+        frozen: a plan beside an unmarked tree.
 
     Raises:
         SamePathError: two leaves of the tree have one name.
@@ -31,7 +34,7 @@ def report(tree: Any, state: Any = None) -> Report:
         └─ head       3       0    12 B  trainable
         3 of 9 params are trainable (33.3%; 12 B of 36 B).
     """
-    read = survey(tree)
+    read = survey(tree, frozen)
     free = (node.keys for node in read.layout.nodes if not node.pinned)
     paths = (keys for keys in free if keys in read.whole or is_below(keys, read.whole))
     kept = None if state is None else state_bytes(state, tree)

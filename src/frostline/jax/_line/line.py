@@ -12,8 +12,10 @@ from jax.custom_derivatives import SymbolicZero
 
 from frostline._core.errors import LineError, NothingTrainableError
 from frostline._core.errors.base import counted
+from frostline._core.plan import Plan
 from frostline.features.boundary import Boundary
 from frostline.jax._arrays import is_param
+from frostline.jax._freezing.parts import beside
 from frostline.jax._freezing.survey import survey
 from frostline.jax._jaxpr.equations import variables
 from frostline.jax._jaxpr.flops import flops_of
@@ -25,7 +27,7 @@ from frostline.jax._line.model import ABOVE, BELOW, CALL, Model
 from frostline.jax._line.trace import CrossingValue, DividedTrace, ModelTrace
 
 
-def frostline(fn: Callable[..., Any], tree: Any, /, *example: Any) -> FrostLine:
+def frostline(fn: Callable[..., Any], tree: Any, /, *example: Any, frozen: Plan | None = None) -> FrostLine:
     """The frost line of ``fn(tree, *inputs)``: the boundary behind which nothing depends on a trainable parameter.
 
     A trace finds it, also inside ``jit``, ``checkpoint`` and ``scan``: a loop that carries a known value beside one
@@ -41,6 +43,7 @@ def frostline(fn: Callable[..., Any], tree: Any, /, *example: Any) -> FrostLine:
         tree: a tree with a frozen and a trainable part.
         example: the inputs of `fn` beside the tree: arrays with the samples in their first dimension, any number of
             them, in any nesting. Other leaves are settings, and stay.
+        frozen: a plan beside an unmarked tree.
 
     Raises:
         LineError: nothing is below the line or above it; `fn` cannot be traced with the example, or for one number of
@@ -58,6 +61,7 @@ def frostline(fn: Callable[..., Any], tree: Any, /, *example: Any) -> FrostLine:
         >>> features.shape, line.above(params, features).shape
         ((7, 4), (7, 2))
     """
+    tree = beside(tree, frozen)
     read = survey(tree)
     if not read.trainable:
         raise NothingTrainableError(CALL, len(read.places), len(read.pinned), len(read.leaves))

@@ -18,6 +18,7 @@ from frostline.checkpoint.delta import TensorSource
 from frostline.checkpoint.delta_file import DeltaFile
 from frostline.jax._freezing.division import divided
 from frostline.jax._freezing.freezing import follow
+from frostline.jax._freezing.parts import beside
 from frostline.jax._freezing.survey import Survey, survey
 from frostline.jax._training.cohorts import OptimizerState
 from frostline.jax._training.delta_state import read_state, written_state
@@ -31,7 +32,8 @@ class Delta:
     """The result of :func:`load_delta`.
 
     Attributes:
-        tree: the tree with the loaded arrays, frozen as it was when it was saved.
+        tree: the tree with the loaded arrays, marked as it was frozen when it was saved; ``thaw(delta.tree)`` takes
+            the marks off, for a run with ``delta.plan`` beside the tree.
         state: the state of the optimizer; None without an optimizer.
         plan: the plan of the tree.
         schedule: the value that was passed to `save_delta` as ``schedule=``.
@@ -49,6 +51,7 @@ def save_delta(
     file: str | os.PathLike[str],
     tree: Any,
     *,
+    frozen: Plan | None = None,
     optimizer: Optimizer | None = None,
     state: OptimizerState | None = None,
     schedule: object = None,
@@ -66,6 +69,7 @@ def save_delta(
     Args:
         file: the path of the file, which is replaced if it exists.
         tree: the tree, as it is frozen.
+        frozen: a plan beside an unmarked tree.
         optimizer: the result of ``optimizer(tx)``; needs `state`.
         state: the state of the optimizer, saved by name.
         schedule: the state of the schedule, or any other JSON data.
@@ -89,6 +93,7 @@ def save_delta(
     """
     expression = f"save_delta({os.fspath(file)!r}, tree)"
     _refuse_tracing("save_delta(file, tree)", (tree, state))
+    tree = beside(tree, frozen)
     read = survey(tree)
     parts = _Parts.of(read)
     parts.check_values(expression)

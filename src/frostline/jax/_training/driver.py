@@ -36,11 +36,16 @@ class Driver:
     What is frozen in the tree that `start` gets stays frozen, unless the schedule names a parameter by its own path; a
     later `thaw` of it is followed at the next change of the phase. Pass ``thaw(tree)`` to start anew.
 
+    With ``marks=False`` the trees stay as they are, and the plan stands beside them: `plan` says what is frozen at the
+    present step, for ``grad(loss, frozen=driver.plan)`` and ``optimizer(tx, frozen=driver.plan)``. Pass it to compiled
+    code as an argument.
+
     A schedule that changes learning rates provides `factors`, a value to pass to compiled code: call
     ``factors.scaled(updates)`` after the update of the optimizer. New factors need no new trace.
 
     Args:
         schedule: a schedule or a policy.
+        marks: whether the trees that it returns have marks.
 
     Attributes:
         schedule: the schedule or policy.
@@ -64,13 +69,34 @@ class Driver:
         1 ['head']
         2 ['body', 'head']
         3 ['body', 'head']
+
+        The same with the plan beside the tree:
+
+        >>> driver = Driver(LinearProbe(["head"], steps=2), marks=False)
+        >>> params = driver.start({"body": jnp.ones(2), "head": jnp.ones(2)})
+        >>> state = optimizer(optax.sgd(0.1), frozen=driver.plan).init(params)
+        >>> @jax.jit
+        ... def train(params, state, plan):
+        ...     grads = grad(lambda params: params["body"] @ params["head"], frozen=plan)(params)
+        ...     tx = optimizer(optax.sgd(0.1), frozen=plan)
+        ...     updates, state = tx.update(grads, state, params)
+        ...     trained, rest = split(params, frozen=plan)
+        ...     return join(optax.apply_updates(trained, updates), rest), state
+        >>> for _ in range(3):
+        ...     params, state = train(params, state, driver.plan)
+        ...     params = driver.step(params)
+        ...     print(driver.steps, driver.plan)
+        1 Plan(frozen=1, trainable=1)
+        2 Plan(frozen=0, trainable=2)
+        3 Plan(frozen=0, trainable=2)
     """
 
-    def __init__(self, schedule: Schedule | Policy) -> None:
+    def __init__(self, schedule: Schedule | Policy, *, marks: bool = True) -> None:
         self._walk: ScheduleCursor = begin(schedule)
         self.schedule = schedule
         self._started: _Started | None = None
         self._said = False
+        self._marks = marks
 
     @property
     def steps(self) -> int:
@@ -81,6 +107,15 @@ class Driver:
     def phase(self) -> Phase:
         """The present phase."""
         return self._walk.phase
+
+    @property
+    def plan(self) -> Plan:
+        """What is frozen at the present step.
+
+        Raises:
+            ScheduleError: the driver has not been started.
+        """
+        return self._held("driver.plan").plan
 
     @property
     def factors(self) -> Factors:
@@ -110,8 +145,12 @@ class Driver:
         held.factors_read = True
         return held.factors
 
-    def start(self, tree: Any) -> Any:
+    def start(self, tree: Any, *, frozen: Plan | None = None) -> Any:
         """Returns the tree as it is frozen at step 0.
+
+        Args:
+            tree: the tree.
+            frozen: a plan beside an unmarked tree; what is frozen in it stays frozen, as what is marked in a tree.
 
         Raises:
             NoMatchError, TiedError: a phase, however late, does not fit the tree.
@@ -122,11 +161,11 @@ class Driver:
         """
         inventory = _inventory("driver.start(tree)", tree)
         check(self.schedule, inventory)
-        read = survey(tree)
+        read = survey(tree, frozen)
         kept = kept_of(self.schedule, read.plan.frozen - read.pinned, inventory)
         check_phases(self.schedule, inventory, kept)
         self._said = False
-        return self._enacted(begin(self.schedule).keeping(kept), tree, inventory)
+        return self._enacted(begin(self.schedule).keeping(kept), tree, inventory, read.plan)
 
     def step(self, tree: Any, **observation: float) -> Any:
         """Returns the tree as it is frozen at the next step. Call it after each update, outside ``jit``.
@@ -151,9 +190,10 @@ class Driver:
             return tree
         same_set = walk.phase.frozen == self.phase.frozen
         # A tree without any mark has lost them on the way, which is no thaw.
-        if walk.kept and not same_set and (marked := survey(tree).plan.frozen):
+        if self._marks and walk.kept and not same_set and (marked := survey(tree).plan.frozen):
             walk = walk.keeping(walk.kept & marked)
-        return self._enacted(walk, tree, held.inventory, same_set=same_set)
+        before = held.plan if same_set or not self._marks else survey(tree).plan
+        return self._enacted(walk, tree, held.inventory, before, same_set=same_set)
 
     def state_dict(self) -> dict[str, object]:
         """The step, the schedule, the state of a policy and the plan, as data for JSON.
@@ -188,15 +228,17 @@ class Driver:
             (1, True)
         """
         inventory = _inventory("driver.load_state_dict(state, tree)", tree)
-        return self._enacted(resume(self.schedule, state, inventory), tree, inventory)
+        return self._enacted(resume(self.schedule, state, inventory), tree, inventory, survey(tree).plan)
 
     def __repr__(self) -> str:
         return f"Driver({self.schedule!r}, step {self.steps})"
 
-    def _enacted(self, walk: ScheduleCursor, tree: Any, inventory: Inventory, *, same_set: bool = False) -> Any:
+    def _enacted(
+        self, walk: ScheduleCursor, tree: Any, inventory: Inventory, before: Plan, *, same_set: bool = False
+    ) -> Any:
         held = _Started(inventory, walk.plan(inventory), _factors(walk.phase, inventory))
-        after = tree if same_set else follow(tree, held.plan)
-        if after is not tree and (change := survey(tree).plan.change_to(held.plan)):
+        after = tree if same_set or not self._marks else follow(tree, held.plan)
+        if not same_set and (change := before.change_to(held.plan)):
             _LOG.info("%s", line(walk, change))
         if not self._said and (left := walk.phase.plan(inventory).trainable & walk.kept):
             _LOG.warning("step %d: %s", walk.step, line_of(left))

@@ -87,6 +87,13 @@ class StateLayout:
         """The structure of the state for the trainable parameters."""
         return jax.tree.structure(self._of_trainable)
 
+    def other_shapes(self, state: Any) -> Iterator[tuple[StateArray, tuple[int, ...]]]:
+        """The arrays of a state of this structure that have another shape than a fresh one would have; with it."""
+        fresh, leaves = jax.tree.leaves(self._of_trainable), jax.tree.leaves(state)
+        if [leaf.shape for leaf in fresh] != [jax.numpy.shape(leaf) for leaf in leaves]:
+            pairs = zip(self.arrays, map(jax.numpy.shape, leaves), strict=True)
+            yield from ((array, shape) for array, shape in pairs if array.shape.shape != shape)
+
     @cached_property
     def arrays(self) -> tuple[StateArray, ...]:
         """The arrays of the state for the trainable parameters, in the order of JAX."""

@@ -9,10 +9,16 @@ from typing import Any, cast, final
 import jax
 import optax
 
-from frostline._core.errors import NothingTrainableError, StructureError, UnsupportedError
+from frostline._core.plan import Plan
 from frostline._core.rules import Rule
-from frostline.jax._arrays import described
-from frostline.jax._freezing.survey import survey
+from frostline.jax._training.arguments import (
+    check_arguments,
+    check_is_tree,
+    check_shapes,
+    check_state,
+    check_trainable,
+    transformation,
+)
 from frostline.jax._training.cohorts import (
     Moments,
     OptimizerState,
@@ -26,7 +32,7 @@ from frostline.jax._training.cohorts import (
 from frostline.jax._training.moments import StateLayout, state_layouts
 from frostline.jax._training.named_state import LOAD, SAVE, loaded, saved
 from frostline.jax._training.rates import rates, scaled
-from frostline.jax._training.updates import UPDATE, ParamPlaces, places
+from frostline.jax._training.updates import ParamPlaces, places
 
 
 @final
@@ -58,8 +64,8 @@ class Optimizer(optax.GradientTransformationExtraArgs):
             >>> sorted(tx.save(tx.init(params), params))
             ['b/0.trace', 'b/cohort', 'w/cohort']
         """
-        _check_state(SAVE, state)
-        layout = self._follower.layout_of(places(params), params)
+        check_state(SAVE, state)
+        layout = self._follower.layout_of(self._follower.places(params), params)
         check_separate(layout, SAVE, "cannot save by name")
         return saved(divided_state(state, layout), layout)
 
@@ -108,8 +114,13 @@ class Optimizer(optax.GradientTransformationExtraArgs):
             >>> tx.follow(tx.init(params), freeze(params, "w")).cohorts
             (('b',),)
         """
-        _check_state("tx.follow(state, params)", state)
-        return self._follower.follow(state, places(params), params)
+        check_state("tx.follow(state, params)", state)
+        return self._follower.follow(state, self._follower.places(params), params)
+
+    @property
+    def wrapped(self) -> optax.GradientTransformation:
+        """The transformation that it wraps."""
+        return self._follower.tx
 
     @property
     def _follower(self) -> _Follower:
@@ -118,7 +129,11 @@ class Optimizer(optax.GradientTransformationExtraArgs):
 
 
 def optimizer(
-    tx: optax.GradientTransformation, *, rules: Sequence[Rule] = (), moments: Moments = "release"
+    tx: optax.GradientTransformation,
+    *,
+    frozen: Plan | None = None,
+    rules: Sequence[Rule] = (),
+    moments: Moments = "release",
 ) -> Optimizer:
     """Wraps a transformation for a tree with frozen arrays, which never reach `tx`.
 
@@ -135,15 +150,20 @@ def optimizer(
     another; a frozen set that comes back needs no new trace.
 
     The updates have the shape of the gradients. At frozen leaves that are not None they leave the bytes unchanged in
-    ``optax.apply_updates(params, updates)``. Equinox maps over the updates and needs None there, so use
-    ``eqx.apply_updates(params, updates)`` with gradients of ``value_and_grad``. Optax accepts no None; without Equinox,
-    use ``join(optax.apply_updates(split(params)[0], updates), split(params)[1])`` for such gradients.
+    ``optax.apply_updates(params, updates)``. For a tree with modules of Equinox they are None there, as
+    ``eqx.apply_updates(params, updates)`` needs it, also with the gradients of ``eqx.filter_grad``. Optax accepts no
+    None; for gradients with None use ``join(optax.apply_updates(split(params)[0], updates), split(params)[1])``.
 
-    Masks and labels, as for ``optax.masked``, should be functions of the tree, which has None at frozen leaves. Extra
-    arguments of ``update`` are passed on. Two names of an array are one parameter only if :func:`tie` has said so.
+    `tx` gets the plain tree with None at frozen leaves. So masks and labels may be trees that were made before
+    freezing, or functions of the tree. Extra arguments of ``update`` are passed on: a tree of the shape of the
+    parameters as its trainable part, a function of the parameters as one of the trainable part. Two names of an array
+    are one parameter only if :func:`tie` has said so.
 
     Args:
         tx: any Optax transformation, including ``optax.MultiSteps``.
+        frozen: a plan beside an unmarked tree, ``plan(params, "encoder")``. Without it the marks of the tree say what
+            is frozen. When the plan changes, make the transformation again and keep the state:
+            ``optimizer(tx, frozen=other).follow(state, params)``.
         rules: factors of the learning rate by selector, ``Rule("encoder", lr_scale=0.1)``; `layerwise` makes the ones
             of layer-wise decay. The last rule that matches decides. Rules scale the updates of `tx`, so clipping and
             schedules inside `tx` are those of the run. They also hold for parameters that thaw later. Set all other
@@ -155,7 +175,7 @@ def optimizer(
 
     Returns:
         An Optax transformation. ``init(params)`` makes an `OptimizerState` in which `inner` is the state of `tx`.
-        ``update(grads, state, params)`` needs `params`, which hold the marks. ``save(state, params)`` and
+        ``update(grads, state, params)`` needs `params`, also with a plan. ``save(state, params)`` and
         ``load(saved, params)`` save and load by name.
 
     Raises:
@@ -183,7 +203,7 @@ def optimizer(
         (Array([1., 1.], dtype=float32), Array([-0.1, -0.1], dtype=float32))
     """
     check_moments(moments)
-    follower = _Follower(_checked(tx), rules, moments)
+    follower = _Follower(transformation(tx), frozen, rules, moments)
     return Optimizer(follower.init, follower.update)
 
 
@@ -191,24 +211,32 @@ def optimizer(
 class _Follower:
     """The two functions of the transformation, with the cached state_layouts and rates of `tx`."""
 
-    def __init__(self, tx: optax.GradientTransformation, rules: Sequence[Rule], moments: Moments) -> None:
-        self._tx, self._moments = optax.with_extra_args_support(tx), moments
-        self._layouts, self._rates = state_layouts(self._tx.init), rates(rules)
+    def __init__(
+        self, tx: optax.GradientTransformation, frozen: Plan | None, rules: Sequence[Rule], moments: Moments
+    ) -> None:
+        self.tx, self._frozen, self._moments = optax.with_extra_args_support(tx), frozen, moments
+        self._layouts, self._rates = state_layouts(self.tx.init), rates(rules)
+
+    def places(self, params: Any) -> ParamPlaces:
+        """The places of the parameters of a tree."""
+        return places(params, self._frozen)
 
     def init(self, params: Any) -> OptimizerState:
-        held = places(params)
-        _check_trainable(held, params)
+        check_is_tree(params)
+        held = self.places(params)
+        check_trainable(held, params)
         self._rates(params)
-        return OptimizerState(self._tx.init(held.trained(params)), (), (held.trained_names,))
+        return OptimizerState(self.tx.init(held.trained(params)), (), (held.trained_names,))
 
     def update(self, grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, OptimizerState]:
-        _check_arguments(state, params)
-        held = places(params)
+        check_arguments(state, params)
+        held = self.places(params)
         trained, gradients = held.trained(params), held.checked(grads, params)
         state = self.follow(state, held, params)
+        extra = {name: held.fitted(argument, params) for name, argument in extra.items()}
 
         def run(before: Any) -> tuple[Any, Any]:
-            return self._tx.update(gradients, before, trained, **extra)
+            return self.tx.update(gradients, before, trained, **extra)
 
         if len(state.cohorts) > 1:
             updates, state = stepped(run, state, self.layout_of(held, params).arrays, held.trained_names)
@@ -221,55 +249,18 @@ class _Follower:
         """The state for the present trainable set."""
         layout = self.layout_of(held, params)
         if state.names == held.trainable and jax.tree.structure(state.inner) == layout.structure:
+            check_shapes(state, layout)
             return state
-        return moved(state, self._tx.init(held.trained(params)), layout, held.trained_names, self._moments)
+        return moved(state, self.tx.init(held.trained(params)), layout, held.trained_names, self._moments)
 
     def loaded(self, state: Mapping[str, Any], params: Any) -> OptimizerState:
-        held = places(params)
+        held = self.places(params)
         layout, trained = self.layout_of(held, params), held.trained(params)
         check_separate(layout, LOAD, "cannot load by name")
         arrays = dict(zip(held.names, jax.tree.leaves(held.all(params)), strict=True))
         parts = loaded(state, layout, arrays)
-        return arranged(parts, self._tx.init(trained), layout, held.trained_names, self._moments)
+        return arranged(parts, self.tx.init(trained), layout, held.trained_names, self._moments)
 
     def layout_of(self, held: ParamPlaces, params: Any) -> StateLayout:
         """The layout of the state that `tx` keeps for a tree."""
         return self._layouts(held.all(params), held.names, held.trainable)
-
-
-def _checked(tx: Any) -> optax.GradientTransformation:
-    if isinstance(tx, optax.MultiSteps):
-        # Its own gradient_transformation() would drop extra arguments.
-        return optax.GradientTransformationExtraArgs(tx.init, tx.update)
-    if isinstance(tx, optax.GradientTransformation):
-        return tx
-    name = getattr(tx, "__name__", "tx")
-    raise UnsupportedError(
-        f"optimizer({name})",
-        f"got {described(tx)}, but takes an Optax transformation.",
-        f"Call it first: optimizer(optax.{name}(1e-3))."
-        if callable(tx)
-        else "For example: optimizer(optax.adamw(1e-3)).",
-    )
-
-
-def _check_trainable(held: ParamPlaces, params: Any) -> None:
-    if not held.trainable:
-        read = survey(params)
-        expression = "optimizer(tx).init(params)"
-        raise NothingTrainableError(expression, len(read.places), len(read.pinned), len(read.leaves))
-
-
-def _check_arguments(state: Any, params: Any) -> None:
-    if params is None:
-        problem = "got no parameters, but they hold the marks."
-        fix = "Pass them: updates, state = tx.update(grads, state, params)."
-        raise StructureError(UPDATE.replace(", params", ""), problem, (), fix)
-    _check_state(UPDATE, state)
-
-
-def _check_state(expression: str, state: Any) -> None:
-    if not isinstance(state, OptimizerState):
-        problem = f"got {described(state)}, which is not a state of optimizer(tx)."
-        fix = "Make it with the same transformation: state = optimizer(tx).init(params)."
-        raise StructureError(expression, problem, (), fix)

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
+from functools import cache, lru_cache, wraps
 from typing import Any, final
 
 import jax
-from jax.tree_util import PyTreeDef, register_pytree_node, tree_flatten, tree_unflatten
+from jax.tree_util import (
+    PyTreeDef,
+    register_pytree_node,
+    tree_flatten,
+    tree_leaves,
+    tree_structure,
+    tree_unflatten,
+)
 
 from frostline._core.errors import StructureError
 from frostline._core.errors.base import counted, listed
+from frostline._core.plan import Plan
 from frostline.jax._arrays import is_param
+from frostline.jax._freezing.marked import strip
+from frostline.jax._freezing.survey import survey
 from frostline.jax._uses.layout import layout
 from frostline.jax._uses.window import is_window
 
@@ -47,13 +58,17 @@ class ParamPlaces:
 
     Attributes:
         structure: the structure of the tree, in which None is a leaf.
+        plain: the same of the tree without marks and frozen uses.
         params: for each leaf the name of the parameter there, or None.
         trainable: the names of the parameters that train.
+        unmoved: the update of a frozen array. Equinox maps over the updates, and takes None there.
     """
 
     structure: PyTreeDef
+    plain: PyTreeDef
     params: tuple[str | None, ...]
     trainable: frozenset[str]
+    unmoved: NoUpdate | None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,12 +81,35 @@ class ParamPlaces:
         return tuple(name for name in self.names if name in self.trainable)
 
     def all(self, tree: Any) -> Any:
-        """The parameters of a tree, with None elsewhere."""
+        """The parameters of a tree in a plain tree, with None elsewhere."""
         return self._only(frozenset(self.names), tree)
 
     def trained(self, tree: Any) -> Any:
-        """The trainable part of a tree, with None elsewhere."""
+        """The trainable part of a tree in a plain tree, with None elsewhere.
+
+        So trees that were made for the plain tree fit, as masks and labels.
+        """
         return self._only(self.trainable, tree)
+
+    def fitted(self, argument: Any, params: Any) -> Any:
+        """An argument for the transformation, which knows the trainable part alone.
+
+        A tree of the shape of the parameters becomes its trainable part. A function of the parameters, as for a line
+        search, becomes one of the trainable part; so does the tree that it returns.
+        """
+        if tree_structure(argument, is_leaf=_is_hole) in (self.structure, self.plain):
+            return self.trained(argument)
+        if not callable(argument):
+            return argument
+
+        @wraps(argument)
+        def of_trained(trained: Any, /, *args: Any, **kwargs: Any) -> Any:
+            left = iter(tree_leaves(trained))
+            pairs = zip(self.params, tree_flatten(params, is_leaf=_is_hole)[0], strict=True)
+            leaves = [next(left) if name in self.trainable else leaf for name, leaf in pairs]
+            return self.fitted(argument(tree_unflatten(self.structure, leaves), *args, **kwargs), params)
+
+        return of_trained
 
     def checked(self, grads: Any, params: Any) -> Any:
         """The trainable part of the gradients.
@@ -91,21 +129,32 @@ class ParamPlaces:
         """The updates at all places, in the shape of the gradients."""
         left = iter(jax.tree.leaves(trained))
         pairs = zip(self.params, tree_flatten(grads, is_leaf=_is_hole)[0], strict=True)
-        found = [next(left) if name in self.trainable else _unmoved(grad) for name, grad in pairs]
+        found = [
+            next(left) if name in self.trainable else None if grad is None else self.unmoved for name, grad in pairs
+        ]
         return tree_unflatten(self.structure, found)
 
     def _only(self, names: Container[str | None], tree: Any) -> Any:
         pairs = zip(self.params, tree_flatten(tree, is_leaf=_is_hole)[0], strict=True)
-        return tree_unflatten(self.structure, [leaf if name in names else None for name, leaf in pairs])
+        return tree_unflatten(self.plain, [leaf if name in names else None for name, leaf in pairs])
 
 
-def places(params: Any) -> ParamPlaces:
-    """The places of the parameters of a tree."""
+def places(params: Any, frozen: Plan | None = None) -> ParamPlaces:
+    """The places of the parameters of a tree.
+
+    Args:
+        params: the tree; None takes the place of what is left out.
+        frozen: a plan beside an unmarked tree.
+
+    Raises:
+        StructureError, PlanMismatchError, PinnedError: the plan does not fit the tree.
+    """
     leaves, structure = tree_flatten(params, is_leaf=_is_hole)
-    arrays, inner = tree_flatten(params)
+    read = survey(params, frozen)
+    arrays = read.leaves
     names: dict[int, str] = {}
     trainable: dict[int, str] = {}
-    for slot in layout(params, inner).slots:
+    for slot in read.layout.slots:
         if is_param(arrays[slot.leaf]):
             names.setdefault(slot.leaf, slot.name)
             if not slot.is_still:
@@ -113,15 +162,22 @@ def places(params: Any) -> ParamPlaces:
     names |= trainable
     numbers = iter(range(len(arrays)))
     at_places = tuple(None if leaf is None else names.get(next(numbers)) for leaf in leaves)
-    return ParamPlaces(structure, at_places, frozenset(trainable.values()))
+    unmoved = None if any(_is_equinox(node.owner) for node in read.layout.nodes) else NoUpdate()
+    return ParamPlaces(structure, _plain(structure), at_places, frozenset(trainable.values()), unmoved)
+
+
+@cache
+def _is_equinox(owner: type) -> bool:
+    return any((base.__module__.split(".")[0], base.__name__) == ("equinox", "Module") for base in owner.__mro__)
+
+
+@lru_cache(maxsize=64)
+def _plain(structure: PyTreeDef) -> PyTreeDef:
+    return tree_structure(strip(tree_unflatten(structure, range(structure.num_leaves))))
 
 
 def _is_hole(node: object) -> bool:
     return node is None
-
-
-def _unmoved(grad: Any) -> Any:
-    return None if grad is None else NoUpdate()
 
 
 UPDATE = "optimizer(tx).update(grads, state, params)"

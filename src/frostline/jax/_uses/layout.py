@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -79,6 +80,18 @@ class Layout:
     def order(self) -> dict[LeafPlace, int]:
         """The number of each place."""
         return {slot: number for number, slot in enumerate(self.slots)}
+
+    @cached_property
+    def groups(self) -> tuple[tuple[LeafPlace, ...], ...]:
+        """The places of each leaf; tied places have the same leaf."""
+        groups: dict[int, list[LeafPlace]] = defaultdict(list)
+        for slot in self.slots:
+            groups[slot.leaf].append(slot)
+        return tuple(map(tuple, groups.values()))
+
+    def with_marks(self, names: frozenset[str]) -> Layout:
+        """The layout in which these names are marked, too."""
+        return Layout(tuple(replace(s, marked=True) if s.name in names else s for s in self.slots), self.nodes)
 
 
 _LAYOUTS: dict[PyTreeDef, Layout] = {}

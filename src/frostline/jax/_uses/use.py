@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, final
 
 from jax import export
 from jax.tree_util import PyTreeDef, register_pytree_with_keys, tree_unflatten
 
 from frostline._core.errors import LayerError
-from frostline.jax._arrays import ARRAYS, described
+from frostline.jax._arrays import ARRAYS
 from frostline.jax._uses.mode import in_evaluation
 from frostline.jax._uses.opaque import check_transparent
-from frostline.jax._uses.window import THROUGH, Window, WindowContent, inner_of, is_window, stopped, window_of
+from frostline.jax._uses.window import (
+    THROUGH,
+    CallableWindow,
+    Window,
+    WindowContent,
+    inner_of,
+    is_window,
+    stopped,
+    window_of,
+)
 
 
 @final
-class Frozen(Window):
+class Frozen(CallableWindow):
     """A frozen use of a layer: differentiable with respect to its input, constant with respect to the layer.
 
     It is a pytree node with the layer as its visible child, so it can be mapped, traced, moved and saved. Its paths are
@@ -23,11 +33,15 @@ class Frozen(Window):
     evaluation mode: bool leaves called ``inference``, as in Equinox, are true. The same layer trains wherever it is
     used without ``Frozen``. ``Frozen(Frozen(layer))`` is ``Frozen(layer)``.
 
+    ``Frozen(array)`` freezes one array where it is built. A function that `value_and_grad` differentiates gets the
+    array itself. Everywhere else take it out, ``jnp.asarray(tree["scale"])``, or call the function with
+    ``strip(tree)``, because functions of JAX accept nothing that stands for an array.
+
     Args:
-        layer: a pytree that can be called, or a container of arrays; its items are frozen, too.
+        layer: a pytree that can be called, a container of arrays, whose items are frozen, too, or an array.
 
     Raises:
-        LayerError: `layer` is an array, None, not a pytree, or a function that closes over traced arrays.
+        LayerError: `layer` is None, not a pytree, or a function that closes over traced arrays.
 
     Source:
         https://github.com/FluxML/Flux.jl/issues/1931
@@ -39,20 +53,23 @@ class Frozen(Window):
         >>> over_layer, over_input = jax.grad(loss, argnums=(0, 1))(layer, jnp.ones(2))
         >>> over_layer["w"].tolist(), over_input.tolist()
         ([[0.0, 0.0], [0.0, 0.0]], [2.0, 2.0])
+        >>> trainable({"w": jnp.ones(2), "scale": Frozen(jnp.ones(2))}).keys()
+        dict_keys(['w'])
     """
 
     __slots__ = ()
 
-    def __new__(cls, layer: Any) -> Frozen:
+    def __new__(cls, layer: Any) -> Any:
         """Returns a use unchanged, and the use of the tree inside a marked one."""
         if is_window(layer):
-            return layer if type(layer) is Frozen else cls(inner_of(layer))
-        if layer is None or isinstance(layer, ARRAYS):
+            return layer if type(layer) in (Frozen, FrozenArray) else cls(inner_of(layer))
+        if isinstance(layer, ARRAYS):
+            return _made_array(layer)
+        if layer is None:
             raise LayerError(
-                f"Frozen({'None' if layer is None else 'array'})",
-                f"holds {described(layer)}, but only a layer can have a frozen use.",
-                "Stop the gradient of an array with jax.lax.stop_gradient(x), or freeze it where it is: "
-                'freeze(model, "encoder.weight").',
+                "Frozen(None)",
+                "holds None, but only a layer or an array can have a frozen use.",
+                'Freeze a part of a tree where it is: freeze(model, "encoder.weight").',
             )
         check_transparent(layer)
         return _made(layer)
@@ -62,6 +79,28 @@ class Frozen(Window):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _made, (inner_of(self),)
+
+
+@final
+class FrozenArray(Window):
+    """A frozen array: the result of ``Frozen(array)``. It has none of the attributes of an array."""
+
+    __slots__ = ()
+
+    # An object that passes for an array breaks inside JAX.
+    __class__ = property(lambda self: FrozenArray)
+
+    def __jax_array__(self) -> Any:
+        return self._frostline.seen()
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(name)
+
+    def __repr__(self) -> str:
+        return f"Frozen({inner_of(self)!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_array, (inner_of(self),)
 
 
 @final
@@ -94,15 +133,25 @@ def _made(layer: Any) -> Frozen:
     return use
 
 
-register_pytree_with_keys(
-    Frozen,
-    lambda use: (((THROUGH, use._frostline.child),), None),
-    lambda _, below: _made(*below),
-    lambda use: ((use._frostline.child,), None),
-)
-export.register_pytree_node_serialization(
-    Frozen,
-    serialized_name="frostline.jax.Frozen",
-    serialize_auxdata=lambda _: b"",
-    deserialize_auxdata=lambda _: None,
-)
+def _made_array(array: Any) -> FrozenArray:
+    use: FrozenArray = window_of(FrozenArray, FrozenContent(array))
+    return use
+
+
+def _register(kind: type[Window], make: Callable[[Any], Any]) -> None:
+    register_pytree_with_keys(
+        kind,
+        lambda use: (((THROUGH, use._frostline.child),), None),
+        lambda _, below: make(*below),
+        lambda use: ((use._frostline.child,), None),
+    )
+    export.register_pytree_node_serialization(
+        kind,
+        serialized_name=f"frostline.jax.{kind.__name__}",
+        serialize_auxdata=lambda _: b"",
+        deserialize_auxdata=lambda _: None,
+    )
+
+
+_register(Frozen, _made)
+_register(FrozenArray, _made_array)

@@ -74,16 +74,6 @@ class Window:
     def __class__(self) -> type:
         return self._frostline.inner.__class__
 
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        seen = self._frostline.seen()
-        if not callable(seen):
-            raise LayerError(
-                "Frozen(layer)(...)",
-                f"calls {described(seen)}, which is not callable.",
-                "Pass it to the function that uses it, apply(params, x): its items are frozen, too.",
-            )
-        return seen(*args, **kwargs)
-
     def __getattr__(self, name: str) -> Any:
         # Python and JAX look up special methods on the window itself, not on its child.
         if name.startswith("__") or name == "_frostline":
@@ -115,6 +105,22 @@ class Window:
 _CHANGES = frozenset({"append", "clear", "extend", "insert", "move_to_end", "pop", "popitem", "remove", "reverse"})
 _CHANGES |= {"setdefault", "sort", "update"}
 _READ_ONLY = "{} would change a frozen tree in place, but a frozen tree is read-only: make another one, then freeze it."
+
+
+class CallableWindow(Window):
+    """A window that can be called."""
+
+    __slots__ = ()
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        seen = self._frostline.seen()
+        if not callable(seen):
+            raise LayerError(
+                "Frozen(layer)(...)",
+                f"calls {described(seen)}, which is not callable.",
+                "Pass it to the function that uses it, apply(params, x): its items are frozen, too.",
+            )
+        return seen(*args, **kwargs)
 
 
 def window_of(kind: type[Window], content: WindowContent) -> Any:
