@@ -7,11 +7,14 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import ClassVar
 
+from frostline._core.errors import ScheduleError
 from frostline.schedules.arguments import whole
 from frostline.schedules.phase import Phase
 from frostline.schedules.record import Record
 
 _MOST_SHOWN = 24
+# How many boundaries are looked at for another phase: a schedule may have one at each step, and never change again.
+_MOST_ASKED = 10_000
 
 
 class Schedule(Record):
@@ -65,15 +68,30 @@ class Schedule(Record):
         return self._at(whole(f"{type(self).__name__}.at", "step", step))
 
     def next_change(self, step: int) -> int | None:
-        """The first step after `step` with another phase; None if there is no such step.
+        """The first step after `step` with another phase; None if the next 10,000 boundaries bring none.
 
         Raises:
             ScheduleError: `step` is not an integer, or is below 0.
         """
         now = self.at(step)
+        later = self.boundary(step)
+        for _ in range(_MOST_ASKED):
+            if later is None or self._at(later) != now:
+                return later
+            later = self.boundary(later)
+        return None
+
+    def boundary(self, step: int) -> int | None:
+        """The first step after `step` at which the phase may be another one; None if it stays for good.
+
+        Raises:
+            ScheduleError: a schedule of your own names a step that is not a later one.
+        """
         later = self._boundary(step)
-        while later is not None and self._at(later) == now:
-            later = self._boundary(later)
+        if later is not None and later <= step:
+            problem = f"gave step {later}, and must give a step after {step}, or None."
+            fix = "Return the next step at which the phase may change: return step + 1."
+            raise ScheduleError(f"{type(self).__name__}._boundary({step})", problem, (), fix)
         return later
 
     def changes(self, stop: int) -> Iterator[tuple[int, Phase]]:
@@ -89,7 +107,7 @@ class Schedule(Record):
             phase = self._at(step)
             if phase != before:
                 yield step, phase
-            step, before = self._boundary(step), phase
+            step, before = self.boundary(step), phase
 
     @property
     def foreseen(self) -> Sequence[Phase]:

@@ -175,7 +175,7 @@ def line(walk: ScheduleCursor, change: Change) -> str:
 
 
 def _in_schedule(along: Schedule, step: int) -> ScheduleCursor:
-    return ScheduleCursor(along, step, None, along.at(step), along._boundary(step))
+    return ScheduleCursor(along, step, None, along.at(step), along.boundary(step))
 
 
 def _in_policy(along: Policy, step: int, state: Any) -> ScheduleCursor:

@@ -18,7 +18,8 @@ from frostline.torch._inspection.guard import guard
 from frostline.torch._inspection.report import report
 from frostline.torch._lean.lean import Lean, lean
 from frostline.torch._line.line import FrostLine, frostline
-from frostline.torch._training.binding import Binding, bind
+from frostline.torch._training.bind import bind
+from frostline.torch._training.binding import Binding
 from frostline.torch._training.delta import load_delta, save_delta
 from frostline.torch._training.driver import Driver
 from frostline.torch._uses.use import Frozen, frozen_call

@@ -321,7 +321,7 @@ REFUSED: list[tuple[str, Callable[[nn.Sequential, torch.optim.Optimizer], object
         lambda model, optimizer: [ft.bind(optimizer, model) for _ in range(2)],
         [
             "bind(optimizer, model) binds an optimizer that is bound already, to 6 parameters.",
-            "Bind once, and keep what it returns: binding = bind(optimizer, model).",
+            "Bind once, and keep the binding that it returns; or end the other one first: binding.release().",
         ],
     ),
     (
@@ -330,7 +330,7 @@ REFUSED: list[tuple[str, Callable[[nn.Sequential, torch.optim.Optimizer], object
         [
             "bind(optimizer, model) would give 1 of 3 parameters to two optimizers.",
             "  0.weight",
-            'Say which part each is for: bind(optimizer, model, "generator").',
+            'Say which part each is for, bind(optimizer, model, "generator"); or end the other: binding.release().',
         ],
     ),
     (
@@ -372,11 +372,10 @@ REFUSED: list[tuple[str, Callable[[nn.Sequential, torch.optim.Optimizer], object
         ],
     ),
     (
-        "a state of PyTorch's own",
-        lambda model, optimizer: ft.bind(optimizer, model).load_state_dict(optimizer.state_dict()),
+        "a state of no optimizer",
+        lambda model, optimizer: ft.bind(optimizer, model).load_state_dict({"epoch": 1}),
         [
-            "binding.load_state_dict(state) got ['param_groups', 'state'], and not a state of version 1 that a "
-            "binding saved.",
+            "binding.load_state_dict(state) got ['epoch'], and not a state of version 1 that a binding saved.",
             STATE_FIX,
         ],
     ),

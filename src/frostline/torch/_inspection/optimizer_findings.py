@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from frostline._core.findings import Finding
 from frostline.torch._freezing.freezing import plan_of
 from frostline.torch._freezing.survey import Survey
-from frostline.torch._training.binding import _LIVE
+from frostline.torch._training.binding import LIVE
 from frostline.torch._training.moments import state_bytes
 
 
@@ -64,10 +64,10 @@ def foreign(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Finding]:
 def bound_elsewhere(read: Survey, optimizers: Sequence[Optimizer]) -> Iterator[Finding]:
     """Finds optimizers that are bound to another model, such as the one that this is a copy of."""
     known = {id(p) for p in read.parameters.values()}
-    for binding in list(_LIVE):
-        if not any(binding.optimizer is each for each in optimizers) or _is_inside(binding._root, read.root):
+    for binding in list(LIVE):
+        if not any(binding.optimizer is each for each in optimizers) or _is_inside(binding._members.root, read.root):
             continue
-        if paths := [path for path, tensor in binding._owned.items() if id(tensor) not in known]:
+        if paths := [path for path, tensor in binding._members.owned.items() if id(tensor) not in known]:
             yield Finding(
                 "bound-elsewhere",
                 tuple(paths),

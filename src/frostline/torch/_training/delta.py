@@ -24,7 +24,6 @@ from frostline.torch._freezing.survey import Survey, survey
 from frostline.torch._tensors import bytes_of, dtype_name
 from frostline.torch._training import delta_state as _delta_state
 from frostline.torch._training.binding import Binding
-from frostline.torch._training.named_state import check_fits
 
 
 @final
@@ -249,7 +248,7 @@ def _state(expression: str, delta: DeltaFile, contents: Mapping[str, bytearray],
     try:
         tensors = {path: _moment(tensor, contents[path]) for path, tensor in delta.of_optimizer.items()}
         state = _delta_state.read(delta.said.optimizer, tensors)
-        check_fits(optimizer.optimizer, optimizer._owned, optimizer._groups, state)
+        optimizer.check_fits("binding.load_state_dict(state)", state)
     except BindError as error:
         problem = f"holds the state of another optimizer: this one {error.problem}"
         fix = "Bind the same optimizer with the same rules, or load without it: load_delta(file, model)."

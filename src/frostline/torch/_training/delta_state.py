@@ -88,7 +88,7 @@ def read(text: object, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         if not isinstance(group, dict) or not group.keys().isdisjoint({"params", "param_names"}):
             raise ValueError("one of its groups is malformed")
     known = state["group_of"].keys()
-    if state["shapes"].keys() != known or not state["state"].keys() <= known:
+    if not state["shapes"].keys() >= known or not state["state"].keys() <= state["shapes"].keys():
         raise ValueError("it speaks of moments of unknown parameters")
     if not all(isinstance(moments, dict) for moments in state["state"].values()):
         raise ValueError("the moments of a parameter are malformed")

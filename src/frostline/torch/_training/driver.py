@@ -18,7 +18,8 @@ from frostline.schedules.walk import ScheduleCursor, begin, check, line, resume,
 from frostline.torch._freezing.constants import frozen_before
 from frostline.torch._freezing.freezing import follow_plan, plan_of
 from frostline.torch._freezing.survey import Survey, survey
-from frostline.torch._training.binding import Binding, bind
+from frostline.torch._training.bind import bind
+from frostline.torch._training.binding import Binding
 from frostline.torch._training.compiled_blocks import call_alike
 from frostline.torch._wrappers import refuse_wrapped
 
@@ -193,7 +194,7 @@ class Driver:
 
 
 def _bound(optimizer: Optimizer | Binding | Sequence[Binding], model: nn.Module, read: Survey) -> tuple[Binding, ...]:
-    if isinstance(optimizer, Optimizer):
+    if not isinstance(optimizer, Binding | Sequence):
         return (bind(optimizer, model),)
     bindings = (optimizer,) if isinstance(optimizer, Binding) else tuple(optimizer)
     for each in bindings:
@@ -202,7 +203,7 @@ def _bound(optimizer: Optimizer | Binding | Sequence[Binding], model: nn.Module,
             fix = 'Bind each first: Driver(schedule, model, [bind(one, model, "encoder"), bind(other, model, "head")]).'
             raise BindError("Driver(schedule, model, [...])", problem, (), fix)
         each.sync()
-        if foreign := [path for path, site in each._sites.items() if site not in read.sites.get(path, ())]:
+        if foreign := [path for path, site in each._members.sites.items() if site not in read.sites.get(path, ())]:
             problem = f"is handed a binding with {len(foreign)} of {len(each.names)} parameters of another model:"
             fix = "Bind to the same model: Driver(schedule, model, bind(optimizer, model))."
             raise BindError("Driver(schedule, model, binding)", problem, tuple(foreign), fix)
