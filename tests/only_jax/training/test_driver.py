@@ -263,7 +263,7 @@ class TestRefused:
             fj.Driver("lisa.toml")
         assert str(caught.value) == (
             "Driver(str, ...) got 'lisa.toml', which is neither a schedule nor a policy.\n"
-            "Write, for example: Driver(LinearProbe(['head'], steps=500), ...)."
+            "Pass a schedule: Driver(LinearProbe(['head'], steps=500), ...)."
         )
 
     @pytest.mark.parametrize(
