@@ -176,7 +176,7 @@ def test_both_caches_are_verified(tmp_path: Path, said: Said) -> None:
     Caches(tmp_path).fill()
     for name in ("torch", "jax"):
         folder = str(tmp_path / name)
-        assert said("verify", folder) == f"{folder!r}: 0 of 1 shard damaged, 20 rows looked at.\n"
+        assert said("verify", folder) == f"{folder!r}: 0 of 1 shard damaged, 20 rows read.\n"
 
 
 def test_rows_hold_the_same(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_cache_of_the_other_is_refused(tmp_path: Path, filled: str) -> None:
     assert str(caught.value) == (
         f"FeatureCache({folder!r}, line) holds the features of another model, or of other weights below the line.\n"
         f"  fingerprint: {prints[filled]!r} in the cache, {asked!r} asked for\n"
-        f"Name another folder, FeatureCache('{folder}-2', line), or delete it: frostline cache clear {folder}"
+        f"Use another folder, FeatureCache('{folder}-2', line), or delete it: frostline cache clear {folder}"
     )
     assert {file.name: file.read_bytes() for file in (tmp_path / filled).iterdir()} == before
 

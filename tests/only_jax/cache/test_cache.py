@@ -128,7 +128,7 @@ def test_another_tree_is_refused_and_nothing_is_touched(tmp_path: Path) -> None:
     assert str(caught.value).splitlines() == [
         f"FeatureCache({str(folder)!r}, line) holds the features of another model, or of other weights below the line.",
         f"  fingerprint: {LINE.fingerprint()!r} in the cache, {drawn(moved).fingerprint()!r} asked for",
-        f"Name another folder, FeatureCache({f'{folder}-2'!r}, line), or delete it: frostline cache clear {folder}",
+        f"Use another folder, FeatureCache({f'{folder}-2'!r}, line), or delete it: frostline cache clear {folder}",
     ]
     assert files(tmp_path) == before
 
@@ -182,7 +182,7 @@ CASES: list[tuple[str, Act, list[str]]] = [
         [
             "cache.fill(dataset) reads a random dataset: 5 of 5 samples differ when they are read twice.",
             *(f"  sample {number}" for number in range(5)),
-            "Store several views of each: FeatureCache(..., views=4); or take the augmentation out.",
+            "Store several views of each: FeatureCache(..., views=4); or remove the augmentation.",
         ],
     ),
     (
@@ -190,7 +190,7 @@ CASES: list[tuple[str, Act, list[str]]] = [
         fill(iter(DATASET)),
         [
             "A feature cache needs samples by index, but list_iterator has none.",
-            "Give a dataset with __len__ and __getitem__.",
+            "Pass a dataset with __len__ and __getitem__.",
         ],
     ),
     (
@@ -219,11 +219,11 @@ CASES: list[tuple[str, Act, list[str]]] = [
         "no such dtype",
         fill(DATASET, dtype="int4"),
         [
-            "dtype='int4' is not one of the 4 kinds of storage:",
-            '  "exact": bitwise as it was computed',
-            '  "float32": what is wider is rounded',
+            "dtype='int4' is not one of the 4 precisions:",
+            '  "exact": the computed bits',
+            '  "float32": wider numbers are rounded',
             '  "bfloat16": 2 bytes a number, 8 significant bits',
-            '  "int8": 1 byte a number, 256 steps between the least and the greatest of a sample',
+            '  "int8": 1 byte a number, 256 steps between the minimum and the maximum of a sample',
             'Write dtype="bfloat16", or leave it out.',
         ],
     ),
@@ -250,7 +250,7 @@ def test_a_sample_of_another_size_that_comes_later(tmp_path: Path) -> None:
 def test_another_dataset_is_refused(tmp_path: Path) -> None:
     cache = filled(tmp_path)
     other = [(inputs + (index == 0), rest) for index, (inputs, rest) in enumerate(DATASET)]
-    with pytest.raises(CacheError, match="holds features of other samples: 1 of 8 that were looked at differ"):
+    with pytest.raises(CacheError, match="holds features of other samples: 1 of 8 compared samples differ"):
         cache.dataset(other)
 
 
