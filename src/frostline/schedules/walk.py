@@ -75,14 +75,14 @@ class ScheduleCursor:
         return replace(after, phase=self._same(after.phase), kept=self.kept)
 
     def keeping(self, kept: AbstractSet[str]) -> ScheduleCursor:
-        """The same step, at which these paths stay frozen in each phase."""
+        """Returns the position at which these paths stay frozen in each phase."""
         return replace(self, kept=frozenset(kept))
 
     def plan(self, inventory: Inventory) -> Plan:
-        """The plan of the phase for a model.
+        """Returns the plan of the phase for a model.
 
         Raises:
-            ConstantError: the phase trains nothing but what stays frozen.
+            ConstantError: every parameter that the phase would train stays frozen.
         """
         return plan_beside(self.along, self.phase, inventory, self.kept)
 
