@@ -172,5 +172,5 @@ def test_a_picture_in_another_format_is_refused() -> None:
     with pytest.raises(UnsupportedError) as raised:
         picture(Chart.of(SCHEDULES["LISA"]), ".gif")
     assert str(raised.value) == (
-        "picture(chart, '.gif') draws none of the 3 kinds there are: .pdf, .png, .svg.\nName the file schedule.png."
+        "picture(chart, '.gif') needs one of these 3 suffixes: .pdf, .png, .svg.\nName the file schedule.png."
     )

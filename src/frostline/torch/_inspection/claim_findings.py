@@ -1,4 +1,4 @@
-"""Findings where what was asked for and what is there differ: flags, modules and tensors that others changed."""
+"""Findings about flags, modules and tensors that other code changed after a freeze or thaw."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from frostline.torch._holding.thaws import is_fresh
 
 
 def thawed_by_hand(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """Finds parameters that are claimed to be frozen and require a gradient."""
+    """Finds parameters that a claim freezes but that require a gradient."""
     paths = [path for path, stack in _stacks(read) if stack.claims[-1].frozen and read.parameters[path].requires_grad]
     if paths:
         yield Finding(
@@ -31,12 +31,12 @@ def thawed_by_hand(model: nn.Module, read: Survey) -> Iterator[Finding]:
 
 
 def held_but_trains(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """Finds held modules in which something trains."""
+    """Finds held modules that contain a trainable parameter."""
     for path, module in read.modules.items():
         if not is_held(module) or id(module) in read.pinned or not any(p.requires_grad for p in module.parameters()):
             continue
         hold = vars(module)[HOLD]
-        # A module that is to be in evaluation mode anyway follows its next train().
+        # A module that is in evaluation mode anyway follows its next train().
         if hold.mode == "follow" or hold.wanted:
             yield Finding(
                 "held-but-trains",
@@ -48,7 +48,7 @@ def held_but_trains(model: nn.Module, read: Survey) -> Iterator[Finding]:
 
 
 def moved(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """Finds frozen parameters that surgery on the model took to another module, or gave another name."""
+    """Finds frozen parameters that surgery on the model moved to another module or renamed."""
     sites = [each.site for each in moved_claims(read.root) if each.stack.claims[-1].frozen]
     if paths := _paths(sites, read):
         owner, *inside = paths[0].split(".parametrizations.")
@@ -63,7 +63,7 @@ def moved(model: nn.Module, read: Survey) -> Iterator[Finding]:
 
 
 def lost(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """Finds frozen parameters that are plain tensors now."""
+    """Finds frozen parameters that have become plain tensors."""
     sites = [site for site, stack in lost_claims(read.root) if stack.claims and stack.claims[-1].frozen]
     if paths := _paths(sites, read):
         one = len(paths) == 1
@@ -81,7 +81,7 @@ def lost(model: nn.Module, read: Survey) -> Iterator[Finding]:
 
 
 def frozen_by_hand(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """Finds parameters that were thawed here and do not require a gradient."""
+    """Finds parameters that a claim thaws but that do not require a gradient."""
     paths = [path for path, stack in _stacks(read) if stack.trains and not read.parameters[path].requires_grad]
     if paths:
         yield Finding(
@@ -94,7 +94,7 @@ def frozen_by_hand(model: nn.Module, read: Survey) -> Iterator[Finding]:
 
 
 def without_gradient(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """Finds trainable parameters that the last backward has not reached, where it has reached others."""
+    """Finds trainable parameters without a gradient from the last backward, if other parameters got one."""
     trainable = {path: tensor for path, tensor in read.parameters.items() if path in plan_of(read).trainable}
     paths = [path for path, tensor in trainable.items() if tensor.grad is None and not is_fresh(tensor)]
     if paths and any(tensor.grad is not None for tensor in trainable.values()):
@@ -108,7 +108,7 @@ def without_gradient(model: nn.Module, read: Survey) -> Iterator[Finding]:
 
 
 def left_constants(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """Finds constants that a thaw or a plan has left alone."""
+    """Finds constants that a thaw or a plan did not thaw."""
     paths = [
         path
         for path, stack in _stacks(read)
