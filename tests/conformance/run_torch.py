@@ -1,4 +1,4 @@
-"""A training run in PyTorch that is saved as bytes and goes on from them."""
+"""A training run in PyTorch that is saved as bytes and continues from them."""
 
 from __future__ import annotations
 
