@@ -138,12 +138,12 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
     ),
     (
         "no samples",
-        lambda: agreement.keys_of(0, None),
+        lambda: agreement.keys_of(range(0), None),
         ["A feature cache needs samples, but the dataset has none.", "Pass another dataset."],
     ),
     (
         "a key of another type",
-        lambda: agreement.keys_of(3, lambda index: [index, None, ("a", 1)][index]),  # type: ignore[arg-type]
+        lambda: agreement.keys_of(range(3), lambda index: [index, None, ("a", 1)][index]),  # type: ignore[arg-type]
         [
             "FeatureCache(..., key=...) gives 2 of 3 samples a key that is neither an int nor a str.",
             "  NoneType",
@@ -153,7 +153,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
     ),
     (
         "a key twice",
-        lambda: agreement.keys_of(5, lambda index: f"{index % 3}.png"),
+        lambda: agreement.keys_of(range(5), lambda index: f"{index % 3}.png"),
         [
             "FeatureCache(..., key=...) gives 2 of 5 samples the key of another sample.",
             "  '0.png'",
@@ -237,7 +237,7 @@ def test_what_is_alike_is_not_refused(before: dict[str, bytes]) -> None:
     _budget(520)()
     room.check_budget(FOLDER, manifest(), None)
     room.check_disk(FOLDER, manifest(), 5)
-    assert agreement.keys_of(2, lambda index: f"{index}.png") == ["0.png", "1.png"]
+    assert agreement.keys_of(range(2), lambda index: f"{index}.png") == ["0.png", "1.png"]
 
 
 def test_errors_carry_their_data(before: dict[str, bytes]) -> None:
@@ -277,7 +277,7 @@ def test_what_is_no_size(text: object) -> None:
 @pytest.mark.parametrize("key", [lambda index: f"{index}" + "x" * 1000, lambda index: 10**5000 + index])
 def test_keys_for_which_a_header_has_no_room(key: object) -> None:
     with pytest.raises(CacheError) as caught:
-        agreement.keys_of(3, key)  # type: ignore[arg-type]
+        agreement.keys_of(range(3), key)  # type: ignore[arg-type]
     assert str(caught.value) == "\n".join(
         [
             "FeatureCache(..., key=...) gives 3 of 3 samples a key of more than 1000 characters.",

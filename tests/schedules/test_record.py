@@ -156,8 +156,8 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
             "'DIR/missing.toml' cannot be read: no such file or directory.",
             "Check the name and the permissions: ls -l FILE",
         ],
-        "folder.toml": ["'DIR/folder.toml' cannot be read: it is not a regular file.", "Give a file: ls DIR"],
-        "pipe.json": ["'DIR/pipe.json' cannot be read: it is not a regular file.", "Give a file: ls DIR"],
+        "folder.toml": ["'DIR/folder.toml' cannot be read: it is a folder, not a file.", "Give a file: ls DIR"],
+        "pipe.json": ["'DIR/pipe.json' cannot be read: it is a pipe or a device, not a file.", "Give a file: ls DIR"],
         "latin.toml": ["'DIR/latin.toml' cannot be read: it is not UTF-8 text.", "Save it again as UTF-8."],
         "schedule.yaml": [
             "'DIR/schedule.yaml' cannot be read: its name ends in '.yaml', and a schedule is a .toml or a .json file.",

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import final
 
 from frostline._core.errors import DeltaError
+from frostline._core.files import reason
 from frostline._core.fingerprint import Bytes, Fingerprint, digest_of
 from frostline._core.plan import Plan
 from frostline.checkpoint.delta_document import KEY, DeltaDocument, canonical
 from frostline.checkpoint.replacement import replacing
 from frostline.checkpoint.safetensors_header import MOST_BYTES, has_code, header, in_order
-from frostline.checkpoint.stored import StoredTensor, reason, shown, unfit
+from frostline.checkpoint.stored import StoredTensor, shown, unfit
 
 OPTIMIZER = "@optimizer/"
 """The prefix of the names of an optimizer's tensors."""

@@ -10,7 +10,8 @@ from typing import Any, final
 from safetensors import SafetensorError, safe_open
 
 from frostline._core.errors import FileFormatError
-from frostline.checkpoint.stored import CHUNK, Checkpoint, StoredTensor, begins, check_regular, unreadable
+from frostline._core.files import check_regular, unreadable
+from frostline.checkpoint.stored import CHUNK, Checkpoint, StoredTensor, begins
 
 # The name of a dtype in the format, and its name in PyTorch and NumPy.
 DTYPES = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from frostline._core.errors import CacheError
 from frostline._core.errors.cache import differences
@@ -79,13 +80,17 @@ def complete(folder: Path, wanted: Manifest, keys: Sequence[Key]) -> Store:
     raise CacheError(f"{name_of(folder)}.dataset(dataset)", problem, tuple(names), fix)
 
 
-def keys_of(samples: int, key: Callable[[int], Key] | None) -> list[Key]:
-    """Returns the key of each sample.
+def keys_of(dataset: Any, key: Callable[[int], Key] | None) -> list[Key]:
+    """Returns the key of each sample of a dataset.
 
     Raises:
-        CacheError: there are no samples, a key is neither an int nor a str, a key is too long, or two samples have the
-            same key.
+        CacheError: the dataset cannot be indexed or is empty, a key is neither an int nor a str, a key is too long, or
+            two samples have the same key.
     """
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        problem = f"needs samples by index, but {type(dataset).__name__} has none."
+        raise CacheError("A feature cache", problem, (), "Pass a dataset with __len__ and __getitem__.")
+    samples = len(dataset)
     if not samples:
         raise CacheError("A feature cache", "needs samples, but the dataset has none.", (), "Pass another dataset.")
     keys: list[Key] = list(range(samples) if key is None else map(key, range(samples)))

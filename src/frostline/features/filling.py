@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, final
+from typing import final
 
 from frostline._core.errors import CacheError
-from frostline.features import agreement
 from frostline.features.room import check_budget, check_disk
 from frostline.features.shards import Damage, Key
 from frostline.features.store import Store
@@ -78,18 +77,6 @@ class Filling:
         store = self._store
         with counting(f"Checking {store.folder.name}", len(store.shards), shown=self._progress) as done:
             return store.verify(lambda: done(1))
-
-
-def keys_of(dataset: Any, key: Callable[[int], Key] | None) -> list[Key]:
-    """Returns the keys of the samples of a dataset.
-
-    Raises:
-        CacheError: the dataset cannot be indexed.
-    """
-    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        problem = f"needs samples by index, but {type(dataset).__name__} has none."
-        raise CacheError("A feature cache", problem, (), "Pass a dataset with __len__ and __getitem__.")
-    return agreement.keys_of(len(dataset), key)
 
 
 def positive(name: str, number: int) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, final
 
 from frostline._core.errors import DamagedCacheError
-from frostline.checkpoint.stored import reason
+from frostline._core.files import reason
 from frostline.features.columns import DIGEST
 from frostline.features.shards import Damage, Shard, checked, row_digest
 

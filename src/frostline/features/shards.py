@@ -13,9 +13,9 @@ from typing import Any, BinaryIO, final
 from xxhash import xxh3_64_digest, xxh3_64_hexdigest
 
 from frostline._core import document
+from frostline._core.files import reason
 from frostline._core.fingerprint import Bytes
 from frostline.checkpoint.safetensors_header import MOST_BYTES, header, in_order
-from frostline.checkpoint.stored import reason
 from frostline.features.columns import DIGEST, Column
 from frostline.features.manifest import Manifest
 

@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import final
 
 from frostline._core.errors import CacheError
+from frostline._core.files import reason
 from frostline.checkpoint.replacement import replacing
-from frostline.checkpoint.stored import reason
 from frostline.features.manifest import NAME, Manifest
 from frostline.features.reading import Place, Reader
 from frostline.features.shards import PART, SHARD, Damage, Key, Shard

@@ -11,7 +11,8 @@ from typing import Any, final
 import torch
 
 from frostline._core.errors import FileFormatError
-from frostline.checkpoint.stored import CHUNK, Checkpoint, StoredTensor, begins, check_regular
+from frostline._core.files import check_regular
+from frostline.checkpoint.stored import CHUNK, Checkpoint, StoredTensor, begins
 
 _FIX = 'Write the file again: torch.save(model.state_dict(), "model.pt")'
 # The keys under which training scripts save the model, beside the optimizer and the step.

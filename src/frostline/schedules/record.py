@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from frostline._core import document
 from frostline._core.errors import FileFormatError, ScheduleError
+from frostline._core.files import check_regular, unreadable
 from frostline._core.selecting.nearby import closest
 from frostline.schedules.arguments import mapping
 from frostline.schedules.source import source
@@ -163,15 +164,11 @@ def _suffix(file: Path, noun: str) -> str:
 
 
 def _text(file: Path) -> str:
-    # Opening a pipe would block.
-    if file.exists() and not file.is_file():
-        raise FileFormatError(str(file), "it is not a regular file", f"Give a file: ls {file.parent}")
+    check_regular(file)
     try:
         # Some editors write a byte order mark first, which this encoding skips.
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise FileFormatError(str(file), "it is not UTF-8 text", "Save it again as UTF-8.") from error
-    except (OSError, ValueError) as error:
-        words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        fix = "Check the name and the permissions: ls -l FILE"
-        raise FileFormatError(str(file), words[:1].lower() + words[1:], fix) from error
+    except OSError as error:
+        raise unreadable(file, error) from error

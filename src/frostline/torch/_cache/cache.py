@@ -122,7 +122,7 @@ class FeatureCache:
             StaleCacheError: something below the line has changed.
         """
         self._watch.check(bytes_too=True)
-        keys, samples = filling.keys_of(dataset, self._key), Samples.of(dataset, self._split)
+        keys, samples = agreement.keys_of(dataset, self._key), Samples.of(dataset, self._split)
         wanted = replace(self._said, samples=len(keys), rest=samples.rest, structure=samples.structure)
         store = agreement.planned(self.directory, wanted)
         run = filling.Filling(store, keys, rank=rank, ranks=ranks, verify=verify, progress=progress)
@@ -150,7 +150,7 @@ class FeatureCache:
             StaleCacheError: something below the line has changed.
         """
         self._watch.check(bytes_too=True)
-        keys = filling.keys_of(dataset, self._key)
+        keys = agreement.keys_of(dataset, self._key)
         store = agreement.complete(self.directory, self._said, keys)
         manifest = store.manifest
         if manifest.views == 1:
