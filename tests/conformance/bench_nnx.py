@@ -67,7 +67,7 @@ class NnxBench:
         return set(map(_name, fn.trainable(model).paths))
 
     def values(self, model: Any) -> dict[str, bytes]:
-        # A key of random numbers stays what it is in any model: what moves is the count beside it.
+        # A random key never changes; the count beside it moves.
         found = nnx.to_flat_state(nnx.state(model, nnx.Not(nnx.RngKey)))
         return {_name(path): np.asarray(variable[...]).tobytes() for path, variable in found}
 

@@ -113,7 +113,7 @@ class PytreeBench(ABC):
 
     def train(self, model: Any, *, steps: int, momentum_from: int = 0) -> Any:
         optimizer = fj.optimizer(optax.adamw(0.1, weight_decay=0.1))
-        # Made for everything, so that what is frozen now has momentum, too.
+        # Created for everything, so that frozen parameters have momentum, too.
         everything = fj.thaw(self.tree(model)) if momentum_from else self.tree(model)
         state = optimizer.init(everything)
         for _ in range(momentum_from):

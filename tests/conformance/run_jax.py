@@ -88,7 +88,7 @@ class Run:
 
     @classmethod
     def load(cls, walk: str, recipe: str, saved: bytes, *, driver_first: bool) -> Run:
-        """The run, in objects that are new; before it goes on, it is what was saved."""
+        """Loads a saved run into new objects."""
         run = cls(walk, recipe)
         arrays = load(saved)
         leaves = [jnp.asarray(arrays[f"weights {name}"]) for name in named(run.params)]

@@ -91,7 +91,7 @@ class Run:
 
     @classmethod
     def load(cls, walk: str, recipe: str, saved: bytes, *, driver_first: bool) -> Run:
-        """The run, in objects that are new; before it goes on, it is what was saved."""
+        """Loads a saved run into new objects."""
         run = cls(walk, recipe)
         weights, binding, scheduler, driver = torch.load(io.BytesIO(saved), weights_only=True)
         run.model.load_state_dict(weights)

@@ -194,7 +194,7 @@ CASES: list[tuple[str, Act, list[str]]] = [
         ],
     ),
     (
-        "a rest that is no array",
+        "a rest that is not an array",
         fill([(np.ones(4, np.float32), "a label")]),
         ["Part 0 of the rest of a sample is a str, but a cache holds numbers and arrays.", SPLIT],
     ),

@@ -106,7 +106,7 @@ def test_it_is_the_same_in_another_process() -> None:
 
 
 def test_a_python_function_has_no_fingerprint() -> None:
-    """A trace cannot tell two of them apart, so both would use the same features."""
+    """A trace cannot distinguish two of them, so both would use the same features."""
 
     def called(params: Any, x: Array) -> Array:
         return net(params, jax.jit(lambda x: jax.pure_callback(lambda x: x * 2, x, x))(x))

@@ -160,7 +160,7 @@ def test_clipping_counts_all_trainable_parameters() -> None:
         if expected:
             assert {name: round(float(leaf[0]), 4) for name, leaf in updates.items()} == expected
         else:
-            # Gradients of 3 and 4 are 0.6 and 0.8 in all: what Adam squares is what was clipped.
+            # Gradients of 3 and 4 become 0.6 and 0.8: Adam squares the clipped gradients.
             assert round(float(state.inner[2].nu["b"][0]), 8) == 0.00064
 
 

@@ -49,7 +49,7 @@ def alike(ours: Any, alone: Any, sets: list[str]) -> list[bool]:
     """For each step of b, whether its update is that of plain Optax on b alone, which sees only these steps."""
     params, lone, same = follow(net(), sets[0]), {"b": net()["b"]}, []
     state, lone_state = ours.init(params), alone.init(lone)
-    # How XLA rounds depends on what it compiles together.
+    # The rounding of XLA depends on the operations that it compiles together.
     with jax.disable_jit():
         for number, frozen in enumerate(sets):
             params = follow(params, frozen)
@@ -117,7 +117,7 @@ class TestKept:
             (["a", "b"], [2, 1], []),
             (["a", "b", "c"], [3, 2, 1], []),
             (["c"], [2], [("a", 3), ("b", 2)]),
-            # Nothing trains: what goes on is the count of none of them.
+            # Nothing trains, so no count continues.
             ([], [3], [("a", 3), ("b", 2), ("c", 2)]),
             (["a", "b", "c"], [4, 3, 3], []),
             (["a"], [5], [("b", 3), ("c", 3)]),
@@ -129,8 +129,8 @@ class TestKept:
         tx = optimizer(optax.adam(RATE), moments="keep")
         params, state = walked(tx, ["", "bc"])
         _, together = walked(tx, [""], params, state, 2)
-        _, apart = walked(tx, ["c", ""], params, state, 2)
-        assert (together.cohorts, apart.cohorts) == ((("a",), ("b", "c")), (("a",), ("b",), ("c",)))
+        _, separate = walked(tx, ["c", ""], params, state, 2)
+        assert (together.cohorts, separate.cohorts) == ((("a",), ("b", "c")), (("a",), ("b",), ("c",)))
 
     def test_without_counts_there_is_one_cohort(self) -> None:
         tx = optimizer(optax.sgd(RATE, momentum=0.9), moments="keep")

@@ -29,7 +29,7 @@ def labelled(params: Any) -> Any:
     return jax.tree.map(lambda leaf: "vector" if leaf.ndim == 1 else "matrix", params)
 
 
-# name: the transformation, and what is saved of one parameter, the matrix b.
+# name: the transformation, and the saved state of one parameter, the matrix b.
 KINDS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "sgd": (lambda: optax.sgd(RATE), []),
     "momentum": (lambda: optax.sgd(RATE, momentum=0.9), ["0.trace"]),
@@ -164,7 +164,7 @@ class TestLoaded:
         loaded = tx.load(saved, fj.thaw(params))
         assert loaded.cohorts == (("a", "c"), ("b",))
         assert (int(loaded.counts[0]["[0].count"]), bits(loaded.inner[0].mu)["b"]) == (0, bytes(8))
-        # Those that were kept are dropped where what is frozen is to have none.
+        # Parked moments are dropped if frozen parameters must have none.
         kept = made("adamw")
         _, state = walked(kept, ["", "b"])
         dropped = tx.load(kept.save(state, params), follow(net(), "ab"))
@@ -329,7 +329,7 @@ TEXTS: dict[str, tuple[Callable[[], object], list[str]]] = {
             FIX,
         ],
     ),
-    "with a cohort that is no number": (
+    "with a cohort that is not a number": (
         lambda: loading(saved_by() | {"a/cohort": jnp.ones(2)}),
         [
             "tx.load(saved, params) got 1 array of another shape or type.",

@@ -87,7 +87,7 @@ class TestRates:
         for _ in range(2):
             updates, state = ours.update(grads, state, params)
             seen.append({name: round(float(array[0]), 4) for name, array in updates.items()})
-        # A gradient of norm 5 is clipped to (0.6, 0.8), whatever the rates are.
+        # A gradient of norm 5 is clipped to (0.6, 0.8) for any rates.
         assert seen == [{"a": -0.3, "b": -0.8}, {"a": -0.15, "b": -0.4}]
 
     def test_parameters_without_a_rule_are_bitwise_as_without_rules(self) -> None:
@@ -97,7 +97,7 @@ class TestRates:
         other, state = ruled.update(grads, ruled.init(net()), net())
         assert bits(other)["head.w"] == bits(one)["head.w"]
         assert bits(optax.apply_updates(net(), other))["encoder.0.w"] == bits(net())["encoder.0.w"]
-        # A rate of zero is no freezing: its state is kept and moves.
+        # A rate of zero does not freeze: the state is kept and moves.
         assert float(state.inner[0].mu["encoder"][0]["w"][0, 0]) != 0.0
 
     def test_rules_keep_half_precision(self) -> None:

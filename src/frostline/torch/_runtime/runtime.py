@@ -39,7 +39,7 @@ class BelowRunner:
         bound: the largest allowed error: the largest difference over the largest value, for each value at the boundary.
 
     Raises:
-        RuntimeChoiceError: there is no such runtime, it cannot run here, or it is further off than the bound.
+        RuntimeChoiceError: the runtime does not exist, cannot run here, or exceeds the bound.
     """
 
     def __init__(self, source: PartBelow, example: Sequence[Any], runtime: str | None, bound: float = BOUND) -> None:
