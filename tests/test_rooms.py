@@ -1,4 +1,4 @@
-"""The rooms of the house: what each front end has, who may import whom inside of one, and how large a room may be."""
+"""The folders of the front ends: the same folders in both, the arrows between them, and their sizes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from sources import ROOT, SOURCES, circles, module_of, modules_read, package_of
 
-# Room of a front end: the rooms that it imports. The list is exact, so an arrow that is gone leaves it, too.
+# For each folder of a front end, the folders that it imports. The list is exact, so a removed arrow must leave it.
 ROOMS: dict[str, dict[str, set[str]]] = {
     "torch": {
         "_autograd": {"_holding", "_tensors", "_uses", "_wrappers"},
@@ -41,7 +41,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "_uses": {"_arrays"},
     },
 }
-# What only one front end has, and why.
+# Folders that only one front end has, with the reasons.
 ONLY_ONE = {
     "torch/_holding": "a module of PyTorch has a mode and buffers, which must be held; a tree of JAX is a value",
     "torch/_runtime": "in JAX the part below a line is compiled by XLA in any case",

@@ -190,7 +190,7 @@ class TestDamage:
             found.contents(["head.weight"])
         assert str(caught.value).split("\n") == [
             "'run.safetensors' cannot be read: it was replaced while it was read.",
-            "Read it again: what is there now is whole.",
+            "Read it again: the new file is complete.",
         ]
 
     def test_a_file_that_is_gone_while_it_is_read(self, file: Path) -> None:
@@ -214,7 +214,7 @@ def _plain(header: bytes) -> Callable[[Path], bytes]:
 
 
 ENTRY = b'{"dtype":"U8","shape":[2],"data_offsets":[0,2]}'
-SAYS = "what it says of itself is wrong: "
+SAYS = "its metadata is wrong: "
 DIGEST = "72d13bd98c50d2e41e1727bb89981c93"
 HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "no delta": (lambda _: safetensors_bytes({"a": ("U8", [1], b"x")}), "it is not a delta: none of the 0 keys"),
@@ -234,12 +234,12 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "no JSON": (_text("{"), SAYS + "it is not JSON"),
     "empty": (_text(""), SAYS + "it is not JSON"),
     "a list": (_text("[]"), SAYS + "it is a list, not an object"),
-    "deep": (_text("[" * 100_000), SAYS + "it nests too deep"),
+    "deep": (_text("[" * 100_000), SAYS + "it is nested too deeply"),
     "deep inside": (
         lambda file: with_document(
             file, json.dumps(document(file)).replace('{"step": 7}', "[" * 90_000 + "]" * 90_000)
         ),
-        SAYS + "it nests too deep",
+        SAYS + "it is nested too deeply",
     ),
     "not a number": (
         lambda file: with_document(file, json.dumps({**document(file), "schedule": float("nan")})),
@@ -260,7 +260,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "more than there should be": (_changed(code="rm"), SAYS + "it lacks [] and has ['code'] too much"),
     "another digest": (
         lambda file: with_document(file, json.dumps({**document(file), "digest": "0"})),
-        SAYS + "its digest is '0', but what it says gives ",
+        SAYS + "its digest is '0', but its content gives ",
     ),
     "a plan that is none": (_changed(plan=[]), SAYS + "This is not a plan: it is a list"),
     "a plan with both": (
@@ -268,19 +268,22 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
         SAYS + "'a' is both frozen and trainable",
     ),
     "a base that is none": (_changed(base=["a"]), SAYS + "'base' is not an object"),
-    "a base of numbers": (_changed(base={"a": 1}), SAYS + "'base' has something else than texts"),
+    "a base of numbers": (_changed(base={"a": 1}), SAYS + "'base' has values that are not strings"),
     "a base that paints": (_changed(base={"\x1b[2J": DIGEST}), SAYS + "'\\x1b[2J' has unprintable characters"),
     "digests that are none": (_changed(tensors=7), SAYS + "'tensors' is not an object"),
-    "a digest missing": (_changed(tensors={"head.bias": DIGEST}), SAYS + "1 tensors have no digest, or are not there"),
+    "a digest missing": (_changed(tensors={"head.bias": DIGEST}), SAYS + "1 tensors lack a digest or are missing"),
     "a tensor that is not there": (
         lambda file: _changed(tensors={**document(file)["tensors"], "x": DIGEST})(file),
-        SAYS + "1 tensors have no digest, or are not there, 'x' for one",
+        SAYS + "1 tensors lack a digest or are missing, 'x' for example",
     ),
     "bytes that are none": (_changed(bytes={"head.weight": ["complex128", [1]]}), SAYS + "'head.weight' is not stored"),
     "bytes of nothing": (_changed(bytes={"x": ["complex128", [1]]}), SAYS + "'x' is not stored as bytes"),
-    "bytes without a shape": (_changed(bytes={"x": ["complex128"]}), SAYS + "'bytes' has something else"),
-    "bytes of a negative shape": (_changed(bytes={"x": ["complex128", [-1]]}), SAYS + "'bytes' has something else"),
-    "bytes of a true shape": (_changed(bytes={"x": ["complex128", [True]]}), SAYS + "'bytes' has something else"),
+    "bytes without a shape": (_changed(bytes={"x": ["complex128"]}), SAYS + "'bytes' has a value that is not"),
+    "bytes of a negative shape": (
+        _changed(bytes={"x": ["complex128", [-1]]}),
+        SAYS + "'bytes' has a value that is not",
+    ),
+    "bytes of a true shape": (_changed(bytes={"x": ["complex128", [True]]}), SAYS + "'bytes' has a value that is not"),
     "weak that is none": (_changed(weak=[1]), SAYS + "'weak' is not a list of paths"),
     "aliases that are none": (_changed(aliases={"a": "b"}), SAYS + "'aliases' is not a list of paths"),
 }
@@ -393,7 +396,7 @@ UNWRITABLE: list[tuple[str, dict[str, Any], str, list[str]]] = [
         "new",
         [
             "save_delta(file, model) has 1 of 2 names that a file cannot have:",
-            "  '__metadata__' is one of the format's own",
+            "  '__metadata__' is reserved by the format",
             "Rename them, or give a bare array a name: {'weight': array}.",
         ],
     ),
@@ -403,7 +406,7 @@ UNWRITABLE: list[tuple[str, dict[str, Any], str, list[str]]] = [
         "new",
         [
             "save_delta(file, model) cannot write schedule=dict as JSON: object of type set is not JSON serializable.",
-            "Hand over texts, numbers, lists and dicts of them: schedule=schedule.to_dict().",
+            "Pass strings, numbers, and lists and dicts of them: schedule=schedule.to_dict().",
         ],
     ),
     (
@@ -413,7 +416,7 @@ UNWRITABLE: list[tuple[str, dict[str, Any], str, list[str]]] = [
         [
             "save_delta(file, model) cannot write schedule=float as JSON: out of range float values are not JSON "
             "compliant.",
-            "Hand over texts, numbers, lists and dicts of them: schedule=schedule.to_dict().",
+            "Pass strings, numbers, and lists and dicts of them: schedule=schedule.to_dict().",
         ],
     ),
     (
@@ -463,6 +466,8 @@ def test_a_schedule_that_nests_without_end(file: Path) -> None:
 def test_a_header_that_no_reader_would_take(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("frostline.checkpoint.delta.MOST_BYTES", 500)
     content = file.read_bytes()
-    with pytest.raises(DeltaError, match=r"would need a header of .* bytes, and readers of safetensors take 500"):
+    with pytest.raises(
+        DeltaError, match=r"would need a header of .* bytes, and readers of safetensors accept at most 500"
+    ):
         write(file, small())
     assert file.read_bytes() == content

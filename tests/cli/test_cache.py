@@ -69,7 +69,7 @@ def test_info_as_json(run: Run) -> None:
 
 
 def test_verify(run: Run) -> None:
-    assert run("cache", "verify", "features") == Result(0, "'features': 0 of 2 shards damaged, 6 rows looked at.\n", "")
+    assert run("cache", "verify", "features") == Result(0, "'features': 0 of 2 shards damaged, 6 rows read.\n", "")
 
 
 def test_verify_finds_damage_and_changes_nothing(run: Run) -> None:
@@ -82,11 +82,11 @@ def test_verify_finds_damage_and_changes_nothing(run: Run) -> None:
     rows = 4 if one.stat().st_size > 800 else 2
     assert (result.code, result.err) == (1, "")
     assert result.out.splitlines() == [
-        f"'features': 2 of 2 shards damaged, {rows} rows looked at.",
-        f"  {two.name}: its header is not one of a shard",
+        f"'features': 2 of 2 shards damaged, {rows} rows read.",
+        f"  {two.name}: its header is not the header of a shard",
         f"  {one.name}: 1 of its {rows} rows are not what was stored",
         "Compute them again: cache.fill(dataset)",
-        "1 file of a fill that did not end; the next one removes what it left.",
+        "1 file of an interrupted fill; the next fill cleans up.",
     ]
     assert contents(Path("features")) == before
     assert "  unreadable     1 shard; see: frostline cache verify\n" in run("cache", "info", "features").out
@@ -125,7 +125,7 @@ def test_what_is_no_cache_is_left_as_it_is(run: Run, command: str) -> None:
     assert result.err.splitlines() == [
         "'photos' is not a feature cache: none of its 1 files is frostline-cache.json. Nothing was changed.",
         "  a.png",
-        "Name a new folder: FeatureCache('photos-features', line)",
+        "Use a new folder: FeatureCache('photos-features', line)",
     ]
     assert contents(Path("photos")) == {"a.png": b"mine"}
 

@@ -23,7 +23,7 @@ from frostline._core.fingerprint import Fingerprint, digest_of
 from only_torch.bits import contents
 
 Run = Callable[..., tuple[int, str, str]]
-FIX = "Give the file that the model was made of before it was trained, with all of its tensors."
+FIX = "Pass the full checkpoint from which the training started."
 MERGE = "frostline merge base.safetensors run.safetensors out.safetensors"
 
 
@@ -190,7 +190,7 @@ def test_what_is_no_delta(run: Run, model: nn.Sequential) -> None:
     text = with_document(Path("base.safetensors"), "{")
     refused(
         run,
-        "'run.safetensors' cannot be read: what it says of itself is wrong: it is not JSON (Expecting value: line 1 "
+        "'run.safetensors' cannot be read: its metadata is wrong: it is not JSON (Expecting value: line 1 "
         "column 1 (char 0)).",
         "Save it again, save_delta(file, model), or take an older one.",
     )
@@ -205,9 +205,9 @@ def test_a_dtype_that_safetensors_has_not(run: Run, model: nn.Sequential) -> Non
     ft.save_delta("run.safetensors", grown)
     refused(
         run,
-        f"{MERGE} has 1 of 10 tensors of dtypes that safetensors cannot hold.",
+        f"{MERGE} has 1 of 10 tensors of dtypes that safetensors cannot store.",
         "  3.weight: complex128[2, 2]",
-        "Load the delta into the model, and save that in another format.",
+        "Load the delta into the model, and save the model in another format.",
     )
 
 

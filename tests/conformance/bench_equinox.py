@@ -15,7 +15,7 @@ from conformance.pytree_bench import PytreeBench, numbers
 
 @dataclass
 class Model:
-    """A tree, and the statistics of its norms, which Equinox keeps outside of it."""
+    """A tree and the statistics of its norms, which Equinox keeps outside the tree."""
 
     tree: Any
     state: Any = None

@@ -67,7 +67,7 @@ class NnxBench:
         return set(map(_name, fn.trainable(model).paths))
 
     def values(self, model: Any) -> dict[str, bytes]:
-        # A key of random numbers stays what it is in any model: what moves is the count beside it.
+        # A random key never changes; the count beside it moves.
         found = nnx.to_flat_state(nnx.state(model, nnx.Not(nnx.RngKey)))
         return {_name(path): np.asarray(variable[...]).tobytes() for path, variable in found}
 
@@ -120,7 +120,7 @@ def _width(model: Any) -> int:
 
 
 def _with_momentum(model: Any, steps: int) -> nnx.Optimizer[Any]:
-    """AdamW for what trains, with momentum from when it was for everything."""
+    """AdamW for the trainable part, with momentum from a time when it trained everything."""
     tx = optax.adamw(0.1, weight_decay=0.1)
     before, after = (nnx.Optimizer(model, tx, wrt=wrt) for wrt in (nnx.Param, fn.trainable(model)))
     params = nnx.state(model, nnx.Param)

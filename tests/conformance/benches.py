@@ -1,4 +1,4 @@
-"""The front ends under test: a few verbs, one class each. They may copy and be slow."""
+"""The front ends under test, each a class with a few verbs. A bench may copy models and be slow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Numbers = Mapping[str, bytes]
 
 
 class Bench(Protocol):
-    """What a front end must be able to do to take part in the suite.
+    """The operations of a front end that the suite needs.
 
     The standard net is three linear layers, 4 -> 3 -> 3 -> 2, with the names ``path(i, part)``,
     and numbers written out from a formula, the same in each framework. Models are opaque. Where
@@ -44,19 +44,19 @@ class Bench(Protocol):
         """The selector of layers of a chain; the index is written as in Python, ``[0]`` or ``[:2]``."""
 
     def freeze(self, model: Any, *selectors: Any, **options: Any) -> Any:
-        """The model with more of it frozen; perhaps the same object."""
+        """Freezes parameters and returns the model, which may be the same object."""
 
     def thaw(self, model: Any, *selectors: Any, **options: Any) -> Any:
-        """The model with less of it frozen; perhaps the same object."""
+        """Thaws parameters and returns the model, which may be the same object."""
 
     def plan(self, model: Any) -> Any:
-        """What is frozen."""
+        """The plan of the model."""
 
     def follow(self, model: Any, plan: Any) -> Any:
-        """The model, frozen as the plan says."""
+        """Applies a plan and returns the model."""
 
     def trainable(self, model: Any) -> set[str]:
-        """The paths that an optimizer should get."""
+        """The paths of the trainable parameters."""
 
     def values(self, model: Any) -> Numbers:
         """Every parameter and buffer of the model."""
@@ -74,13 +74,13 @@ class Bench(Protocol):
         """
 
     def gradient_of_layer(self, terms: Sequence[tuple[float, Any]], layer: Any) -> list[Any]:
-        """The same gradient, asked for explicitly of a layer's own parameters, ``None`` if absent."""
+        """The same gradient with respect to a layer's own parameters, or ``None`` if it is absent."""
 
     def train(self, model: Any, *, steps: int, momentum_from: int = 0) -> Any:
-        """Trains with the optimizer that betrays: AdamW over everything, decay, old momentum."""
+        """Trains with an optimizer that moves frozen parameters: AdamW over everything, decay, old momentum."""
 
     def write(self, layer: Any, factor: float, *models: Any) -> Sequence[Any]:
-        """Multiplies a layer's parameters by a factor behind everybody's back.
+        """Multiplies a layer's parameters by a factor without notice.
 
         Returns the models that share the layer.
         """
@@ -94,12 +94,12 @@ FRAMEWORKS = {"torch": "torch", "jax": "jax", "plan": "jax", "equinox": "equinox
 
 
 def required() -> list[str]:
-    """The benches that must be there: a missing framework is a failure and never a skip."""
+    """The required benches: a missing framework is a failure and never a skip."""
     return os.environ.get("FROSTLINE_BENCHES", " ".join(FRAMEWORKS)).split()
 
 
 def bench_of(name: str) -> Bench:
-    """The bench of that name; raises where its framework is missing."""
+    """The bench of that name; raises an error if its framework is missing."""
     if importlib.util.find_spec(FRAMEWORKS.get(name, name)) is None:
         raise ModuleNotFoundError(f"FROSTLINE_BENCHES asks for {name!r}, which is not installed")
     module = importlib.import_module(f"conformance.bench_{name}")

@@ -7,5 +7,5 @@ from conformance.benches import Bench, bench_of, required
 
 @pytest.fixture(params=required())
 def bench(request: pytest.FixtureRequest) -> Bench:
-    """Each front end that must be there, one after the other."""
+    """Each required front end in turn."""
     return bench_of(request.param)

@@ -26,7 +26,7 @@ class Linear:
 @register_dataclass
 @dataclass
 class BatchNorm1d:
-    """Keeps running statistics, and says its mode as data."""
+    """Keeps running statistics, and stores its mode as data."""
 
     weight: jax.Array
     bias: jax.Array
@@ -51,7 +51,7 @@ class BatchNorm1d:
 @register_dataclass
 @dataclass
 class Dropout:
-    """Drops another half of the features at each call, as long as it is not in evaluation."""
+    """Drops a new half of the features in each call in training mode."""
 
     inference: bool = False
     calls: list[int] = field(default_factory=list, metadata={"static": True})
@@ -68,7 +68,7 @@ class Dropout:
 
 
 class Sequential:
-    """Its layers are its children, without a name in between."""
+    """Its layers are its direct children."""
 
     def __init__(self, *layers: Any) -> None:
         self.layers = layers

@@ -1,4 +1,4 @@
-"""What all benches of pytrees do alike: trees are values, and every verb returns a new one."""
+"""The common part of all benches of pytrees: trees are values, and every verb returns a new one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def numbers(shape: tuple[int, ...], salt: int) -> jax.Array:
 
 
 class PytreeBench(ABC):
-    """A model is a tree; how it is built, called and stepped is a library's own business."""
+    """A model is a tree; each library builds, calls and steps it in its own way."""
 
     name: str
 
@@ -49,17 +49,17 @@ class PytreeBench(ABC):
 
     @abstractmethod
     def training_call(self, model: Any, x: jax.Array) -> tuple[jax.Array, Any]:
-        """The same in training, and the new statistics."""
+        """The output in training mode, and the new statistics."""
 
     @abstractmethod
     def with_new_statistics(self, model: Any, statistics: Any) -> Any:
-        """The model with statistics of a call."""
+        """The model with the statistics of a call."""
 
     @abstractmethod
     def path(self, position: int, part: str) -> str: ...
 
     def tree(self, model: Any) -> Any:
-        """The tree of a model, where that is not all there is to it."""
+        """The tree of a model, which may have more than its tree."""
         return model
 
     def with_tree(self, model: Any, tree: Any) -> Any:
@@ -113,7 +113,7 @@ class PytreeBench(ABC):
 
     def train(self, model: Any, *, steps: int, momentum_from: int = 0) -> Any:
         optimizer = fj.optimizer(optax.adamw(0.1, weight_decay=0.1))
-        # Made for everything, so that what is frozen now has momentum, too.
+        # Created for everything, so that frozen parameters have momentum, too.
         everything = fj.thaw(self.tree(model)) if momentum_from else self.tree(model)
         state = optimizer.init(everything)
         for _ in range(momentum_from):
@@ -154,7 +154,7 @@ class PytreeBench(ABC):
         return int(first.shape[1])
 
     def _gradient(self, terms: Sequence[tuple[float, Any]], *others: Any) -> dict[str, Any]:
-        """The gradient by path in the tuple of all models; an array that several have is one."""
+        """The gradient by path in the tuple of all models; an array in several models occurs once."""
 
         def loss(trees: Sequence[Any]) -> jax.Array:
             used = [(f, self.with_tree(m, t)) for (f, m), t in zip(terms, trees[len(others) :], strict=True)]

@@ -1,4 +1,4 @@
-"""A training run in JAX that is saved as bytes and goes on from them."""
+"""A training run in JAX that is saved as bytes and continues from them."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ RECIPES: dict[str, Any] = {
 
 
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-"""Compiles in a third of the time; whether a run goes on as it would have does not hang on how fast a step is."""
+"""These options compile in a third of the time; the continuation of a run does not depend on the speed of a step."""
 
 
 @cache
 def _trained(recipe: str) -> tuple[Any, Any]:
-    """The transformation and a step of training, compiled once for all runs."""
+    """The transformation and a training step, compiled once for all runs."""
     tx = RECIPES[recipe]()
 
     def train(params: Any, state: Any, x: jax.Array, factors: Any) -> Any:
@@ -88,7 +88,7 @@ class Run:
 
     @classmethod
     def load(cls, walk: str, recipe: str, saved: bytes, *, driver_first: bool) -> Run:
-        """The run, in objects that are new; before it goes on, it is what was saved."""
+        """Loads a saved run into new objects."""
         run = cls(walk, recipe)
         arrays = load(saved)
         leaves = [jnp.asarray(arrays[f"weights {name}"]) for name in named(run.params)]

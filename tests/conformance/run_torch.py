@@ -1,4 +1,4 @@
-"""A training run in PyTorch that is saved as bytes and goes on from them."""
+"""A training run in PyTorch that is saved as bytes and continues from them."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Run:
 
     @classmethod
     def load(cls, walk: str, recipe: str, saved: bytes, *, driver_first: bool) -> Run:
-        """The run, in objects that are new; before it goes on, it is what was saved."""
+        """Loads a saved run into new objects."""
         run = cls(walk, recipe)
         weights, binding, scheduler, driver = torch.load(io.BytesIO(saved), weights_only=True)
         run.model.load_state_dict(weights)

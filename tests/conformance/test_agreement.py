@@ -1,4 +1,4 @@
-"""The front ends against each other: the same net, numbers and plan mean the same in PyTorch and in JAX."""
+"""Agreement of the front ends: the same net, numbers and plan give the same results in PyTorch and in JAX."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ def agree(one: dict[str, Any], other: dict[str, Any]) -> None:
         np.testing.assert_allclose(one[path], other[path], **TOLERANCE, err_msg=path)
 
 
-def test_the_numbers_are_the_same_before_anything_is_done() -> None:
+def test_the_numbers_are_equal_before_any_freeze() -> None:
     ours, theirs = nets()
     agree(numbers(torch_bench.values(ours)), numbers(jax_bench.values(theirs)))
 
 
 @each_selection
-def test_plans_are_the_same_bytes(selectors: tuple[str, ...]) -> None:
+def test_plans_have_equal_bytes(selectors: tuple[str, ...]) -> None:
     ours, theirs = nets()
     ft.freeze(ours, *selectors)
     assert ft.plan(ours).to_json() == fj.plan(fj.freeze(theirs, *selectors)).to_json()
 
 
 @each_selection
-def test_reports_are_the_same_bytes(selectors: tuple[str, ...]) -> None:
+def test_reports_have_equal_bytes(selectors: tuple[str, ...]) -> None:
     ours, theirs = nets()
     ft.freeze(ours, *selectors)
     theirs = fj.freeze(theirs, *selectors)
@@ -61,21 +61,21 @@ def test_reports_are_the_same_bytes(selectors: tuple[str, ...]) -> None:
     assert str(ft.report(ours)) == str(fj.report(theirs))
 
 
-def test_reports_of_uses_and_of_held_modules_are_the_same_bytes() -> None:
+def test_reports_of_uses_and_of_held_modules_have_equal_bytes() -> None:
     ours = nn.Sequential(*torch_bench.layers()[:2], ft.Frozen(torch_bench.layers()[2]))
     theirs = plain_net.Sequential(*jax_bench.layers()[:2], fj.Frozen(jax_bench.layers()[2]))
     ft.freeze(ours, "[0]")
     assert json.dumps(ft.report(ours).to_dict()) == json.dumps(fj.report(fj.freeze(theirs, "[0]")).to_dict())
 
 
-def test_reports_differ_when_the_plans_do() -> None:
+def test_reports_of_different_plans_differ() -> None:
     """The negative control."""
     ours, theirs = nets()
     ft.freeze(ours, "[0]")
     assert json.dumps(ft.report(ours).to_dict()) != json.dumps(fj.report(fj.freeze(theirs, "[1]")).to_dict())
 
 
-def test_a_plan_of_one_is_followed_by_the_other() -> None:
+def test_each_front_end_follows_a_plan_of_the_other() -> None:
     ours, theirs = nets()
     ft.freeze(ours, "[:2]")
     assert fj.plan(fj.follow(theirs, ft.plan(ours))) == ft.plan(ours)

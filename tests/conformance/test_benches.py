@@ -1,4 +1,4 @@
-"""The suite cannot be green with nothing tested."""
+"""The suite must fail if a required front end is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a step costs means the same in PyTorch and in JAX; every number was worked out by hand."""
+"""The cost of a step agrees in PyTorch and in JAX; every number was computed by hand."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_work_gradients_and_optimizer(net: str, frozen: str) -> None:
 
 
 @each
-def test_what_is_kept_is_what_each_framework_keeps(net: str, frozen: str) -> None:
+def test_kept_bytes_are_those_of_each_framework(net: str, frozen: str) -> None:
     bytes_of = [(found.now.saved_bytes, found.limit.saved_bytes) for found in costs(net, frozen)]
     assert tuple(bytes_of) == SAVED[net, frozen]
 
@@ -172,21 +172,21 @@ def test_the_culprit_is_the_same(net: str, frozen: str) -> None:
 
 @pytest.mark.parametrize("frozen", ["nothing", "prefix", "suffix"])
 @pytest.mark.parametrize("net", SETS)
-def test_there_is_no_culprit_in_either(net: str, frozen: str) -> None:
+def test_neither_has_a_culprit(net: str, frozen: str) -> None:
     assert [found.culprit for found in costs(net, frozen)] == [None, None]
 
 
 @accused
-def test_what_is_said_to_be_without_the_culprit_is_so(net: str, frozen: str) -> None:
-    """Frozen too, it leaves what was foretold, and no other culprit."""
+def test_the_predicted_cost_without_the_culprit_is_right(net: str, frozen: str) -> None:
+    """With the culprit frozen the cost is as predicted, and there is no other culprit."""
     _, _, without = CULPRITS[net, frozen]
     twins = Twins.of(net, *SETS[net][frozen], FIXES[net, frozen])
     found = ft.cost(twins.model, twins.tensor), fj.cost(twins.fn, twins.tree, twins.array)
     assert [(each.now.flops, each.culprit) for each in found] == [(without, None)] * 2
 
 
-def test_steps_are_counted_by_neither() -> None:
-    """A state has a number of steps: in PyTorch one of 4 bytes a parameter, in Optax one of 4 bytes in all."""
+def test_neither_counts_step_counters() -> None:
+    """A state has a step counter: in PyTorch 4 bytes for each parameter, in Optax 4 bytes in all."""
     twins = Twins.of("mlp", "first", "second")
     optimizer = torch.optim.AdamW(ft.trainable(twins.model).values())
     twins.model(twins.tensor).sum().backward()
@@ -207,8 +207,8 @@ class Scale(nn.Module):
         return x * self.scale
 
 
-def test_a_parameter_of_one_number_is_not_taken_for_a_counter() -> None:
-    """Of a scale without a dimension AdamW keeps two numbers, too."""
+def test_a_parameter_with_one_element_is_not_taken_for_a_counter() -> None:
+    """AdamW also keeps two numbers for a scale without dimensions."""
     ours = ft.cost(Scale(), torch.ones(3), optimizer=torch.optim.AdamW)
     theirs = fj.cost(lambda tree, x: x * tree["scale"], {"scale": jnp.array(2.0)}, jnp.ones(3), tx=optax.adamw(1e-3))
     assert (shared(ours.now), shared(theirs.now)) == (((0, 0, 0), 4, 8),) * 2

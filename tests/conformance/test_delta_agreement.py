@@ -1,4 +1,4 @@
-"""A delta of one front end loads into the same net of the other, and back, bitwise."""
+"""A delta of one front end loads bitwise into the same net of the other, and back."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def raw(model: nn.Module) -> dict[str, bytes]:
 
 
 def in_jax(model: nn.Sequential, dtype: Any = np.float32) -> Any:
-    """The same net, of the same bits."""
+    """The same net with equal bits."""
     shapes, bits = {path: t.shape for path, t in model.state_dict().items()}, raw(model)
     arrays = {path: jnp.asarray(np.frombuffer(bits[path], dtype).reshape(shape)) for path, shape in shapes.items()}
 
@@ -84,7 +84,7 @@ def frozen(model: nn.Sequential, selectors: tuple[str, ...]) -> nn.Sequential:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @each_selection
-def test_there_and_back(selectors: tuple[str, ...], dtype: str) -> None:
+def test_a_delta_goes_to_the_other_front_end_and_back(selectors: tuple[str, ...], dtype: str) -> None:
     theirs, ours = DTYPES[dtype]
     with jax.enable_x64(np.dtype(ours).itemsize > 4):
         model = frozen(in_torch(dtype=theirs), selectors)
@@ -106,7 +106,7 @@ def test_there_and_back(selectors: tuple[str, ...], dtype: str) -> None:
 
 
 @each_selection
-def test_without_statistics_the_files_are_the_same_bytes(selectors: tuple[str, ...]) -> None:
+def test_files_without_statistics_have_equal_bytes(selectors: tuple[str, ...]) -> None:
     model = frozen(nn.Sequential(*torch_bench.layers()), selectors)
     tree = plain_net.Sequential(*(plain_net.Linear(*map(_array, layer.parameters())) for layer in model))
     ft.save_delta("a", model, schedule=[7])
@@ -124,7 +124,7 @@ def still(model: nn.Module) -> frozenset[str]:
 
 
 @each_selection
-def test_a_ripple_in_the_base_is_seen_by_both(selectors: tuple[str, ...]) -> None:
+def test_both_find_a_changed_bit_in_the_base(selectors: tuple[str, ...]) -> None:
     model, other = frozen(in_torch(), selectors), in_torch(1)
     ft.save_delta("a", model)
     if not still(model):

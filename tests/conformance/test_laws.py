@@ -50,7 +50,7 @@ class TestL3Absent:
 
 
 class TestL4PerUse:
-    def test_two_uses_in_one_model_sum_the_unfrozen_one_only(self, bench: Bench) -> None:
+    def test_of_two_uses_only_the_trainable_one_counts(self, bench: Bench) -> None:
         l1, l2, l3 = bench.layers()
         once = bench.gradient_of_layer([(1, bench.chain(l1, l2, l3))], l2)
 
@@ -60,7 +60,7 @@ class TestL4PerUse:
 
 
 class TestL5NotListedStillKept:
-    def test_names_and_values_are_those_of_the_unfrozen_model(self, bench: Bench) -> None:
+    def test_names_and_values_equal_those_of_the_unfrozen_model(self, bench: Bench) -> None:
         l1, l2, l3 = bench.layers()
         plain = bench.chain(l1, l2, l3)
 
@@ -87,7 +87,7 @@ class TestL6Live:
 
 
 class TestL7Still:
-    def test_training_around_it_moves_nothing_in_it(self, bench: Bench) -> None:
+    def test_training_around_a_frozen_use_moves_nothing_in_it(self, bench: Bench) -> None:
         model = bench.freeze(bench.with_statistics(), bench.at("[0]"))
         before = bench.values(model)
 
@@ -95,7 +95,7 @@ class TestL7Still:
 
         assert moved(bench, model, before) == {bench.path(1, "weight"), bench.path(1, "bias")}
 
-    def test_it_is_deterministic_while_training(self, bench: Bench) -> None:
+    def test_a_frozen_use_is_deterministic_in_training(self, bench: Bench) -> None:
         model = bench.freeze(bench.with_statistics(), bench.at("[0]"))
         model = bench.train(model, steps=1)
 
@@ -132,7 +132,7 @@ class TestL8BlindTrainingRoutine:
 
 
 class TestL9Nests:
-    def test_twice_is_once(self, bench: Bench) -> None:
+    def test_freezing_twice_equals_freezing_once(self, bench: Bench) -> None:
         l1, l2, l3 = bench.layers()
         once = bench.chain(l1, bench.frozen(l2), l3)
 
@@ -155,7 +155,7 @@ class TestL9Nests:
 
 
 class TestL10Reversible:
-    def test_thawing_gives_back_training(self, bench: Bench) -> None:
+    def test_a_thawed_layer_trains_again(self, bench: Bench) -> None:
         untouched = bench.train(bench.chain(*bench.layers()), steps=3)
 
         model = bench.freeze(bench.chain(*bench.layers()), bench.at("[:2]"))
@@ -163,7 +163,7 @@ class TestL10Reversible:
 
         assert bench.values(model) == bench.values(untouched)
 
-    def test_plans_lead_from_any_to_any(self, bench: Bench) -> None:
+    def test_a_plan_can_be_applied_after_any_other(self, bench: Bench) -> None:
         model = bench.chain(*bench.layers())
         plans = [bench.plan(bench.freeze(model, bench.at(f"[{i}]"))) for i in range(3)]
 
@@ -173,10 +173,10 @@ class TestL10Reversible:
 
 
 class TestL11Composes:
-    """With copies, here; with what is a framework's own, in ``test_composition.py`` of its folder."""
+    """Copies are tested here; the features of each framework are tested in its own folder."""
 
     @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-    def test_a_copy_is_as_frozen_as_the_original(self, bench: Bench, copied: Callable[[Any], Any]) -> None:
+    def test_a_copy_has_the_frozen_set_of_the_original(self, bench: Bench, copied: Callable[[Any], Any]) -> None:
         l1, l2, l3 = bench.layers()
         model = bench.freeze(bench.chain(l1, bench.frozen(l2), l3), bench.at("[0]"))
 
@@ -203,7 +203,7 @@ class TestL12Loud:
         with pytest.raises(NoMatchError):
             bench.freeze(bench.chain(*bench.layers()), everything - glob("typo"))
 
-    def test_two_verdicts_on_one_tensor(self, bench: Bench) -> None:
+    def test_one_tensor_chosen_and_refused(self, bench: Bench) -> None:
         with pytest.raises(TiedError):
             bench.freeze(bench.tied(), "**", "!" + bench.at("[1]"))
 
@@ -219,13 +219,13 @@ class TestL12Loud:
         with pytest.raises(PlanMismatchError):
             bench.follow(bench.chain(*bench.layers()), other)
 
-    def test_the_guard_is_silent_when_nothing_frozen_moves(self, bench: Bench) -> None:
+    def test_the_guard_passes_if_nothing_frozen_moves(self, bench: Bench) -> None:
         model = bench.freeze(bench.with_statistics(), bench.at("[0]"))
 
         bench.guarded(model, lambda: bench.train(model, steps=2))
 
-    def test_the_guard_sees_broken_freezing(self, bench: Bench) -> None:
-        """The negative control: somebody writes behind everybody's back."""
+    def test_the_guard_finds_broken_freezing(self, bench: Bench) -> None:
+        """Negative control: other code writes without notice."""
         layers = bench.layers()
         model = bench.freeze(bench.chain(*layers), bench.at("[0]"))
 

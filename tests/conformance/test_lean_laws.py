@@ -1,4 +1,4 @@
-"""The laws that matter hold of a lean model, in PyTorch and in JAX."""
+"""The laws that a lean model could break, in PyTorch and in JAX."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def bits(values: dict[str, torch.Tensor]) -> dict[str, bytes]:
 
 @pytest.fixture(autouse=True)
 def _small_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is small is left as it is, else."""
+    """Without this, lean would not change small tensors."""
     monkeypatch.setattr(_slim, "SMALL", 0)
 
 
 class TestInTorch:
     def results(self, model: nn.Module, twins: Twins) -> dict[str, bytes]:
-        """The output, and all gradients of it: of the input, and of each parameter that has one."""
+        """The output, and its gradients with respect to the input and to each parameter that has one."""
         model.zero_grad()
         x = twins.tensor.clone().requires_grad_()
         output = model(x)
@@ -67,7 +67,7 @@ class TestInTorch:
         return bits({"output": output, "input": x.grad, **found})
 
     @each
-    def test_outputs_and_gradients_are_the_same_bytes(self, net: str) -> None:
+    def test_outputs_and_gradients_have_equal_bytes(self, net: str) -> None:
         twins = Twins.of(net, *FROZEN[net])
         plain = self.results(twins.model, twins)
         with ft.lean(twins.model):
@@ -83,8 +83,8 @@ class TestInTorch:
             optimizer.step()
 
     @each
-    def test_a_blind_routine_moves_what_trains_alone(self, net: str) -> None:
-        """AdamW with weight decay and momentum from before the freeze, handed all there is; then thawed."""
+    def test_a_blind_routine_moves_only_trainable_parameters(self, net: str) -> None:
+        """AdamW over everything, with weight decay and momentum from before the freeze; then the model is thawed."""
         after = []
         for is_lean in (True, False):
             twins = Twins.of(net)
@@ -107,7 +107,7 @@ class TestInTorch:
         assert after[0] == after[1]
 
     @pytest.mark.parametrize("order", [*itertools.permutations(range(3))])
-    def test_undone_in_any_order(self, order: tuple[int, ...]) -> None:
+    def test_lean_and_freezing_are_undone_in_any_order(self, order: tuple[int, ...]) -> None:
         twins, untouched = Twins.of("conv"), Twins.of("conv")
         handles: list[Any] = [ft.freeze(twins.model, "second"), ft.lean(twins.model), ft.freeze(twins.model, "third")]
         for number in order:
@@ -117,8 +117,8 @@ class TestInTorch:
         assert slimmed(twins.model(twins.tensor)) == {}
 
     @each
-    def test_it_is_lean(self, net: str) -> None:
-        """The control: something else is kept, or nothing would have been tried."""
+    def test_the_model_is_lean(self, net: str) -> None:
+        """Positive control: lean keeps other tensors, so the tests above test something."""
         twins = Twins.of(net, *FROZEN[net])
         assert slimmed(twins.model(twins.tensor)) == {}
         with ft.lean(twins.model):
@@ -127,7 +127,7 @@ class TestInTorch:
 
 
 def smooth(tree: Any, x: jax.Array) -> jax.Array:
-    """The mlp with an activation of which JAX keeps more than a mask."""
+    """The MLP with an activation for which JAX keeps more than a mask."""
     for name in ("first", "second", "third"):
         x = jax.nn.gelu(x @ tree[name]["weight"].T + tree[name]["bias"])
     return x @ tree["last"]["weight"].T + tree["last"]["bias"]
@@ -142,7 +142,7 @@ in_jax = pytest.mark.parametrize("net", FNS)
 
 class TestInJax:
     def results(self, fn: Callable[..., Any], twins: Twins, tree: Any) -> dict[str, bytes]:
-        """As above, one operation at a time: what is compiled as a whole may be rounded in another way."""
+        """As above, but one operation at a time, because a compiled function may round differently."""
 
         def loss(tree: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
             output = fn(tree, x)
@@ -154,7 +154,7 @@ class TestInJax:
         return {path: np.asarray(leaf).tobytes() for path, leaf in found.items()}
 
     @in_jax
-    def test_outputs_and_gradients_are_the_same_bytes(self, net: str) -> None:
+    def test_outputs_and_gradients_have_equal_bytes(self, net: str) -> None:
         twins = Twins.of(net, *FROZEN[net])
         plain = self.results(FNS[net], twins, twins.tree)
         lean = self.results(fj.lean(FNS[net]), twins, twins.tree)
@@ -170,8 +170,8 @@ class TestInJax:
         return tree, state
 
     @in_jax
-    def test_an_optimizer_moves_what_trains_alone(self, net: str) -> None:
-        """AdamW with weight decay and momentum from before the freeze; then thawed."""
+    def test_an_optimizer_moves_only_trainable_parameters(self, net: str) -> None:
+        """AdamW with weight decay and momentum from before the freeze; then the model is thawed."""
         after = []
         for wrapped in (fj.lean, lambda fn: fn):
             twins = Twins.of(net)
@@ -187,14 +187,14 @@ class TestInJax:
             after.append(thawed)
         assert after[0] == after[1]
 
-    def test_thawed_it_says_that_nothing_is_to_be_gained(self) -> None:
+    def test_a_thawed_model_is_refused(self) -> None:
         twins = Twins.of("mlp", *FROZEN["mlp"])
         with pytest.raises(NothingFrozenError):
             fj.grad(lambda tree, x: fj.lean(twins.fn)(tree, x).sum())(fj.thaw(twins.tree), twins.array)
 
     @in_jax
-    def test_it_is_lean(self, net: str) -> None:
-        """The control: less is kept."""
+    def test_the_model_is_lean(self, net: str) -> None:
+        """Positive control: lean keeps fewer bytes."""
         twins = Twins.of(net, *FROZEN[net])
         kept = [fj.cost(fn, twins.tree, twins.array).now.saved_bytes for fn in (FNS[net], fj.lean(FNS[net]))]
         assert kept == KEPT[net]

@@ -1,4 +1,4 @@
-"""The frost line and its feature cache mean the same in PyTorch and in JAX."""
+"""The frost line and its feature cache agree in PyTorch and in JAX."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def lines(twins: Twins) -> tuple[ft.FrostLine, fj.FrostLine]:
 
 
 @each
-def test_the_boundary_is_the_same(net: str, frozen: tuple[str, ...]) -> None:
+def test_the_boundary_is_equal(net: str, frozen: tuple[str, ...]) -> None:
     crossing, flops = LINES[net, frozen]
     for line in lines(Twins.of(net, *frozen)):
         assert [(value.shape, value.bytes) for value in line.boundary] == crossing
@@ -57,7 +57,7 @@ def test_the_boundary_is_the_same(net: str, frozen: tuple[str, ...]) -> None:
 
 
 @each
-def test_the_boundary_has_the_same_numbers(net: str, frozen: tuple[str, ...]) -> None:
+def test_the_boundary_has_equal_numbers(net: str, frozen: tuple[str, ...]) -> None:
     twins = Twins.of(net, *frozen)
     ours, theirs = lines(twins)
     one = [value.numpy() for value in ours.below(twins.tensor)]
@@ -152,8 +152,8 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize("dtype", ["exact", "bfloat16", "int8"])
-def test_stores_are_described_alike(tmp_path: Path, said: Said, dtype: str) -> None:
-    """Of each row 32 bytes of features in float32, 16 in bfloat16, 8 and two bounds of 4 in int8."""
+def test_stores_have_equal_descriptions(tmp_path: Path, said: Said, dtype: str) -> None:
+    """A row has 32 bytes of features in float32, 16 in bfloat16, and 8 with two bounds of 4 in int8."""
     caches = Caches(tmp_path, dtype=dtype)
     caches.fill()
     found = [json.loads(said("info", str(tmp_path / name), "--json")) for name in ("torch", "jax")]
@@ -166,7 +166,7 @@ def test_stores_are_described_alike(tmp_path: Path, said: Said, dtype: str) -> N
 
 
 def _own(found: dict[str, Any]) -> tuple[str, str, str]:
-    """Removes the values of one front end alone, and returns them: a name in its trace, a fingerprint and a folder."""
+    """Removes and returns the values that only one front end has: a name in its trace, a fingerprint and a folder."""
     # The name is a part of what a shard says of itself.
     del found["bytes"]
     return found["values"][0].pop("name"), found.pop("fingerprint"), found.pop("directory")
@@ -176,11 +176,11 @@ def test_both_caches_are_verified(tmp_path: Path, said: Said) -> None:
     Caches(tmp_path).fill()
     for name in ("torch", "jax"):
         folder = str(tmp_path / name)
-        assert said("verify", folder) == f"{folder!r}: 0 of 1 shard damaged, 20 rows looked at.\n"
+        assert said("verify", folder) == f"{folder!r}: 0 of 1 shard damaged, 20 rows read.\n"
 
 
-def test_rows_hold_the_same(tmp_path: Path) -> None:
-    """The same labels and, but for the last bits, the same features."""
+def test_rows_have_equal_content(tmp_path: Path) -> None:
+    """The labels are equal, and the features are equal up to the last bits."""
     caches = Caches(tmp_path)
     caches.fill()
     ours = caches.torch().dataset([(torch.from_numpy(x), label) for x, label in SAMPLES])
@@ -193,7 +193,7 @@ def test_rows_hold_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("filled", ["torch", "jax"])
 def test_a_cache_of_the_other_is_refused(tmp_path: Path, filled: str) -> None:
-    """Their numbers differ in the last bits, and so do the steps: it is another model."""
+    """Their numbers and steps differ in the last bits, so it is another model."""
     caches = Caches(tmp_path)
     caches.fill()
     prints = {"torch": caches.ours.fingerprint(), "jax": caches.theirs.fingerprint()}
@@ -205,13 +205,13 @@ def test_a_cache_of_the_other_is_refused(tmp_path: Path, filled: str) -> None:
     assert str(caught.value) == (
         f"FeatureCache({folder!r}, line) holds the features of another model, or of other weights below the line.\n"
         f"  fingerprint: {prints[filled]!r} in the cache, {asked!r} asked for\n"
-        f"Name another folder, FeatureCache('{folder}-2', line), or delete it: frostline cache clear {folder}"
+        f"Use another folder, FeatureCache('{folder}-2', line), or delete it: frostline cache clear {folder}"
     )
     assert {file.name: file.read_bytes() for file in (tmp_path / filled).iterdir()} == before
 
 
-def test_each_takes_its_own_cache(tmp_path: Path) -> None:
-    """The control: the same line drawn again."""
+def test_each_accepts_its_own_cache(tmp_path: Path) -> None:
+    """Positive control: the same line is drawn again."""
     Caches(tmp_path).fill()
     again = Caches(tmp_path)
     assert [repr(cache).split(", ")[1] for cache in (again.torch(), again.jax())] == ["20 of 20 samples"] * 2

@@ -119,7 +119,7 @@ def walked(front_end: Any, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("moments", ["keep", "cpu", "release"])
-def test_the_same_moments_after_the_same_freezes(moments: Any) -> None:
+def test_equal_moments_after_equal_freezes(moments: Any) -> None:
     ours, theirs = walked(InJax, moments=moments).moments(), walked(InTorch, moments=moments).moments()
     assert ours == theirs
     counts = {name.removesuffix(".bias"): count for name, (_, _, count) in ours.items() if name.endswith("bias")}
@@ -130,7 +130,7 @@ def test_the_same_moments_after_the_same_freezes(moments: Any) -> None:
 @pytest.mark.parametrize(
     ("then", "now"), list(itertools.product(["head", "body[0]"], ["", "body", "**.bias"])), ids=str
 )
-def test_of_one_frozen_set_into_another(then: str, now: str) -> None:
+def test_the_state_of_one_frozen_set_loads_into_another(then: str, now: str) -> None:
     found = []
     for front_end in (InJax, InTorch):
         run = walked(front_end)
@@ -151,8 +151,8 @@ def test_of_one_frozen_set_into_another(then: str, now: str) -> None:
     assert len(found[0]) == 6
 
 
-def test_the_same_rates() -> None:
-    """Adam's first step is the learning rate times the sign, and the factor of the rule."""
+def test_equal_rates() -> None:
+    """Adam's first step is the learning rate times the sign times the factor of the rule."""
     rules = [*layerwise(["body[0]", "body[1]", "head"], decay=0.5), Rule("head.bias", lr_scale=2.0)]
     expected = {"body.0.bias": -0.125, "body.0.weight": -0.125, "body.1.bias": -0.25, "body.1.weight": -0.25}
     for front_end in (InJax, InTorch):

@@ -1,4 +1,4 @@
-"""Saved, killed, loaded and gone on: the same bytes as without a break, for every schedule, at every cut."""
+"""A run that is saved, killed, loaded and continued has the same bytes, for every schedule and every cut."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def module(name: str) -> Any:
 
 @pytest.fixture(autouse=True)
 def _one_thread(request: pytest.FixtureRequest) -> None:
-    """Small tensors: threads would only wait for each other."""
+    """The tensors are so small that several threads would only be slower."""
     if "torch" in RUNS:
         request.getfixturevalue("one_thread_of_torch")
 
@@ -41,7 +41,7 @@ def one_thread_of_torch() -> Iterator[None]:
 
 
 def recipes() -> list[Any]:
-    """The first of each front end always, the others among the long sweeps."""
+    """The first schedule of each front end runs always, and the others run in the long sweeps."""
     found = [(name, recipe, number) for name in RUNS for number, recipe in enumerate(module(name).RECIPES)]
     return [pytest.param(name, recipe, marks=[pytest.mark.slow] if number else []) for name, recipe, number in found]
 
@@ -50,7 +50,7 @@ def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return sorted(key for key in one.keys() | other.keys() if one.get(key) != other.get(key))
 
 
-def test_every_schedule_and_policy_is_walked() -> None:
+def test_every_schedule_and_policy_has_a_run() -> None:
     found = [vars(schedules)[name] for name in schedules.__all__]
     tops = (schedules.Schedule, schedules.Policy)
     kinds = {kind for kind in found if isinstance(kind, type) and issubclass(kind, tops)}
@@ -77,9 +77,7 @@ def test_every_cut(name: str, recipe: str, walk: str) -> None:
 
 @pytest.mark.parametrize("walk", ["LISA", "LinearProbe"])
 @pytest.mark.parametrize("name", RUNS)
-def test_without_the_state_of_the_driver_it_is_another_run(
-    name: str, walk: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_state_of_the_driver_a_run_differs(name: str, walk: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control."""
     whole = module(name).Run(walk, "AdamW, release")
     for _ in range(5):
@@ -90,8 +88,8 @@ def test_without_the_state_of_the_driver_it_is_another_run(
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_each_walk_changes_the_frozen_set(name: str) -> None:
-    """Else there would be nothing to resume."""
+def test_each_run_changes_the_frozen_set(name: str) -> None:
+    """Without a change the tests of resuming would prove nothing."""
     plans: dict[str, set[str]] = {walk: set() for walk in WALKS}
     for walk, seen in plans.items():
         run = module(name).Run(walk, "AdamW, release")
@@ -127,7 +125,7 @@ ELSEWHERE = [(name, walk, cut) for name in RUNS for walk, cut in (("LISA", 3), (
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, tuple[bytes, dict[str, Any]]]:
-    """What each run is after it went on in another process, one for all of them, and what it is if it stays here."""
+    """The result of each run after it continued in one other process, and the result in this process."""
     folder, recipe = tmp_path_factory.mktemp("runs"), "AdamW, release"
     contents, tasks = [], []
     for number, (name, walk, cut) in enumerate(ELSEWHERE):
@@ -149,7 +147,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, tuple[bytes
 
 @pytest.mark.parametrize(("name", "walk", "cut"), ELSEWHERE)
 def test_in_another_process(name: str, walk: str, cut: int, elsewhere: Any) -> None:
-    """Nothing hangs on the identity of an object, or on a hash."""
+    """Nothing depends on the identity of an object or on a hash."""
     saved, expected = elsewhere[name, walk, cut]
     assert not saved.startswith(b"Traceback"), saved.decode()
     again = module(name).Run.load(walk, "AdamW, release", saved, driver_first=True)

@@ -40,7 +40,7 @@ def test_row_1_the_outer_layers_are_trainable(pair: Pair) -> None:
     assert pair.free <= pair.bench.trainable(pair.m1)
 
 
-def test_row_2_the_frozen_layer_is_not(pair: Pair) -> None:
+def test_row_2_the_frozen_layer_is_not_trainable(pair: Pair) -> None:
     assert not pair.held & pair.bench.trainable(pair.m1)
 
 
@@ -48,7 +48,7 @@ def test_row_3_its_gradient_is_absent_when_asked_for(pair: Pair) -> None:
     assert pair.bench.gradient_of_layer([(1, pair.m1)], pair.middle) == [None, None]
 
 
-def test_row_4_each_free_parameter_has_an_entry_and_no_frozen_one(pair: Pair) -> None:
+def test_row_4_only_trainable_parameters_have_an_entry(pair: Pair) -> None:
     assert pair.bench.gradient([(1, pair.m1)], of=pair.m1).keys() == pair.free
 
 
@@ -61,7 +61,7 @@ def test_row_5_it_is_the_gradient_of_the_unfrozen_model(pair: Pair) -> None:
     assert all(any(values) for values in frozen.values())
 
 
-def test_row_6_the_difference_has_no_gradient_for_the_free_ones(pair: Pair) -> None:
+def test_row_6_the_difference_has_no_gradient_for_trainable_parameters(pair: Pair) -> None:
     gradient = pair.bench.gradient([(1, pair.m0), (-1, pair.m1)], of=pair.m1)
 
     assert gradient.keys() == pair.free
@@ -80,7 +80,7 @@ def test_row_8_over_the_second_model_there_is_no_entry_for_it(pair: Pair) -> Non
     assert not pair.held & gradient.keys()
 
 
-def test_row_9_rows_6_and_8_agree_on_the_free_ones(pair: Pair) -> None:
+def test_row_9_rows_6_and_8_agree_on_trainable_parameters(pair: Pair) -> None:
     over_m0 = pair.bench.gradient([(1, pair.m0), (-1, pair.m1)], of=pair.m0)
     over_m1 = pair.bench.gradient([(1, pair.m0), (-1, pair.m1)], of=pair.m1)
 

@@ -121,7 +121,7 @@ class Twins:
 
     @classmethod
     def of(cls, net: str, *selectors: str, salt: float = 0) -> Twins:
-        """New ones, with numbers that follow from the salt."""
+        """New networks, whose numbers depend on the salt."""
         make, fn, shape = NETS[net]
         model, tree = make(), {}
         for place, (path, parameter) in enumerate(model.named_parameters()):

@@ -1,4 +1,4 @@
-"""One schedule and one policy of each kind, for the net of the runs; both front ends walk them."""
+"""An example of each schedule and policy for the net of the runs; both front ends use them."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def test_what_is_written_is_read(data: dict[str, object]) -> None:
     [
         (b"a = 1", "it is a bytes, not a text"),
         ("a = 1\na = 2", "it is not TOML"),
-        ("a = " + "[" * 100_000, "it nests too deep"),
+        ("a = " + "[" * 100_000, "it is nested too deeply"),
     ],
 )
 def test_a_text_that_is_not_toml_is_refused(text: object, problem: str) -> None:

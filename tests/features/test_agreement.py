@@ -20,7 +20,7 @@ from frostline.features.manifest import Manifest
 from frostline.features.store import Store
 
 FOLDER = Path("features")
-ANOTHER = "Name another folder, FeatureCache('features-2', line), or delete it: frostline cache clear features"
+ANOTHER = "Use another folder, FeatureCache('features-2', line), or delete it: frostline cache clear features"
 NAME = "FeatureCache('features', line)"
 USAGE = namedtuple("USAGE", "total used free")
 
@@ -67,10 +67,10 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         ],
     ),
     (
-        "made in another way",
+        "other options",
         _same(views=4, preprocessing="crop"),
         [
-            f"{NAME} holds features that were made in another way.",
+            f"{NAME} holds features with other options.",
             "  preprocessing: '' in the cache, 'crop' asked for",
             "  views: 1 in the cache, 4 asked for",
             ANOTHER,
@@ -79,13 +79,13 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
     (
         "another boundary",
         _other_boundary,
-        [f"{NAME} holds features that were made in another way.", f"  {VALUES}", ANOTHER],
+        [f"{NAME} holds features with other options.", f"  {VALUES}", ANOTHER],
     ),
     (
         "another rest",
         lambda: agreement.planned(FOLDER, manifest(rest=(Column("rest.0", "float32", (2,)),), structure="array")),
         [
-            f"{NAME} holds samples with another rest, which is what does not go into the model.",
+            f"{NAME} holds samples whose rest, the parts beside the input of the model, has another layout.",
             "  rest: (['int64[1]'], ['tuple', 'int']) in the cache, (['float32[1, 2]'], 'array') asked for",
             ANOTHER,
         ],
@@ -101,7 +101,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
             "  sample 7",
             "  sample 8",
             "  ... and 1 more",
-            "Compute them: cache.fill(dataset). If other ranks are filling it, wait until they have.",
+            "Compute them: cache.fill(dataset). If other ranks are filling the cache, wait until they have finished.",
         ],
     ),
     (
@@ -111,13 +111,13 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
             "FeatureCache('new', line).dataset(dataset) lacks 2 of 2 rows.",
             "  sample 'a', view 0",
             "  sample 'a', view 1",
-            "Compute them: cache.fill(dataset). If other ranks are filling it, wait until they have.",
+            "Compute them: cache.fill(dataset). If other ranks are filling the cache, wait until they have finished.",
         ],
     ),
     (
         "other samples",
         _sources,
-        [f"{NAME} holds features of other samples: 1 of 2 that were looked at differ.", "  sample 3", ANOTHER],
+        [f"{NAME} holds features of other samples: 1 of 2 compared samples differ.", "  sample 3", ANOTHER],
     ),
     (
         "random samples",
@@ -125,7 +125,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         [
             "cache.fill(dataset) reads a random dataset: 1 of 2 samples differ when they are read twice.",
             "  sample 9",
-            "Store several views of each: FeatureCache(..., views=4); or take the augmentation out.",
+            "Store several views of each: FeatureCache(..., views=4); or remove the augmentation.",
         ],
     ),
     (
@@ -133,32 +133,32 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         _random(4, differ=False),
         [
             "cache.fill(dataset) would store 4 equal views: 2 samples were read twice, and none differs.",
-            "Store one: FeatureCache(..., views=1).",
+            "Store one view: FeatureCache(..., views=1).",
         ],
     ),
     (
         "no samples",
-        lambda: agreement.keys_of(0, None),
-        ["A feature cache needs samples, and the dataset has none.", "Give another dataset."],
+        lambda: agreement.keys_of(range(0), None),
+        ["A feature cache needs samples, but the dataset has none.", "Pass another dataset."],
     ),
     (
         "a key of another type",
-        lambda: agreement.keys_of(3, lambda index: [index, None, ("a", 1)][index]),  # type: ignore[arg-type]
+        lambda: agreement.keys_of(range(3), lambda index: [index, None, ("a", 1)][index]),  # type: ignore[arg-type]
         [
             "FeatureCache(..., key=...) gives 2 of 3 samples a key that is neither an int nor a str.",
             "  NoneType",
             "  tuple",
-            "Make it one: key=lambda index: str(name[index]).",
+            "Return a str: key=lambda index: str(name[index]).",
         ],
     ),
     (
         "a key twice",
-        lambda: agreement.keys_of(5, lambda index: f"{index % 3}.png"),
+        lambda: agreement.keys_of(range(5), lambda index: f"{index % 3}.png"),
         [
-            "FeatureCache(..., key=...) gives 2 of 5 samples a key that another has.",
+            "FeatureCache(..., key=...) gives 2 of 5 samples the key of another sample.",
             "  '0.png'",
             "  '1.png'",
-            "Make it different for each index.",
+            "Return another key for each index.",
         ],
     ),
     (
@@ -237,7 +237,7 @@ def test_what_is_alike_is_not_refused(before: dict[str, bytes]) -> None:
     _budget(520)()
     room.check_budget(FOLDER, manifest(), None)
     room.check_disk(FOLDER, manifest(), 5)
-    assert agreement.keys_of(2, lambda index: f"{index}.png") == ["0.png", "1.png"]
+    assert agreement.keys_of(range(2), lambda index: f"{index}.png") == ["0.png", "1.png"]
 
 
 def test_errors_carry_their_data(before: dict[str, bytes]) -> None:
@@ -277,10 +277,10 @@ def test_what_is_no_size(text: object) -> None:
 @pytest.mark.parametrize("key", [lambda index: f"{index}" + "x" * 1000, lambda index: 10**5000 + index])
 def test_keys_for_which_a_header_has_no_room(key: object) -> None:
     with pytest.raises(CacheError) as caught:
-        agreement.keys_of(3, key)  # type: ignore[arg-type]
+        agreement.keys_of(range(3), key)  # type: ignore[arg-type]
     assert str(caught.value) == "\n".join(
         [
             "FeatureCache(..., key=...) gives 3 of 3 samples a key of more than 1000 characters.",
-            "Take a digest of it: key=lambda index: hashlib.sha256(name[index].encode()).hexdigest()",
+            "Return a digest: key=lambda index: hashlib.sha256(name[index].encode()).hexdigest()",
         ]
     )

@@ -86,8 +86,8 @@ def test_only_floats_are_made_smaller() -> None:
         ({"more": 1}, r"it lacks \[\] and has \['more'\] too much"),
         ({"samples": True}, "its samples or views are not a number"),
         ({"views": 0}, "its samples or views are not a number"),
-        ({"fingerprint": None}, "its fingerprint, precision or preprocessing is not a text"),
-        ({"preprocessing": "\x1b[2J"}, "its fingerprint or preprocessing has characters that cannot be printed"),
+        ({"fingerprint": None}, "its fingerprint, precision or preprocessing is not a string"),
+        ({"preprocessing": "\x1b[2J"}, "its fingerprint or preprocessing has unprintable characters"),
         ({"values": [["\x07", "float32", [1], "int8"]]}, "is not a value"),
         ({"precision": "int4"}, "its precision is 'int4'"),
         ({"values": {}}, "its values or its rest are not a list"),
@@ -108,11 +108,11 @@ def test_a_dtype_that_is_none() -> None:
         manifest(precision="int4")
     assert str(caught.value) == "\n".join(
         [
-            "dtype='int4' is not one of the 4 kinds of storage:",
-            '  "exact": bitwise as it was computed',
-            '  "float32": what is wider is rounded',
+            "dtype='int4' is not one of the 4 precisions:",
+            '  "exact": the computed bits',
+            '  "float32": wider numbers are rounded',
             '  "bfloat16": 2 bytes a number, 8 significant bits',
-            '  "int8": 1 byte a number, 256 steps between the least and the greatest of a sample',
+            '  "int8": 1 byte a number, 256 steps between the minimum and the maximum of a sample',
             'Write dtype="bfloat16", or leave it out.',
         ]
     )
@@ -123,8 +123,8 @@ def test_a_name_that_cannot_be_printed() -> None:
         manifest(preprocessing="crop\n")
     assert str(caught.value) == "\n".join(
         [
-            "preprocessing='crop\\n' has characters that cannot be printed.",
-            'Give it a plain name: "resize224-v2".',
+            "preprocessing='crop\\n' has unprintable characters.",
+            'Use a plain name: "resize224-v2".',
         ]
     )
 
@@ -132,7 +132,7 @@ def test_a_name_that_cannot_be_printed() -> None:
 def test_a_name_that_is_no_text() -> None:
     with pytest.raises(CacheError) as caught:
         manifest(preprocessing=5)
-    assert str(caught.value) == 'preprocessing=5 is not a text.\nGive it a plain name: "resize224-v2".'
+    assert str(caught.value) == 'preprocessing=5 is not a string.\nUse a plain name: "resize224-v2".'
 
 
 def test_a_value_that_no_column_holds() -> None:
@@ -140,7 +140,7 @@ def test_a_value_that_no_column_holds() -> None:
         Manifest.of(MADE, [Boundary("fft", (3,), "complex128", 48)], samples=1)
     assert str(caught.value) == "\n".join(
         [
-            "A value of dtype complex128 cannot be stored. What can be:",
+            "A value of dtype complex128 cannot be stored. The 16 possible dtypes are:",
             "  bool, uint8, int8, float8_e4m3fn, float8_e5m2, uint16, int16, float16, bfloat16, uint32, int32, "
             "float32, uint64, int64, float64, complex64",
             "Cast it to one of them.",

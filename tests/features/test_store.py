@@ -172,7 +172,7 @@ def test_a_shard_of_another_model_is_no_part_of_it(tmp_path: Path) -> None:
     Writer(other).flush()
     os.rename(store.shards[0].file, tmp_path / "b" / store.shards[0].file.name)
     (damage,) = Store.opened(tmp_path / "b").verify()
-    assert damage.problem == f"it is of another model, '{MADE}'"
+    assert damage.problem == f"it belongs to another model, '{MADE}'"
 
 
 def test_a_shard_that_is_gone(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_a_folder_that_is_something_else_is_left_as_it_is(tmp_path: Path) -> Non
                 "Nothing was changed.",
                 "  a",
                 "  b",
-                f"Name a new folder: FeatureCache('{tmp_path}-features', line)",
+                f"Use a new folder: FeatureCache('{tmp_path}-features', line)",
             ]
         )
     assert contents(tmp_path) == before
@@ -285,7 +285,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
             Store.opened(folder)
         assert str(caught.value) == "\n".join(
             [
-                f"{str(folder)!r} is not a feature cache: there is no such folder, or it is empty.",
+                f"{str(folder)!r} is not a feature cache: the folder does not exist or is empty.",
                 f"Make one: cache = FeatureCache({str(folder)!r}, line); cache.fill(dataset)",
             ]
         )
@@ -301,7 +301,7 @@ def test_a_manifest_that_cannot_be_read(tmp_path: Path) -> None:
         [
             f"{str(tmp_path)!r} is not a readable feature cache: "
             "its format is None, not 'frostline.feature_cache'. Nothing was changed.",
-            f"Name a new folder: FeatureCache('{tmp_path}-features', line)",
+            f"Use a new folder: FeatureCache('{tmp_path}-features', line)",
         ]
     )
     assert contents(tmp_path) == before

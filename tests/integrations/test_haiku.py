@@ -341,8 +341,8 @@ class TestWhatIsNoModule:
             Frozen(thing)
         assert str(caught.value) == (
             f"Frozen(layer) holds {described or 'a float32 array of shape (1, 2)'}, "
-            "and a use is of a module of Haiku or a function.\n"
-            'Freeze parameters where they are: params = frostline.jax.freeze(params, "encoder").'
+            "but a frozen use takes a module of Haiku or a function.\n"
+            'Freeze parameters in place: params = frostline.jax.freeze(params, "encoder").'
         )
 
 

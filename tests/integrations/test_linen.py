@@ -346,8 +346,8 @@ class TestWhatIsNoModule:
         with pytest.raises(LayerError) as caught:
             Frozen(thing)
         assert str(caught.value) == (
-            f"Frozen(layer) holds {described}, and a use is of a module of linen.\n"
-            'Freeze parameters where they are: params = frostline.jax.freeze(params, "encoder").'
+            f"Frozen(layer) holds {described}, but a frozen use takes a module of linen.\n"
+            'Freeze parameters in place: params = frostline.jax.freeze(params, "encoder").'
         )
 
 

@@ -376,7 +376,7 @@ class TestFrozenUse:
         with pytest.raises(LayerError) as caught:
             Frozen(list(layers()))
         assert str(caught.value) == (
-            "Frozen(layer) holds a list, and a use is of an nnx.Module.\n"
+            "Frozen(layer) holds a list, but a frozen use takes an nnx.Module.\n"
             "Freeze the modules of a container one by one: [Frozen(block) for block in blocks]."
         )
 
@@ -388,7 +388,7 @@ class TestFrozenUse:
             Frozen(Holder())(X)
         assert str(caught.value) == (
             "Frozen(layer)(...) calls a Holder, which cannot be called.\n"
-            "Call the method that it has, as use.encode(x), or give the class __call__."
+            "Call a method of it, such as use.encode(x), or define __call__ in its class."
         )
 
 
@@ -629,8 +629,8 @@ class TestInPlace:
         with pytest.raises(LayerError) as caught:
             freeze(list(layers()), "[0]")
         assert str(caught.value) == (
-            "freeze(model) is given a list, and what is frozen in place is noted at an nnx.Module.\n"
-            "Do it at each module by itself: freeze(module)."
+            "freeze(model) got a list, but only an nnx.Module can be frozen in place.\n"
+            "Call it with each module: freeze(module)."
         )
 
     def test_a_module_that_is_no_pytree(self) -> None:
@@ -641,7 +641,7 @@ class TestInPlace:
         with pytest.raises(UnsupportedError) as caught:
             trainable(Chain(layers()[0], Opaque(), layers()[2]))
         assert str(caught.value) == (
-            "Opaque(...) is in the model, but is not a pytree, so the leaves below it have no names.\n"
+            "Opaque(...) is in the model but is not a pytree, so the leaves below it have no names.\n"
             "Define it without pytree=False: class Opaque(nnx.Module)."
         )
 
@@ -649,7 +649,7 @@ class TestInPlace:
         with pytest.raises(UnsupportedError) as caught:
             nnx.jit(lambda model: freeze(model, "l1"))(Chain(*layers()))
         assert str(caught.value) == (
-            "freeze(model) is called inside of a transformation, where the model is a passing copy without bytes.\n"
+            "freeze(model) is called inside a transformation, where the model is a temporary copy without bytes.\n"
             "Call it outside: freeze(model) before step(model, batch)."
         )
 

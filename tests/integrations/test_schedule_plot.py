@@ -19,6 +19,6 @@ def test_another_suffix() -> None:
     with pytest.raises(UnsupportedError) as caught:
         picture(CHART, ".gif")
     assert str(caught.value).splitlines() == [
-        "picture(chart, '.gif') draws none of the 3 kinds there are: .pdf, .png, .svg.",
+        "picture(chart, '.gif') needs one of these 3 suffixes: .pdf, .png, .svg.",
         "Name the file schedule.png.",
     ]

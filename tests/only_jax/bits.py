@@ -23,7 +23,7 @@ def bits(tree: Any) -> dict[str, bytes]:
 
 
 def moved(before: Any, after: Any) -> set[str]:
-    """The names of all that differs."""
+    """The names of all leaves that differ."""
     one, other = bits(before), bits(after)
     assert one.keys() == other.keys()
     return {path for path in one if one[path] != other[path]}

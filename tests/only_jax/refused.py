@@ -1,4 +1,4 @@
-"""What the JAX front end refuses, with the whole text of each error."""
+"""Calls that the JAX front end refuses, with the whole text of each error."""
 
 from __future__ import annotations
 

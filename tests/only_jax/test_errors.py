@@ -26,7 +26,7 @@ def test_the_whole_text(act: Callable[[Any], object], lines: list[str]) -> None:
 
 
 @each
-def test_the_tree_is_as_it_was(act: Callable[[Any], object], lines: list[str]) -> None:
+def test_the_tree_does_not_change(act: Callable[[Any], object], lines: list[str]) -> None:
     tree = fj.freeze(net(), "trunk.b")
     leaves, structure = jax.tree.flatten(tree)
     before = [np.asarray(leaf).tobytes() for leaf in leaves]
@@ -37,14 +37,14 @@ def test_the_tree_is_as_it_was(act: Callable[[Any], object], lines: list[str]) -
 
 
 @each
-def test_an_error_survives_pickling(act: Callable[[Any], object], lines: list[str]) -> None:
+def test_an_error_can_be_pickled(act: Callable[[Any], object], lines: list[str]) -> None:
     with pytest.raises(FrostlineError) as caught:
         act(net())
     again = pickle.loads(pickle.dumps(caught.value))
     assert (type(again), str(again), vars(again)) == (type(caught.value), str(caught.value), vars(caught.value))
 
 
-def test_two_verdicts_on_one_array() -> None:
+def test_one_array_chosen_and_refused() -> None:
     table = np.ones((3, 2))
     with pytest.raises(TiedError) as caught:
         fj.freeze(fj.tie({"embed": {"w": table}, "head": {"w": table}}), "**", "!head")

@@ -1,4 +1,4 @@
-"""Small models as plain pytrees. All numbers are small integers, so that no order of summation matters to the bit."""
+"""Small models as plain pytrees. All numbers are small integers, so that sums are exact in any order."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def frozen_use(model: Chain) -> Chain:
 
 
 def frozen_by_mark(model: Chain) -> Any:
-    """The model with its second layer frozen where it is."""
+    """The model with its second layer frozen in place."""
     return fj.freeze(model, "layers[1]")
 
 
@@ -86,7 +86,7 @@ def loss(model: Any, x: Array) -> Array:
 
 
 def by_hand(x: Array, model: Chain, loss: Callable[..., Array] = loss) -> Chain:
-    """The gradient of a model that was split by hand: its second layer is no argument of what is differentiated."""
+    """The gradient of a model that was split by hand, so that its second layer is not differentiated."""
     first, second, third = model.layers
     of_first, of_third = jax.grad(lambda first, third: loss(Chain((first, second, third)), x), (0, 1))(first, third)
     return Chain((of_first, Linear(None, None), of_third))

@@ -1,4 +1,4 @@
-"""One schedule and one policy of each kind, and hypothesis' ways to make any of them."""
+"""An example of each schedule and policy, and hypothesis strategies for them."""
 
 from __future__ import annotations
 

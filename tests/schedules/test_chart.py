@@ -1,4 +1,4 @@
-"""A schedule as a picture, before the run starts."""
+"""Charts of schedules, as text, as data and as pictures."""
 
 import json
 
@@ -70,12 +70,12 @@ def test_a_chart_of_a_model_weighs_parameters_by_their_size() -> None:
     assert Chart.of(mixed, steps=1, inventory=MODEL).cells[0] == (pytest.approx(1 / 11 * 0.5),)
 
 
-def test_a_chart_of_a_model_finds_a_block_that_is_not_there() -> None:
+def test_a_chart_of_a_model_refuses_a_selector_without_a_match() -> None:
     with pytest.raises(NoMatchError, match="'boddy' matches none"):
         Chart.of(BAdam(["body", "boddy"], period=1), inventory=SMALL)
 
 
-def test_without_a_model_a_selector_speaks_for_what_begins_with_it() -> None:
+def test_without_a_model_a_selector_covers_the_paths_that_begin_with_it() -> None:
     spans = [Span(0, 1, Phase(["enc", "!enc[1]"])), Span(1, None, Phase(["enc.norm", "encoder"], rates=[("enc", 0.5)]))]
     chart = Chart.of(Phases(spans), steps=2)
     assert dict(zip(chart.rows, chart.cells, strict=True)) == {
@@ -87,7 +87,7 @@ def test_without_a_model_a_selector_speaks_for_what_begins_with_it() -> None:
     }
 
 
-def test_a_column_may_hold_a_part() -> None:
+def test_the_last_column_may_have_fewer_steps() -> None:
     chart = Chart.of(LinearProbe(["head"], steps=5), steps=8, columns=2)
     assert (chart.width, chart.cells) == (5, ((1.0, 1.0), (0.0, 1.0)))
     chart = Chart.of(LinearProbe(["head"], steps=7), steps=8, columns=2)
@@ -107,13 +107,13 @@ def test_a_column_may_hold_a_part() -> None:
         (FreezeOut(["a"], steps=77), 77),
     ],
 )
-def test_a_chart_shows_enough_to_see_what_the_schedule_does(schedule: BAdam, horizon: int) -> None:
+def test_the_default_length_of_a_chart(schedule: BAdam, horizon: int) -> None:
     assert Chart.of(schedule).steps == horizon
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_cells_are_means_over_all_steps(name: str) -> None:
-    """Slow and plain: a visit of each step, one column a step, summed up."""
+    """The reference visits each step, with one column for each."""
     schedule = SCHEDULES[name]
     fine, coarse = Chart.of(schedule, steps=60, columns=60), Chart.of(schedule, steps=60, columns=7)
     for each, few in zip(fine.cells, coarse.cells, strict=True):
@@ -122,8 +122,8 @@ def test_cells_are_means_over_all_steps(name: str) -> None:
             assert cell == pytest.approx(sum(steps) / len(steps))
 
 
-def test_a_long_run_is_estimated_and_no_period_falls_through() -> None:
-    """A column of 1000 steps and a cycle of 4: steps at equal distances would show one group alone."""
+def test_the_estimate_for_a_long_run_misses_no_period() -> None:
+    """In a column of 1000 steps and a cycle of 4, samples at equal distances would see only one group."""
     chart = Chart.of(HiFT(["a", "b", "c", "d"]), steps=64_000)
     assert chart.width == 1000
     assert all(cell == pytest.approx(0.25, abs=0.08) for row in chart.cells[:4] for cell in row)
@@ -160,7 +160,7 @@ def test_a_chart_as_data() -> None:
 
 
 @pytest.mark.parametrize(("suffix", "magic"), [(".png", b"\x89PNG"), (".SVG", b"<?xml"), (".pdf", b"%PDF")])
-def test_a_picture_is_a_file_of_its_kind_and_the_same_each_time(suffix: str, magic: bytes) -> None:
+def test_a_picture_has_the_bytes_of_its_format_and_is_reproducible(suffix: str, magic: bytes) -> None:
     chart = Chart.of(SCHEDULES["FreezeOut"])
     data = picture(chart, suffix)
     assert data.startswith(magic)
@@ -168,9 +168,9 @@ def test_a_picture_is_a_file_of_its_kind_and_the_same_each_time(suffix: str, mag
     assert picture(Chart.of(SCHEDULES["LISA"]), suffix) != data
 
 
-def test_a_picture_of_another_kind_is_refused() -> None:
+def test_a_picture_in_another_format_is_refused() -> None:
     with pytest.raises(UnsupportedError) as raised:
         picture(Chart.of(SCHEDULES["LISA"]), ".gif")
     assert str(raised.value) == (
-        "picture(chart, '.gif') draws none of the 3 kinds there are: .pdf, .png, .svg.\nName the file schedule.png."
+        "picture(chart, '.gif') needs one of these 3 suffixes: .pdf, .png, .svg.\nName the file schedule.png."
     )

@@ -37,7 +37,7 @@ def two(*ends: tuple[int, int | None]) -> Phases:
     return Phases([Span(start, stop, Phase()) for start, stop in ends])
 
 
-# What is done, and the lines of what is then said.
+# A name, a call, and the lines of its error.
 TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
     (
         "negative step",
@@ -112,7 +112,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
     (
         "one text for blocks",
         lambda: LISA("layers", sampled=1, period=1),
-        ["LISA(blocks='layers') is one text, and must be a list of selectors.", "Write blocks=['layers']."],
+        ["LISA(blocks='layers') is a string, and must be a list of selectors.", "Write blocks=['layers']."],
     ),
     (
         "blocks of another kind",
@@ -123,10 +123,10 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "blocks that are not selectors",
         lambda: ULMFiT(["embed", 5, "!head"], period=1),  # type: ignore[list-item]
         [
-            "ULMFiT(blocks=...) names 2 of 3 blocks by something else than a selector without '!'.",
+            "ULMFiT(blocks=...) has 2 of 3 entries that are not selectors without '!'.",
             "  5",
             "  '!head'",
-            'Write the names of modules: "encoder.layers[0]".',
+            'Write the paths of modules: "encoder.layers[0]".',
         ],
     ),
     (
@@ -146,8 +146,8 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "order",
         lambda: BAdam(["a"], period=1, order="descend"),
         [
-            "BAdam(order='descend') is not one of the 3 values:",
-            "There are:",
+            "BAdam(order='descend') is not one of the 3 possible values.",
+            "Possible values:",
             "  'random'",
             "  'ascending'",
             "  'descending'",
@@ -188,7 +188,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         [
             "Phases(...) has an overlap of 2 steps.",
             "  from step 8 to step 10",
-            "Let one begin where the other ends: Span(10, ...).",
+            "Start each span where the one before it ends: Span(10, ...).",
         ],
     ),
     (
@@ -197,7 +197,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         [
             "Phases(...) leaves a gap of 3 steps.",
             "  from step 10 to step 13",
-            "Let one begin where the other ends: Span(10, ...).",
+            "Start each span where the one before it ends: Span(10, ...).",
         ],
     ),
     (
@@ -209,15 +209,19 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "gap at the end",
         lambda: two((0, 5), (5, 9)),
         [
-            "Phases(...) does not say what holds from step 9 on.",
+            "Phases(...) has no span from step 9 on.",
             "  from step 9 on",
-            "Leave its end open: Span(5, None, ...).",
+            "Leave the last end open: Span(5, None, ...).",
         ],
     ),
     (
         "after the end",
         lambda: two((0, None), (5, None)),
-        ["Phases(...) goes on after a span without an end.", "  from step 0 on", "Say where it ends: Span(0, 5, ...)."],
+        [
+            "Phases(...) has another span after a span without an end.",
+            "  from step 0 on",
+            "Give it an end: Span(0, 5, ...).",
+        ],
     ),
     (
         "empty range",
@@ -230,7 +234,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         ["Span(phase=['a']) is of type list, and must be a phase.", 'Write Span(0, 1000, Phase(["**", "!head"])).'],
     ),
     ("no spans", lambda: Phases([]), ["Phases([]) has 0 spans, and needs 1 or more.", SPANS]),
-    ("spans of another kind", lambda: Phases([1]), ["Phases([1]) is not made of a list of spans.", SPANS]),  # type: ignore[list-item]
+    ("spans of another kind", lambda: Phases([1]), ["Phases([1]) is not a list of spans.", SPANS]),  # type: ignore[list-item]
     (
         "no phases",
         lambda: Plateau([], patience=1),
@@ -243,40 +247,40 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "phases of another kind",
         lambda: Plateau("ab", patience=1),  # type: ignore[arg-type]
         [
-            "Plateau('ab') is not made of a list of phases.",
+            "Plateau('ab') is not a list of phases.",
             'Write Plateau([Phase(["**", "!head"]), Phase()], patience=3).',
         ],
     ),
     (
         "watched",
         lambda: Plateau([Phase()], patience=1, watch=1),  # type: ignore[arg-type]
-        ["Plateau(watch=1) is not the name of a number.", 'Write Plateau(..., watch="loss").'],
+        ["Plateau(watch=1) must be the name of a number.", 'Write Plateau(..., watch="loss").'],
     ),
     (
         "one text for a phase",
         lambda: Phase("head"),
-        [f"Phase(frozen='head') is one text, and must be {SELECTORS}.", "Write Phase(['head'])."],
+        [f"Phase(frozen='head') is a string, and must be {SELECTORS}.", "Write Phase(['head'])."],
     ),
     (
         "objects of a model",
         lambda: Phase([1]),  # type: ignore[list-item]
         [
             f"Phase(frozen=[1]) is not {SELECTORS}.",
-            "Write each selector as a text; a schedule is made before there is a model, so no objects of one.",
+            "Write each selector as a string: a schedule is created without a model, and cannot refer to its objects.",
         ],
     ),
     (
         "begins with taking back",
         lambda: Phase(["!head"]),
         [
-            "Phase(frozen=['!head']) begins with what takes back, and there is nothing before it to take back from.",
+            "Phase(frozen=['!head']) begins with an exclusion, but nothing is frozen before it.",
             "Begin with the whole model: Phase([\"**\", '!head']).",
         ],
     ),
     (
         "name",
         lambda: Phase(name=1),  # type: ignore[arg-type]
-        ["Phase(name=1) is of type int, and must be a text.", 'Write Phase(..., name="probe").'],
+        ["Phase(name=1) is of type int, and must be a string.", 'Write Phase(..., name="probe").'],
     ),
     (
         "rates",
@@ -296,17 +300,17 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "unknown schedule",
         lambda: Schedule.from_json(HEADER + ', "schedule": "Lisa"}'),
         [
-            "Schedule.from_json(text) finds no schedule of the name 'Lisa'.",
+            "Schedule.from_json(text) finds no schedule with the name 'Lisa'.",
             "Closest names:",
             "  LISA",
-            'Write schedule = "LISA", or import the module that defines yours first.',
+            'Write schedule = "LISA", or first import the module that defines your own schedule.',
         ],
     ),
     (
         "no schedule",
         lambda: Schedule.from_toml("version = 1"),
         [
-            "Schedule.from_toml(text) reads no schedule: its format is None, not 'frostline.schedule'.",
+            "Schedule.from_toml(text) cannot read a schedule: its format is None, not 'frostline.schedule'.",
             "Write it with schedule.to_toml() or schedule.to_json().",
         ],
     ),
@@ -314,7 +318,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "no TOML",
         lambda: Policy.from_toml("a ="),
         [
-            "Policy.from_toml(text) reads no policy: it is not TOML (Invalid value (at end of document)).",
+            "Policy.from_toml(text) cannot read a policy: it is not TOML (Invalid value (at end of document)).",
             "Write it with policy.to_toml() or policy.to_json().",
         ],
     ),
@@ -322,7 +326,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "no JSON",
         lambda: Schedule.from_json("{"),
         [
-            "Schedule.from_json(text) reads no schedule: it is not JSON "
+            "Schedule.from_json(text) cannot read a schedule: it is not JSON "
             "(Expecting property name enclosed in double quotes: line 1 column 2 (char 1)).",
             "Write it with schedule.to_toml() or schedule.to_json().",
         ],
@@ -331,7 +335,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "no text",
         lambda: Schedule.from_toml(b""),  # type: ignore[arg-type]
         [
-            "Schedule.from_toml(text) reads no schedule: it is a bytes, not a text.",
+            "Schedule.from_toml(text) cannot read a schedule: it is a bytes, not a text.",
             "Write it with schedule.to_toml() or schedule.to_json().",
         ],
     ),
@@ -339,7 +343,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "no data",
         lambda: Schedule.from_dict([]),
         [
-            "Schedule.from_dict(data) reads no schedule: it is a list, not an object.",
+            "Schedule.from_dict(data) cannot read a schedule: it is a list, not an object.",
             "Write it with schedule.to_toml() or schedule.to_json().",
         ],
     ),
@@ -347,7 +351,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "fields of a file",
         lambda: Schedule.from_json(HEADER + ', "schedule": "BAdam", "blocks": ["a"], "perod": 5}'),
         [
-            "BAdam(...) lacks 1 field and has 1 too many.",
+            "BAdam(...) lacks 1 field and has 1 unknown field.",
             "  lacks period",
             "  has 'perod'; closest: period",
             "Write it with these fields: blocks, period.",
@@ -365,7 +369,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
             "AutoFreeze(...) got a state of another policy.",
             "  given: {'place': 0}",
             "  for example: {'frozen': 0, 'norms': {}}",
-            "Begin with AutoFreeze(...).init(), or load the state that was saved with this policy.",
+            "Start with AutoFreeze(...).init(), or load the state that was saved with this policy.",
         ],
     ),
     (
@@ -375,7 +379,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
             "Plateau(...) got a state of another policy.",
             "  given: {'place': 1, 'best': None, 'waited': 0}",
             "  for example: {'place': 0, 'best': None, 'waited': 0}",
-            "Begin with Plateau(...).init(), or load the state that was saved with this policy.",
+            "Start with Plateau(...).init(), or load the state that was saved with this policy.",
         ],
     ),
     (
@@ -398,7 +402,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         lambda: AutoFreeze(["a"]).update({"frozen": 0, "norms": {}}, {"a": float("inf")}),
         [
             "observation['a'] is inf, and must be a finite number.",
-            "Leave out steps that went wrong, and hand over plain numbers: loss.item().",
+            "Skip steps whose loss is not finite, and pass plain numbers: loss.item().",
         ],
     ),
 ]
@@ -413,12 +417,12 @@ def test_the_whole_text(do: Callable[[], object], lines: list[str]) -> None:
     assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
 
 
-def test_the_error_carries_its_data() -> None:
+def test_the_error_has_its_parts_as_attributes() -> None:
     with pytest.raises(ScheduleError) as raised:
         BAdam(["a"], period=1, order="x")
     error = raised.value
-    assert (error.expression, error.problem) == ("BAdam(order='x')", "is not one of the 3 values:")
-    assert error.found == ("There are:", "  'random'", "  'ascending'", "  'descending'")
+    assert (error.expression, error.problem) == ("BAdam(order='x')", "is not one of the 3 possible values.")
+    assert error.found == ("Possible values:", "  'random'", "  'ascending'", "  'descending'")
     assert error.fix == "Write BAdam(..., order='random')."
 
 

@@ -1,4 +1,4 @@
-"""Laws that hold for all schedules and policies."""
+"""Laws of all schedules and policies."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def test_a_schedule_is_a_pure_function_of_the_step(schedule: Schedule, step: int
 
 
 @given(schedules)
-def test_changes_say_what_a_visit_of_each_step_finds(schedule: Schedule) -> None:
+def test_changes_agree_with_a_visit_of_each_step(schedule: Schedule) -> None:
     changes = dict(schedule.changes(80))
     phase = None
     for step in range(80):
@@ -42,7 +42,7 @@ def test_the_next_change_is_the_first_one(schedule: Schedule, step: int) -> None
 
 
 @given(schedules)
-def test_a_schedule_survives_every_way_of_writing_it(schedule: Schedule) -> None:
+def test_a_schedule_equals_itself_after_each_format(schedule: Schedule) -> None:
     assert Schedule.from_dict(json.loads(json.dumps(schedule.to_dict()))) == schedule
     assert Schedule.from_json(schedule.to_json()) == schedule
     assert Schedule.from_toml(schedule.to_toml()) == schedule
@@ -50,25 +50,25 @@ def test_a_schedule_survives_every_way_of_writing_it(schedule: Schedule) -> None
 
 
 @given(policies)
-def test_a_policy_survives_every_way_of_writing_it(policy: Policy) -> None:
+def test_a_policy_equals_itself_after_each_format(policy: Policy) -> None:
     assert Policy.from_json(policy.to_json()) == policy
     assert Policy.from_toml(policy.to_toml()) == policy
 
 
 @given(st.one_of(schedules, policies, phases))
-def test_the_source_makes_it_again(value: object) -> None:
+def test_the_printed_source_creates_an_equal_value(value: object) -> None:
     again = eval(repr(value), dict(NAMES))
     assert again == value
     assert hash(again) == hash(value)
 
 
 @given(phases)
-def test_a_phase_survives_its_data(phase: Phase) -> None:
+def test_a_phase_equals_itself_after_its_data(phase: Phase) -> None:
     assert Phase.from_dict(json.loads(json.dumps(phase.to_dict()))) == phase
 
 
 @given(st.integers(1, 9), st.data(), seeds, small, st.integers(0, 10**12))
-def test_lisa_draws_as_many_blocks_as_it_says(
+def test_lisa_draws_the_given_number_of_blocks(
     count: int, data: st.DataObject, seed: int, period: int, step: int
 ) -> None:
     sampled = data.draw(st.integers(1, count))
@@ -97,8 +97,8 @@ def test_hift_visits_each_block_once_a_cycle(count: int, size: int, order: str, 
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_a_run_that_is_resumed_walks_the_same_path_from_every_cut(name: str) -> None:
-    """Through its text, as after a restart: the schedule has no memory that could be lost."""
+def test_a_run_resumed_at_any_step_has_the_same_phases(name: str) -> None:
+    """The schedule goes through its text, as after a restart: it has no hidden state to lose."""
     whole = [SCHEDULES[name].at(step) for step in range(30)]
     for cut in range(30):
         again = Schedule.from_json(SCHEDULES[name].to_json())
@@ -122,8 +122,8 @@ def run_afresh(program: str, text: str, seed: str) -> subprocess.CompletedProces
     return subprocess.run(command, input=text, capture_output=True, text=True, check=False, env=environment)
 
 
-def test_a_fresh_process_without_a_framework_walks_the_same_path() -> None:
-    """With other hashes, and in which nothing was drawn before."""
+def test_a_new_process_without_a_framework_has_the_same_phases() -> None:
+    """The process has other hash seeds, and has drawn nothing before."""
     texts = "\0".join(schedule.to_json() for schedule in SCHEDULES.values())
     expected = [str([schedule.at(step) for step in range(40)]) for schedule in SCHEDULES.values()]
     for seed in ("1", "31337"):
@@ -131,8 +131,8 @@ def test_a_fresh_process_without_a_framework_walks_the_same_path() -> None:
         assert (done.stderr, done.stdout.splitlines()) == ("", expected)
 
 
-def test_a_path_that_hangs_on_hashes_or_on_a_framework_would_be_seen() -> None:
-    """The twin of the test above: the probe fails where it should."""
+def test_the_probe_notices_phases_that_depend_on_hashes_or_a_framework() -> None:
+    """The probe of the test above fails where it should."""
     program = "print(sorted('abcdef', key=hash))"
     assert run_afresh(program, "", "1").stdout != run_afresh(program, "", "31337").stdout
     assert (
@@ -162,7 +162,7 @@ def runs(draw: st.DrawFn) -> tuple[Policy, list[dict[str, float]]]:
 
 
 @given(runs())
-def test_the_same_observations_lead_down_the_same_path_from_every_cut(
+def test_a_policy_resumed_at_any_observation_has_the_same_phases(
     run: tuple[Policy, list[dict[str, float]]],
 ) -> None:
     policy, observations = run
@@ -175,7 +175,7 @@ def test_the_same_observations_lead_down_the_same_path_from_every_cut(
 
 
 @given(runs())
-def test_an_update_leaves_its_input_alone(run: tuple[Policy, list[dict[str, float]]]) -> None:
+def test_an_update_does_not_change_its_input(run: tuple[Policy, list[dict[str, float]]]) -> None:
     policy, observations = run
     state = policy.init()
     for observation in observations:
@@ -187,7 +187,9 @@ def test_an_update_leaves_its_input_alone(run: tuple[Policy, list[dict[str, floa
 
 @settings(max_examples=30)
 @given(runs())
-def test_policies_that_freeze_from_the_front_leave_the_last_block(run: tuple[Policy, list[dict[str, float]]]) -> None:
+def test_policies_that_freeze_from_the_input_never_freeze_the_last_block(
+    run: tuple[Policy, list[dict[str, float]]],
+) -> None:
     policy, observations = run
     blocks = getattr(policy, "blocks", None)
     for _, phase in walk(policy, policy.init(), observations) if blocks else []:
@@ -196,6 +198,6 @@ def test_policies_that_freeze_from_the_front_leave_the_last_block(run: tuple[Pol
 
 
 def test_every_kind_has_an_example() -> None:
-    """The twin of the tables above: a new kind is tested, or noticed."""
+    """A new schedule or policy without an example fails here."""
     kinds = {name for name, kind in NAMES.items() if isinstance(kind, type) and issubclass(kind, Schedule | Policy)}
     assert kinds - {"Schedule", "Policy"} == {*SCHEDULES, *POLICIES}

@@ -1,4 +1,4 @@
-"""What each paper says, step by step, worked out by hand."""
+"""The phases of each paper, step by step, computed by hand."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from frostline.schedules import LISA, BAdam, FreezeOut, HiFT, LinearProbe, Phase
 
 
 def trained(phase: Phase) -> list[str]:
-    """What a phase that freezes everything takes back."""
+    """The blocks that a phase excludes from freezing."""
     assert phase.frozen[0] == "**"
     return [selector.removeprefix("!") for selector in phase.frozen[1:]]
 
@@ -14,7 +14,7 @@ def trained(phase: Phase) -> list[str]:
 # --- explicit phases, and the probe
 
 
-def test_phases_hold_from_their_start_up_to_their_end() -> None:
+def test_a_span_includes_its_start_and_excludes_its_end() -> None:
     one, other, last = Phase(["a"]), Phase(["b"], name="two"), Phase()
     schedule = Phases([Span(0, 2, one), Span(2, 5, other), Span(5, None, last)])
     assert [schedule.at(step) for step in (0, 1, 2, 4, 5, 1000)] == [one, one, other, other, last, last]
@@ -24,7 +24,7 @@ def test_phases_hold_from_their_start_up_to_their_end() -> None:
     assert schedule.parts == ("a", "b")
 
 
-def test_equal_phases_that_follow_one_another_are_no_change() -> None:
+def test_equal_consecutive_phases_are_one_phase() -> None:
     schedule = Phases([Span(0, 2, Phase()), Span(2, 5, Phase()), Span(5, None, Phase(["a"]))])
     assert schedule.next_change(0) == 5
     assert schedule.next_change(5) is None
@@ -39,7 +39,7 @@ def test_the_probe_trains_the_head_and_then_everything() -> None:
 # --- ULMFiT
 
 
-def test_ulmfit_thaws_from_the_last_block_down_one_a_period() -> None:
+def test_ulmfit_thaws_one_block_a_period_from_the_last_one_down() -> None:
     schedule = ULMFiT(["embed", "lstm0", "lstm1", "head"], period=10)
     assert [(step, phase.frozen) for step, phase in schedule.changes(1000)] == [
         (0, ("embed", "lstm0", "lstm1")),
@@ -72,7 +72,7 @@ SIX = ["0", "1", "2", "3", "4", "5"]
     ],
 )
 def test_lisa_draws_these_blocks_in_its_first_periods(seed: int, drawn: list[list[str]]) -> None:
-    """A change of the random stream would break every run that is resumed."""
+    """A change of the random stream would break every resumed run."""
     schedule = LISA(SIX, sampled=2, period=7, always=["embed", "head"], seed=seed)
     for period, names in enumerate(drawn):
         for step in (7 * period, 7 * period + 6):
@@ -90,11 +90,11 @@ def test_lisa_draws_each_block_about_equally_often() -> None:
     assert all(900 < count < 1100 for count in counts.values()), counts
 
 
-def test_lisa_that_draws_all_never_changes() -> None:
+def test_lisa_never_changes_if_it_draws_all_blocks() -> None:
     assert LISA(SIX, sampled=6, period=1).next_change(0) is None
 
 
-def test_lisa_says_no_change_where_the_draw_is_the_same_again() -> None:
+def test_lisa_reports_no_change_when_it_draws_the_same_blocks() -> None:
     schedule = LISA(["0", "1", "2"], sampled=1, period=20)
     assert [schedule.at(step).name for step in (0, 20, 40, 60, 80)] == ["0", "1", "1", "1", "0"]
     assert [step for step, _ in schedule.changes(100)] == [0, 20, 80]
@@ -118,7 +118,7 @@ def test_badam_visits_the_blocks_in_this_order(order: str, seed: int, epochs: li
         assert trained(schedule.at(5 * turn)) == trained(schedule.at(5 * turn + 4)) == [block]
 
 
-def test_badam_trains_a_block_on_where_two_epochs_meet() -> None:
+def test_badam_trains_a_block_in_two_periods_if_it_ends_one_epoch_and_starts_the_next() -> None:
     schedule = BAdam(["a", "b"], period=5)
     names = [schedule.at(5 * turn).name for turn in range(8)]
     assert names == ["b", "a", "a", "b", "a", "b", "a", "b"]
@@ -126,7 +126,7 @@ def test_badam_trains_a_block_on_where_two_epochs_meet() -> None:
     assert BAdam(["a"], period=5).next_change(0) is None
 
 
-def test_badam_keeps_training_what_always_trains() -> None:
+def test_badam_never_freezes_always() -> None:
     assert BAdam(["a", "b"], period=5, order="ascending", always=["head"]).at(5).frozen == ("**", "!head", "!b")
 
 
@@ -148,13 +148,13 @@ def test_hift_trains_one_group_a_step_and_keeps_the_order(order: str, seed: int,
     assert [schedule.cycle(step) for step in range(9)] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
-def test_hift_holds_the_rate_within_a_cycle() -> None:
+def test_the_rate_of_hift_is_constant_within_a_cycle() -> None:
     schedule = HiFT(["a", "b"], cycles=4)
     found = [dict(schedule.at(step).rates).get("**", 1.0) for step in range(12)]
     assert found == [1, 1, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25, 0, 0, 0, 0]
 
 
-def test_hift_may_take_longer_turns() -> None:
+def test_hift_may_have_longer_turns() -> None:
     schedule = HiFT(["a", "b"], period=3)
     assert [schedule.at(step).name for step in range(7)] == ["group 1 of 2"] * 3 + ["group 2 of 2"] * 3 + [
         "group 1 of 2"
@@ -162,7 +162,7 @@ def test_hift_may_take_longer_turns() -> None:
     assert [step for step, _ in schedule.changes(9)] == [0, 3, 6]
 
 
-def test_hift_of_one_group_changes_with_its_rate_alone() -> None:
+def test_hift_with_one_group_changes_only_its_rate() -> None:
     assert HiFT(["a", "b"], size=2).next_change(0) is None
     schedule = HiFT(["a", "b"], size=2, period=3, cycles=2)
     assert [(step, dict(phase.rates)) for step, phase in schedule.changes(20)] == [
@@ -194,14 +194,14 @@ def test_freezeout_spaces_the_ends_of_its_blocks(t0: float, spacing: str, shares
         assert block in schedule.at(last).frozen
 
 
-def test_freezeout_anneals_each_block_by_half_a_cosine() -> None:
+def test_freezeout_anneals_each_block_along_half_a_cosine() -> None:
     schedule = FreezeOut(["a", "b", "c"], steps=100, t0=0.5, spacing="linear", scaled=False)
     # A quarter of the run is a half, a third and a quarter of their ways: the cosines are 0, 1/2 and the root of 1/2.
     assert dict(schedule.at(25).rates) == pytest.approx({"a": 0.5, "b": 0.75, "c": 0.8535533905932737}, abs=1e-12)
     assert dict(schedule.at(0).rates) == {"a": 1.0, "b": 1.0, "c": 1.0}
 
 
-def test_freezeout_scales_by_the_share_in_which_a_block_trains() -> None:
+def test_freezeout_divides_rates_by_the_share_in_which_a_block_trains() -> None:
     schedule = FreezeOut(["a", "b", "c"], steps=100, t0=0.5, spacing="cubic")
     assert dict(schedule.at(0).rates) == pytest.approx({"a": 8.0, "b": 2.3703703703703702, "c": 1.0}, abs=1e-12)
     # a is frozen after step 12.5; (1 + cos(pi 0.25 / 0.421875)) / 2 / 0.421875.
@@ -209,7 +209,7 @@ def test_freezeout_scales_by_the_share_in_which_a_block_trains() -> None:
     assert schedule.at(25).frozen == ("a",)
 
 
-def test_freezeout_lets_scaled_blocks_go_the_same_way_in_sum() -> None:
+def test_scaled_rates_of_freezeout_have_the_same_sum_in_all_blocks() -> None:
     schedule = FreezeOut(["a", "b", "c"], steps=4000, t0=0.5, spacing="linear")
     sums = dict.fromkeys("abc", 0.0)
     for step in range(4000):
@@ -218,14 +218,14 @@ def test_freezeout_lets_scaled_blocks_go_the_same_way_in_sum() -> None:
     assert sums == pytest.approx({"a": 2000.0, "b": 2000.0, "c": 2000.0}, rel=1e-3)
 
 
-def test_freezeout_ends_where_a_product_of_floats_does_not() -> None:
+def test_freezeout_rounds_the_step_at_which_a_block_freezes() -> None:
     """0.07 * 100 is 7.000000000000001."""
     schedule = FreezeOut(["a", "b"], steps=100, t0=0.07, spacing="linear")
     assert schedule.at(6).frozen == ()
     assert schedule.at(7).frozen == ("a",)
 
 
-def test_freezeout_is_over_with_its_run() -> None:
+def test_freezeout_freezes_all_blocks_at_the_end_of_the_run() -> None:
     schedule = FreezeOut(["a"], steps=4)
     assert schedule.shares == (1.0,)
     assert [schedule.at(step).frozen for step in (3, 4, 99)] == [(), ("a",), ("a",)]

@@ -1,4 +1,4 @@
-"""What a phase means for a model."""
+"""Phases applied to a model."""
 
 import pytest
 
@@ -20,7 +20,7 @@ PINNED = Inventory(
 )
 
 
-def test_the_plan_is_what_freeze_would_make() -> None:
+def test_the_plan_equals_that_of_freeze() -> None:
     plan = Phase(["**", "!head", "!norm"]).plan(SMALL)
     assert plan.frozen == {"embed.table", "body.weight", "body.bias"}
     assert plan.trainable == {"norm.weight", "head.projection", "head.shift"}
@@ -31,7 +31,7 @@ def test_no_selector_freezes_nothing() -> None:
     assert Phase().plan(MODEL).trainable == MODEL.paths
 
 
-def test_what_a_frozen_use_holds_stays_frozen() -> None:
+def test_parameters_of_a_frozen_use_stay_frozen() -> None:
     assert Phase().plan(PINNED).frozen == {"b.w", "stats"}
     assert Phase(["a"]).plan(PINNED).frozen == {"a.w", "b.w", "stats"}
     assert Phase(["**", "!b"]).plan(PINNED).trainable == frozenset()
@@ -48,17 +48,17 @@ def test_factors_are_those_of_the_last_selector_that_matches() -> None:
         "head.shift": 0.0,
     }
     assert set(Phase().factors(MODEL).values()) == {1.0}
-    # Modules that have buffers only learn nothing.
+    # A module with only buffers has nothing to train.
     assert set(Phase(rates=[("**", 0.5)]).factors(PINNED)) == {"a.w", "b.w", "c.w"}
 
 
-def test_a_tied_tensor_is_frozen_or_not_under_both_names() -> None:
+def test_a_phase_must_freeze_both_names_of_a_tied_tensor_or_neither() -> None:
     assert Phase(["embed"]).plan(TIED).frozen == {"embed.weight"}
     with pytest.raises(TiedError, match="two names of one tensor"):
         Phase(["**", "!embed"]).plan(TIED)
 
 
-def test_a_schedule_picks_its_blocks_out_of_a_model() -> None:
+def test_a_schedule_freezes_blocks_of_a_model() -> None:
     blocks = [f"layers[{number}]" for number in range(11)]
     schedule = LISA(blocks, sampled=2, period=1, always=["embed", "head"])
     trainable = schedule.at(0).plan(MODEL).trainable
@@ -71,7 +71,7 @@ def test_a_schedule_picks_its_blocks_out_of_a_model() -> None:
     }
 
 
-def test_a_block_that_matches_nothing_is_the_error_of_a_selector() -> None:
+def test_a_block_without_a_match_raises_the_error_of_its_selector() -> None:
     schedule = LISA(["body", "boddy"], sampled=2, period=1)
     with pytest.raises(NoMatchError) as raised:
         schedule.at(0).plan(SMALL)
@@ -84,7 +84,7 @@ def test_a_block_that_matches_nothing_is_the_error_of_a_selector() -> None:
         Phase(rates=[("boddy", 0.5)]).factors(SMALL)
 
 
-def test_data_of_a_phase_leave_out_what_says_nothing() -> None:
+def test_the_data_of_a_phase_have_no_empty_fields() -> None:
     assert Phase(["a"]).to_dict() == {"frozen": ["a"]}
     full = {"frozen": ["**", "!a"], "name": "x", "rates": [["a", 0.5]]}
     assert Phase.from_dict(full).to_dict() == full

@@ -1,4 +1,4 @@
-"""Policies, observation by observation, worked out by hand."""
+"""The phases of policies, observation by observation, computed by hand."""
 
 import pytest
 
@@ -22,24 +22,24 @@ def losses(*values: float) -> list[dict[str, float]]:
     return [{"loss": value} for value in values]
 
 
-def test_plateau_goes_on_after_as_many_observations_without_a_new_best_one() -> None:
+def test_plateau_starts_the_next_phase_after_its_patience() -> None:
     policy = Plateau([ONE, TWO, THREE], patience=2)
     assert names(policy, losses(1.0, 0.9, 0.9, 0.8, 0.8, 0.85)) == ["one"] * 6 + ["two"]
 
 
-def test_plateau_judges_each_phase_by_its_own_best_number() -> None:
+def test_each_phase_of_plateau_has_its_own_best_number() -> None:
     policy = Plateau([ONE, TWO, THREE], patience=1)
     # 5 begins the second phase and is its best, though worse than 1.
     assert names(policy, losses(1, 1, 5, 4, 4, 0, 9)) == ["one", "one", "two", "two", "two", "three", "three", "three"]
 
 
-def test_plateau_wants_more_than_delta() -> None:
+def test_plateau_requires_an_improvement_of_more_than_delta() -> None:
     policy = Plateau([ONE, TWO], patience=1, delta=0.125)
     assert names(policy, losses(1.0, 0.875)) == ["one", "one", "two"]
     assert names(policy, losses(1.0, 0.8125, 0.75)) == ["one", "one", "one", "two"]
 
 
-def test_plateau_watches_the_number_that_it_is_told_to() -> None:
+def test_plateau_watches_the_number_with_the_given_name() -> None:
     policy = Plateau([ONE, TWO], patience=1, watch="error")
     assert names(policy, [{"error": 1, "loss": 1}, {"error": 0.5, "loss": 9}]) == ["one"] * 3
 
@@ -51,19 +51,19 @@ def norms(**values: float) -> dict[str, float]:
     return values
 
 
-def test_autofreeze_freezes_what_comes_before_the_first_change_that_is_not_small() -> None:
+def test_autofreeze_freezes_the_blocks_before_the_first_large_change() -> None:
     policy = AutoFreeze(["a", "b", "c", "d"])
     state, phase = policy.update(policy.init(), norms(a=1, b=1, c=1, d=1))
     assert (phase.frozen, state) == ((), {"frozen": 0, "norms": {"a": 1.0, "b": 1.0, "c": 1.0, "d": 1.0}})
     # Changes 0.125, 0.25, 0.5, 0.125: the median is 0.1875, and b is the first that is not below it.
     state, phase = policy.update(state, norms(a=0.875, b=1.25, c=0.5, d=1.125))
     assert (phase.frozen, state) == (("a",), {"frozen": 1, "norms": {"b": 1.25, "c": 0.5, "d": 1.125}})
-    # Changes 0.2, 0.5, 2/3 of what still trains: the median is 0.5; a is not asked for any more.
+    # Changes 0.2, 0.5, 2/3 of what still trains: the median is 0.5; a is no longer observed.
     state, phase = policy.update(state, norms(b=1.0, c=0.25, d=0.375))
     assert (phase.frozen, state) == (("a", "b"), {"frozen": 2, "norms": {"c": 0.25, "d": 0.375}})
 
 
-def test_autofreeze_does_not_freeze_behind_a_block_that_moves() -> None:
+def test_autofreeze_does_not_freeze_above_a_block_that_still_changes() -> None:
     policy = AutoFreeze(["a", "b", "c"])
     state, _ = policy.update(policy.init(), norms(a=1, b=1, c=1))
     assert policy.update(state, norms(a=2, b=1, c=1))[1].frozen == ()
@@ -73,13 +73,13 @@ def test_autofreeze_does_not_freeze_behind_a_block_that_moves() -> None:
     ("percentile", "frozen"), [(0, ""), (25, "a"), (26, "ab"), (50, "ab"), (51, "abc"), (75, "abc"), (100, "abcd")]
 )
 def test_autofreeze_takes_any_percentile(percentile: float, frozen: str) -> None:
-    """Changes 0.25, 0.5, 0.75, 1 and 2 are the percentiles 0, 25, 50, 75 and 100 of themselves."""
+    """The changes 0.25, 0.5, 0.75, 1 and 2 are their own percentiles 0, 25, 50, 75 and 100."""
     policy = AutoFreeze(["a", "b", "c", "d", "e"], percentile=percentile)
     state, _ = policy.update(policy.init(), norms(a=1, b=1, c=1, d=1, e=1))
     assert policy.update(state, norms(a=0.75, b=0.5, c=0.25, d=0, e=3))[1].frozen == tuple(frozen)
 
 
-def test_autofreeze_keeps_the_last_block_and_stands_a_norm_of_zero() -> None:
+def test_autofreeze_never_freezes_the_last_block_and_accepts_a_norm_of_zero() -> None:
     policy = AutoFreeze(["a", "b"])
     state, _ = policy.update(policy.init(), norms(a=0, b=0))
     state, phase = policy.update(state, norms(a=0, b=1))
@@ -103,14 +103,14 @@ def test_egeria_freezes_the_first_block_when_its_slope_is_flat() -> None:
     assert found == ["0 of 3 blocks frozen"] * 6 + ["1 of 3 blocks frozen"]
 
 
-def test_egeria_begins_anew_when_a_slope_is_steep_again() -> None:
+def test_egeria_counts_again_after_a_steep_slope() -> None:
     policy = Egeria(["a", "b"], window=2, patience=2, tolerance=0.25)
     # Slopes 2, 3, 1, 0, 4, 4, 0, 0: the single flat one in the middle is forgotten.
     found = names(policy, plasticities("a", 8, 4, 2, 2, 2, 10, 10, 10, 10))
     assert found == ["0 of 2 blocks frozen"] * 9 + ["1 of 2 blocks frozen"]
 
 
-def test_egeria_lays_its_line_by_least_squares() -> None:
+def test_the_slope_of_egeria_is_a_least_squares_fit() -> None:
     policy = Egeria(["a", "b"], window=3)
     state = policy.init()
     for value in (1.0, 2.0, 6.0):
@@ -121,14 +121,14 @@ def test_egeria_lays_its_line_by_least_squares() -> None:
     }  # fmt: skip
 
 
-def test_egeria_asks_for_the_first_block_that_trains_alone_and_keeps_the_last_one() -> None:
+def test_egeria_reads_only_the_first_trainable_block_and_never_freezes_the_last_one() -> None:
     policy = Egeria(["a", "b", "c"], window=2, patience=1, tolerance=1.0)
     observations = [*plasticities("a", 1, 1), *plasticities("b", 1, 1), *plasticities("c", 1, 1, 1, 1), {}]
     found = names(policy, observations)
     assert [name[0] for name in found] == ["0", "0", "1", "1", "2", "2", "2", "2", "2", "2"]
 
 
-def test_egeria_thaws_all_when_the_learning_rate_has_fallen_to_a_tenth() -> None:
+def test_egeria_thaws_all_blocks_when_the_learning_rate_has_fallen_to_a_tenth() -> None:
     policy = Egeria(["a", "b", "c"], window=2, patience=1, tolerance=1.0)
     observations = [
         *plasticities("a", 1, 1, rate=0.1),
@@ -142,7 +142,7 @@ def test_egeria_thaws_all_when_the_learning_rate_has_fallen_to_a_tenth() -> None
     assert [name[0] for name in names(policy, observations)] == list("00112200110")
 
 
-def test_egeria_never_thaws_where_no_learning_rate_is_observed() -> None:
+def test_egeria_never_thaws_without_a_learning_rate() -> None:
     policy = Egeria(["a", "b"], window=2, patience=1, tolerance=1.0)
     found = names(policy, [*plasticities("a", 1, 1), *plasticities("b", 1, 1, rate=1e-9)])
     assert [name[0] for name in found] == list("00111")

@@ -69,7 +69,7 @@ start = 10
 frozen = []
 """
 BY_HAND = """
-format = "frostline.schedule"  # what a person would write
+format = "frostline.schedule"  # written by hand
 version = 1
 schedule = "BAdam"
 blocks = [
@@ -93,11 +93,11 @@ def test_a_schedule_as_toml() -> None:
     assert Schedule.from_toml(TOML) == schedule
 
 
-def test_what_has_a_default_may_be_left_out() -> None:
+def test_fields_with_a_default_may_be_left_out() -> None:
     assert Schedule.from_toml(BY_HAND) == BAdam(["embed", "layers[0]"], period=1000, order="random", always=(), seed=0)
 
 
-def test_truths_and_whole_numbers_keep_their_kind() -> None:
+def test_booleans_and_whole_numbers_keep_their_type() -> None:
     schedule = FreezeOut(["a"], steps=5, t0=1, scaled=False)
     assert "scaled = false\n" in schedule.to_toml()
     assert "t0 = 1.0\n" in schedule.to_toml()
@@ -105,12 +105,12 @@ def test_truths_and_whole_numbers_keep_their_kind() -> None:
     assert "cycles = 4\n" in HiFT(["a"], cycles=4).to_toml()
 
 
-def test_the_source_leaves_out_what_has_its_default() -> None:
+def test_the_printed_source_leaves_out_defaults() -> None:
     assert repr(BAdam(["a"], period=5, seed=2)) == "BAdam(blocks=('a',), period=5, seed=2)"
     assert repr(Phase()) == "Phase()"
 
 
-def test_values_are_equal_by_their_fields_alone() -> None:
+def test_values_are_equal_if_their_fields_are() -> None:
     assert BAdam(["a"], period=5) == BAdam(("a",), 5, "random")
     assert len({BAdam(["a"], period=5), BAdam(("a",), 5)}) == 1
     assert BAdam(["a"], period=5) != BAdam(["a"], period=6)
@@ -132,7 +132,7 @@ def test_a_policy_is_saved_and_loaded(name: str, tmp_path: Path) -> None:
     assert Policy.load(file) == POLICIES[name]
 
 
-def test_a_file_that_holds_a_bad_schedule_is_named(tmp_path: Path) -> None:
+def test_the_error_for_an_invalid_schedule_names_its_file(tmp_path: Path) -> None:
     file = tmp_path / "schedule.toml"
     file.write_text(BY_HAND.replace("1_000", "0"))
     with pytest.raises(FrostlineError) as raised:
@@ -156,8 +156,8 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
             "'DIR/missing.toml' cannot be read: no such file or directory.",
             "Check the name and the permissions: ls -l FILE",
         ],
-        "folder.toml": ["'DIR/folder.toml' cannot be read: it is not a regular file.", "Give a file: ls DIR"],
-        "pipe.json": ["'DIR/pipe.json' cannot be read: it is not a regular file.", "Give a file: ls DIR"],
+        "folder.toml": ["'DIR/folder.toml' cannot be read: it is a folder, not a file.", "Give a file: ls DIR"],
+        "pipe.json": ["'DIR/pipe.json' cannot be read: it is a pipe or a device, not a file.", "Give a file: ls DIR"],
         "latin.toml": ["'DIR/latin.toml' cannot be read: it is not UTF-8 text.", "Save it again as UTF-8."],
         "schedule.yaml": [
             "'DIR/schedule.yaml' cannot be read: its name ends in '.yaml', and a schedule is a .toml or a .json file.",
@@ -193,27 +193,27 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-def test_a_hostile_text_is_an_error_of_ours(text: str) -> None:
+def test_a_hostile_text_raises_an_error_of_frostline(text: str) -> None:
     for read in (Schedule.from_json, Schedule.from_toml, Policy.from_json, Policy.from_toml):
         with pytest.raises(FrostlineError):
             read(text)
 
 
-def test_a_schedule_is_no_policy_and_none_of_another_kind() -> None:
-    with pytest.raises(FrostlineError, match=r"reads no policy: its format is 'frostline.schedule'"):
+def test_a_class_reads_only_its_own_kind() -> None:
+    with pytest.raises(FrostlineError, match=r"cannot read a policy: its format is 'frostline.schedule'"):
         Policy.from_json(JSON)
-    with pytest.raises(FrostlineError, match="finds no schedule of the name 'LISA'"):
+    with pytest.raises(FrostlineError, match="finds no schedule with the name 'LISA'"):
         BAdam.from_json(JSON)
 
 
-def test_a_policy_of_phases_keeps_them() -> None:
+def test_a_policy_is_saved_with_its_phases() -> None:
     policy = Plateau([Phase(["a"], name="x"), Phase(rates=[("a", 0.5)])], patience=2)
     assert Policy.from_toml(policy.to_toml()) == policy
 
 
 @dataclass(frozen=True, repr=False)
 class Twofold(Schedule):
-    """A schedule of one's own."""
+    """A schedule that a user defines."""
 
     first: str
     second: str = "b"
@@ -229,11 +229,11 @@ class Twofold(Schedule):
         return step + 1
 
 
-def test_a_schedule_of_ones_own_is_read_by_its_name() -> None:
+def test_a_user_defined_schedule_is_read_by_its_name() -> None:
     assert Schedule.from_toml(Twofold("a").to_toml()) == Twofold("a")
     assert [phase.frozen for _, phase in Twofold("a").changes(3)] == [("a",), ("b",), ("a",)]
     assert Twofold("a", "a").at(7) == Phase(["a"])
 
 
-def test_a_probe_is_read_where_it_stands() -> None:
+def test_a_schedule_is_read_by_its_own_class() -> None:
     assert LinearProbe.from_dict(LinearProbe(["head"], 5).to_dict()) == LinearProbe(["head"], 5)

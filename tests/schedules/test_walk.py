@@ -1,4 +1,4 @@
-"""Walking a schedule step by step is the schedule, and what a driver must know beforehand is known."""
+"""Positions in schedules and policies, and the phases that are known beforehand."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_each_step_has_the_phase_of_the_schedule(schedule: Schedule) -> None:
 
 @given(schedules)
 @settings(max_examples=40)
-def test_the_phase_is_the_same_object_until_it_is_another_one(schedule: Schedule) -> None:
+def test_the_phase_is_the_same_object_until_it_changes(schedule: Schedule) -> None:
     walk, changes = begin(schedule), [0]
     for _ in range(24):
         after = walk.onward({})
@@ -44,7 +44,7 @@ def test_the_phase_is_the_same_object_until_it_is_another_one(schedule: Schedule
 
 @pytest.mark.parametrize("name", SCHEDULES | POLICIES)
 @pytest.mark.parametrize("step", [0, 1, 7, 30])
-def test_a_place_is_found_again_through_json(name: str, step: int) -> None:
+def test_a_position_is_restored_through_json(name: str, step: int) -> None:
     along: Any = (SCHEDULES | POLICIES)[name]
     walk = begin(along)
     for number in range(step):
@@ -58,8 +58,8 @@ def test_a_place_is_found_again_through_json(name: str, step: int) -> None:
 
 
 @pytest.mark.parametrize("name", SCHEDULES | POLICIES)
-def test_what_is_foreseen(name: str) -> None:
-    """All phases up to the horizon are, or of a long walk those that name each of its parts."""
+def test_the_foreseen_phases(name: str) -> None:
+    """They are all phases up to the horizon, or, for a long schedule, phases that name each part."""
     along: Any = (SCHEDULES | POLICIES)[name]
     foreseen = {phase.frozen for phase in along.foreseen}
     check(along, NET)
@@ -74,24 +74,24 @@ def test_what_is_foreseen(name: str) -> None:
 
 @given(st.integers(0, 10**6))
 @settings(max_examples=20)
-def test_a_long_schedule_is_looked_at_in_a_few_places(period: int) -> None:
+def test_the_foreseen_phases_of_a_long_schedule_are_a_sample(period: int) -> None:
     assert len(FreezeOut(LAYERS, steps=period + 1).foreseen) <= 60
 
 
-def test_a_policy_that_does_not_say_foresees_how_it_begins() -> None:
+def test_by_default_a_policy_foresees_its_first_phase() -> None:
     assert Policy.foreseen.fget(POLICIES["Plateau"]) == (Phase(["**", "!head"]),)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("name", "expected"), [("Phases", False), ("Plateau", False), ("FreezeOut", False)])
-def test_what_changes_does_not_stay(name: str, expected: bool) -> None:
+def test_schedules_with_changes_do_not_stay(name: str, expected: bool) -> None:
     assert stays((SCHEDULES | POLICIES)[name]) is expected
 
 
-def test_one_phase_stays() -> None:
+def test_a_schedule_of_one_phase_stays() -> None:
     assert stays(Phases([Span(0, 5, Phase()), Span(5, None, Phase())]))
 
 
-def test_a_plan_is_part_of_the_place() -> None:
+def test_the_saved_position_contains_the_plan() -> None:
     walk = begin(SCHEDULES["LinearProbe"])
     saved = walk.to_dict(Plan(frozenset({"a"}), frozenset({"b"})))
     assert saved["plan"] == {"format": "frostline.plan", "version": 1, "frozen": ["a"], "trainable": ["b"]}

@@ -36,7 +36,7 @@ def parse(text: object) -> object:
     try:
         return json.loads(_checked(text), object_pairs_hook=_once)
     except RecursionError as error:
-        raise ValueError("it nests too deep") from error
+        raise ValueError("it is nested too deeply") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not JSON ({error})") from error
 
@@ -52,7 +52,7 @@ def parse_toml(text: object) -> dict[str, object]:
     try:
         return loads(_checked(text))
     except RecursionError as error:
-        raise ValueError("it nests too deep") from error
+        raise ValueError("it is nested too deeply") from error
     except TOMLDecodeError as error:
         raise ValueError(f"it is not TOML ({error})") from error
 

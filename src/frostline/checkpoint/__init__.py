@@ -1,1 +1,1 @@
-"""The tensors of a file by name, and how two files differ; no framework."""
+"""Checkpoint files: reading, comparing and merging them, and delta checkpoints; no framework."""

@@ -1,4 +1,4 @@
-"""The tensors in which two checkpoints differ, compared bitwise."""
+"""Bitwise comparison of two checkpoints."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from frostline.checkpoint.stored import CHUNK, Checkpoint, StoredTensor
 @final
 @dataclass(frozen=True, slots=True)
 class FileDifference:
-    """One tensor that is not bitwise the same in A and in B.
+    """One tensor that is not bitwise equal in A and B.
 
     Attributes:
         path: its dotted name.
-        a: what A holds under that name.
-        b: what B holds under it.
-        first: the index of the first element that differs, where only values do.
-        frozen: whether it was meant to stay.
+        a: the tensor in A, or None.
+        b: the tensor in B, or None.
+        first: the index of the first different element, if dtype and shape are equal.
+        frozen: whether it should not differ.
     """
 
     path: str
@@ -47,7 +47,7 @@ class FileDifference:
         return " -> ".join(str(side) for side in (self.a, self.b) if side is not None)
 
     def to_dict(self) -> dict[str, object]:
-        """What differs, for JSON."""
+        """Returns the difference as data for JSON."""
         return {
             "path": self.path,
             "kind": self.kind,
@@ -64,9 +64,9 @@ class Comparison:
     """How two checkpoints differ.
 
     Attributes:
-        count: how many names there are in A and B together.
-        differences: those that are not bitwise the same, in the order of A, then of B.
-        patterns: what was meant to stay; nothing in particular if empty.
+        count: the number of names in A and B together.
+        differences: the tensors that are not bitwise equal, in the order of A, then of B.
+        patterns: the patterns of tensors that should not differ; empty if the user gave none.
     """
 
     count: int
@@ -75,7 +75,7 @@ class Comparison:
 
     @classmethod
     def of(cls, a: Checkpoint, b: Checkpoint, patterns: Sequence[str] = ()) -> Comparison:
-        """Compares two files, with no more than a piece of one tensor in memory at a time.
+        """Compares two files; the memory holds at most a piece of one tensor of each.
 
         Raises:
             NoMatchError: a pattern matches nothing in either file.
@@ -87,16 +87,16 @@ class Comparison:
 
     @property
     def frozen(self) -> tuple[FileDifference, ...]:
-        """The differences that should not be."""
+        """The differences in tensors that should not differ."""
         return tuple(each for each in self.differences if each.frozen)
 
     @property
     def is_fine(self) -> bool:
-        """Whether nothing differs that was meant to stay; without patterns everything was."""
+        """Whether no tensor of the patterns differs; without patterns, whether no tensor differs."""
         return not (self.frozen if self.patterns else self.differences)
 
     def to_dict(self) -> dict[str, object]:
-        """All of it, for JSON."""
+        """Returns the comparison as data for JSON."""
         return {
             "tensors": self.count,
             "different": len(self.differences),
@@ -120,9 +120,9 @@ class Comparison:
 
 
 def meant_to_stay(tensors: Iterable[StoredTensor], patterns: Sequence[str]) -> frozenset[str]:
-    """The tensors that `patterns` name, and the buffers of every module that they freeze whole.
+    """Returns the tensors that `patterns` name, and the buffers of every module that they hold.
 
-    Unlike in a model, a buffer can be named by itself: a file holds what it held.
+    Unlike in a model, a pattern can name a buffer itself.
     """
     if not patterns:
         return frozenset()
@@ -159,7 +159,7 @@ def _first_within(left: bytes, right: bytes) -> int:
 
 
 def _index(tensor: StoredTensor, byte: int) -> tuple[int, ...]:
-    """The index of the element that holds this byte; an element may be less than a byte."""
+    """Returns the index of the element that contains this byte; an element may be smaller than a byte."""
     rest = byte * 8 // (tensor.nbytes * 8 // tensor.size)
     index: list[int] = []
     for length in reversed(tensor.shape):

@@ -1,4 +1,4 @@
-"""Delta checkpoints: the trainable parameters, and a fingerprint of the base on which they were trained."""
+"""Saving a delta checkpoint: the trainable parameters, and a fingerprint of the base on which they were trained."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import final
 
 from frostline._core.errors import DeltaError
+from frostline._core.files import reason
 from frostline._core.fingerprint import Bytes, Fingerprint, digest_of
 from frostline._core.plan import Plan
 from frostline.checkpoint.delta_document import KEY, DeltaDocument, canonical
 from frostline.checkpoint.replacement import replacing
 from frostline.checkpoint.safetensors_header import MOST_BYTES, has_code, header, in_order
-from frostline.checkpoint.stored import StoredTensor, reason, shown, unfit
+from frostline.checkpoint.stored import StoredTensor, shown, unfit
 
 OPTIMIZER = "@optimizer/"
-"""How the names of an optimizer's tensors begin."""
+"""The prefix of the names of an optimizer's tensors."""
 
 _NO_DIGEST = "0" * 32
 
@@ -31,9 +32,9 @@ class TensorSource:
     Attributes:
         dtype: "float32", "bfloat16", ...
         shape: its shape.
-        nbytes: how many bytes it takes.
-        opened: returns a context that holds its bytes in row-major order.
-        weak: whether its dtype is weak, as JAX has it.
+        nbytes: its size in bytes.
+        opened: returns a context manager that yields its bytes in row-major order.
+        weak: whether JAX treats its dtype as weak.
     """
 
     dtype: str
@@ -53,8 +54,8 @@ class DeltaContents:
         base: the digests of the frozen tensors.
         tensors: the trainable tensors and those of the optimizer, by name.
         aliases: the other names of a tensor.
-        schedule: the state of the schedule, as JSON has it.
-        optimizer: the state of the optimizer other than tensors, as JSON has it.
+        schedule: the state of the schedule, as data for JSON.
+        optimizer: the state of the optimizer other than tensors, as data for JSON.
     """
 
     plan: Plan
@@ -66,7 +67,7 @@ class DeltaContents:
 
 
 def save(expression: str, file: str | os.PathLike[str], delta: DeltaContents) -> None:
-    """Writes a delta; the file is replaced atomically, or left as it is.
+    """Writes a delta; the file is replaced atomically, or left unchanged.
 
     Args:
         expression: the user's call, for errors.
@@ -74,7 +75,7 @@ def save(expression: str, file: str | os.PathLike[str], delta: DeltaContents) ->
         delta: the contents; the bytes of one tensor are read at a time.
 
     Raises:
-        DeltaError: a name or the schedule cannot be written, or the system refuses to write the file.
+        DeltaError: a name or the schedule cannot be saved, or the file cannot be written.
     """
     _check_names(expression, delta)
     _check_schedule(expression, delta.schedule)
@@ -82,8 +83,8 @@ def save(expression: str, file: str | os.PathLike[str], delta: DeltaContents) ->
     said = _document(delta)
     size = len(header(stored, {KEY: said.to_json()}))
     if size > MOST_BYTES:
-        problem = f"would need a header of {size} bytes, and readers of safetensors take {MOST_BYTES}."
-        raise DeltaError(expression, problem, (), "Hand over less as schedule=, it is for a few numbers.")
+        problem = f"would need a header of {size} bytes, and readers of safetensors accept at most {MOST_BYTES}."
+        raise DeltaError(expression, problem, (), "Pass less data as schedule=; it is meant for a few numbers.")
     try:
         with replacing(Path(file)) as stream:
             # The header comes last: an incomplete file begins with zeros and is not a checkpoint.
@@ -100,7 +101,7 @@ def save(expression: str, file: str | os.PathLike[str], delta: DeltaContents) ->
 
 
 def unwritten(expression: str, file: str | os.PathLike[str], error: Exception) -> DeltaError:
-    """The error for a file that cannot be written."""
+    """Returns the error for a file that cannot be written."""
     folder = os.path.dirname(os.fspath(file)) or "."
     fix = f"Check the folder and the room on the disk: ls -ld {folder}; df -h {folder}"
     return DeltaError(expression, f"cannot write the file: {reason(error)}.", (), fix)
@@ -122,13 +123,13 @@ def _document(delta: DeltaContents) -> DeltaDocument:
 
 def _stored(path: str, source: TensorSource) -> StoredTensor:
     plain = StoredTensor(path, source.shape, source.dtype, source.nbytes)
-    # The format has no complex128, for example.
+    # The format cannot store complex128, for example.
     return plain if has_code(source.dtype) else replace(plain, shape=(source.nbytes,), dtype="uint8")
 
 
 def _check_names(expression: str, delta: DeltaContents) -> None:
     names = [*delta.tensors, *delta.base.digests]
-    wrong = {path: unfit(path) or ("is one of the format's own" if path == "__metadata__" else "") for path in names}
+    wrong = {path: unfit(path) or ("is reserved by the format" if path == "__metadata__" else "") for path in names}
     wrong = {path: why for path, why in wrong.items() if why}
     if wrong:
         problem = f"has {len(wrong)} of {len(names)} names that a file cannot have:"
@@ -141,5 +142,5 @@ def _check_schedule(expression: str, schedule: object) -> None:
         canonical(schedule)
     except (TypeError, ValueError) as error:
         problem = f"cannot write schedule={type(schedule).__name__} as JSON: {reason(error)}."
-        fix = "Hand over texts, numbers, lists and dicts of them: schedule=schedule.to_dict()."
+        fix = "Pass strings, numbers, and lists and dicts of them: schedule=schedule.to_dict()."
         raise DeltaError(expression, problem, (), fix) from error

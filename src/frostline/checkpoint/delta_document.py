@@ -1,4 +1,4 @@
-"""The JSON document in the metadata of a delta: everything but its tensors."""
+"""The JSON document in the metadata of a delta: everything except its tensors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from frostline._core.fingerprint import Fingerprint, digest
 from frostline._core.plan import Plan
 
 KEY = "frostline"
-"""Where it is in the metadata."""
+"""Its key in the metadata."""
 
 _KIND = "delta"
 _FIELDS = ("aliases", "base", "bytes", "digest", "optimizer", "plan", "schedule", "tensors", "weak")
@@ -20,15 +20,15 @@ _FIELDS = ("aliases", "base", "bytes", "digest", "optimizer", "plan", "schedule"
 @final
 @dataclass(frozen=True)
 class DeltaDocument:
-    """The document of a delta, as values.
+    """The content of the document of a delta.
 
     Attributes:
         plan: the frozen and the trainable paths.
         base: a digest of each frozen tensor.
-        tensors: a digest of each tensor of the file.
-        kinds: dtype and shape of tensors that are stored as bytes, because the format lacks their dtype.
-        weak: tensors whose dtype does not decide that of a result, as JAX has it.
-        aliases: the other names of a tensor, of the file or of the base.
+        tensors: a digest of each tensor in the file.
+        kinds: the dtype and shape of each tensor that is stored as bytes, because the format lacks its dtype.
+        weak: the tensors with a weak dtype in JAX.
+        aliases: the other names of a tensor in the file or in the base.
         schedule: the state of the schedule; any JSON value.
         optimizer: the state of the optimizer other than tensors; any JSON value.
 
@@ -49,10 +49,10 @@ class DeltaDocument:
     optimizer: object
 
     def to_json(self) -> str:
-        """The document as text: equal ones give equal bytes.
+        """Returns JSON text; equal documents give equal bytes.
 
         Raises:
-            TypeError, ValueError: the schedule or the optimizer is not JSON.
+            TypeError, ValueError: JSON cannot hold the schedule or the optimizer.
         """
         fields: dict[str, object] = {
             "aliases": {path: list(others) for path, others in self.aliases.items()},
@@ -68,15 +68,15 @@ class DeltaDocument:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The document that `to_json` made a text of.
+        """Reads the text that `to_json` returned.
 
         Raises:
-            ValueError: it is not valid; the error says why.
+            ValueError: the text is not valid; the error says why.
         """
         found = document.fields(document.parse(text), _KIND, _FIELDS)
         given, real = found.pop("digest"), _digest(found)
         if given != real:
-            raise ValueError(f"its digest is {given!r}, but what it says gives {real!r}")
+            raise ValueError(f"its digest is {given!r}, but its content gives {real!r}")
         return cls(
             plan=Plan.from_dict(found["plan"]),
             base=Fingerprint(tuple(_texts_by_name("base", found["base"]).items())),
@@ -93,15 +93,15 @@ class DeltaDocument:
 
 
 def canonical(value: object) -> str:
-    """The one text of a value.
+    """Returns the canonical JSON text of a value.
 
     Raises:
-        TypeError, ValueError: it is not JSON, not a number, or nested too deep.
+        TypeError, ValueError: JSON cannot hold the value, a number is not finite, or it is nested too deeply.
     """
     try:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except RecursionError:
-        raise ValueError("it nests too deep") from None
+        raise ValueError("it is nested too deeply") from None
 
 
 def _digest(fields: dict[str, object]) -> str:
@@ -117,7 +117,7 @@ def _object(name: str, value: object) -> dict[str, Any]:
 def _texts_by_name(name: str, value: object) -> dict[str, str]:
     found = _object(name, value)
     if not all(isinstance(text, str) for text in found.values()):
-        raise ValueError(f"{name!r} has something else than texts")
+        raise ValueError(f"{name!r} has values that are not strings")
     return found
 
 
@@ -125,4 +125,4 @@ def _kind(value: object) -> tuple[str, tuple[int, ...]]:
     match value:
         case [str(dtype), list(shape)] if all(type(length) is int and length >= 0 for length in shape):
             return dtype, tuple(shape)
-    raise ValueError("'bytes' has something else than a dtype and a shape")
+    raise ValueError("'bytes' has a value that is not a dtype and a shape")

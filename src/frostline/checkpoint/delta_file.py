@@ -22,14 +22,14 @@ _FIX = "Save it again, save_delta(file, model), or take an older one."
 
 @final
 class DeltaFile:
-    """A delta that lies on the disk.
+    """A delta in a file.
 
     Attributes:
-        said: all that it says beside its tensors.
-        tensors: what it holds, by name, with the true dtypes.
+        said: the document in its metadata.
+        tensors: its tensors by name, with their original dtypes.
 
     Raises:
-        FileFormatError: it is not a delta, or a damaged one.
+        FileFormatError: the file is not a delta, or is damaged.
     """
 
     def __init__(self, file: str | os.PathLike[str]) -> None:
@@ -50,10 +50,10 @@ class DeltaFile:
         return {path: tensor for path, tensor in self.tensors.items() if path.startswith(OPTIMIZER)}
 
     def chunks(self, path: str) -> Iterator[bytes]:
-        """The bytes of a tensor, a piece at a time.
+        """Yields the bytes of a tensor, a piece at a time.
 
         Raises:
-            FileFormatError: the file was replaced, or is gone.
+            FileFormatError: the file was replaced or removed.
         """
         try:
             yield from self._stored.chunks(path)
@@ -63,10 +63,10 @@ class DeltaFile:
             raise
 
     def contents(self, wanted: Collection[str]) -> dict[str, bytearray]:
-        """The bytes of some tensors, after all were compared with their digests.
+        """Returns the bytes of some tensors, after comparing all tensors with their digests.
 
         Raises:
-            FileFormatError: the bytes of a tensor are not what was saved.
+            FileFormatError: the bytes of a tensor have changed since they were saved.
         """
         found = {path: bytearray(self.tensors[path].nbytes) for path in wanted}
         wrong = [path for path in self.tensors if not self._is_sound(path, found.get(path))]
@@ -75,7 +75,7 @@ class DeltaFile:
         return found
 
     def damaged(self, paths: Collection[str]) -> FileFormatError:
-        """The error for tensors that are not what was saved."""
+        """Returns the error for tensors whose bytes have changed."""
         if self._is_replaced():
             return self._replaced()
         names = ", ".join(sorted(paths)[:3])
@@ -83,17 +83,17 @@ class DeltaFile:
         return FileFormatError(str(self.file), problem, _FIX)
 
     def plan_for(self, expression: str, paths: frozenset[str]) -> Plan:
-        """The plan for a model.
+        """Returns the plan for a model.
 
-        What is a buffer in PyTorch may be a parameter in JAX, as a pytree knows no difference: a tensor that the plan
-        does not speak of is trainable if it is in the file, and frozen if it is of the base.
+        A buffer in PyTorch may be a parameter in JAX, because a pytree does not tell them from each other. So a tensor
+        that is missing in the plan is trainable if the file contains it, and frozen if the base contains it.
 
         Args:
-            expression: what the user wrote.
+            expression: the user's expression.
             paths: the paths of a plan of the model.
 
         Raises:
-            DeltaError: the file is of another model: it says nothing of a path, or the model has none of that name.
+            DeltaError: the file belongs to another model: a path is missing in the file or in the model.
         """
         plan, base = self.said.plan, self.said.base.digests
         missing = paths - plan.paths - self.own.keys() - base.keys()
@@ -113,12 +113,12 @@ class DeltaFile:
         """Checks that the file holds the expected tensors.
 
         Args:
-            expression: what the user wrote.
+            expression: the user's expression.
             expected: the tensors to fill, by name.
             given: the tensors of the file that fill them, by name.
 
         Raises:
-            DeltaError: there are others, or some have another shape or dtype.
+            DeltaError: a tensor is missing or unknown, or has another shape or dtype.
         """
         missing, unknown = expected.keys() - given.keys(), given.keys() - expected.keys()
         other = [path for path in expected if path in given and not _alike(expected[path], given[path])]
@@ -134,7 +134,7 @@ class DeltaFile:
         """Checks that the delta was made on this base.
 
         Raises:
-            DeltaError: it was made on another one.
+            DeltaError: it was made on another base.
         """
         if found := self.said.base.diff(base):
             problem = (
@@ -153,14 +153,14 @@ class DeltaFile:
             said = DeltaDocument.from_json(metadata[KEY])
             self._check_said(said)
         except ValueError as error:
-            problem = f"what it says of itself is wrong: {str(error).splitlines()[0].rstrip('.')}"
+            problem = f"its metadata is wrong: {str(error).splitlines()[0].rstrip('.')}"
             raise FileFormatError(str(self.file), problem, _FIX) from error
         return said
 
     def _check_said(self, said: DeltaDocument) -> None:
         stored = self._stored.tensors
         if differ := said.tensors.keys() ^ stored.keys():
-            raise ValueError(f"{len(differ)} tensors have no digest, or are not there, {sorted(differ)[0]!a} for one")
+            raise ValueError(f"{len(differ)} tensors lack a digest or are missing, {sorted(differ)[0]!a} for example")
         for path in said.kinds:
             if path not in stored or (stored[path].dtype, len(stored[path].shape)) != ("uint8", 1):
                 raise ValueError(f"{path!a} is not stored as bytes")
@@ -188,7 +188,7 @@ class DeltaFile:
         return _stamp(self.file) not in ((), self._stamp)
 
     def _replaced(self) -> FileFormatError:
-        problem, fix = "it was replaced while it was read", "Read it again: what is there now is whole."
+        problem, fix = "it was replaced while it was read", "Read it again: the new file is complete."
         return FileFormatError(str(self.file), problem, fix)
 
 

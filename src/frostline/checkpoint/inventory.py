@@ -1,4 +1,4 @@
-"""The model behind a checkpoint, as far as its tensors tell."""
+"""The model behind a checkpoint, guessed from its tensors."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from frostline._core.inventory import Inventory
 from frostline._core.param import Module, Param
 from frostline.checkpoint.stored import StoredTensor
 
-# What training moves. Eight bits and less are quantised, and left alone as integers are.
+# The dtypes of parameters. A dtype of 8 bits or less is quantised, and no parameter, like an integer.
 _ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16}
-# What PyTorch's normalisation layers keep beside their parameters.
+# The buffers of PyTorch's normalisation layers.
 _STATISTICS = {"running_mean", "running_var", "num_batches_tracked"}
 
 
 @final
 @dataclass(frozen=True)
 class Guess:
-    """Which tensors of a file are parameters is a guess: the file does not say.
+    """A guess at the parameters of a file, which does not mark them.
 
     Attributes:
-        inventory: floating tensors as parameters.
-        buffers: paths of the others: integers, quantised ones and statistics of normalisation layers.
+        inventory: the floating-point tensors, as parameters.
+        buffers: the paths of all other tensors: integers, quantised tensors and statistics of normalisation layers.
 
     Example:
         >>> mean = StoredTensor("norm.running_mean", (3,), "float32", 12)
@@ -38,7 +38,7 @@ class Guess:
 
     @classmethod
     def of(cls, tensors: Iterable[StoredTensor]) -> Guess:
-        """The guess for these tensors."""
+        """Returns the guess for these tensors."""
         tensors = list(tensors)
         buffers = [tensor for tensor in tensors if not _is_param(tensor)]
         params = _params(tensor for tensor in tensors if _is_param(tensor))
@@ -46,7 +46,7 @@ class Guess:
         return cls(inventory, tuple(tensor.path for tensor in buffers))
 
     def held(self, frozen: frozenset[str]) -> frozenset[str]:
-        """Paths of the modules that are frozen whole, and so keep their buffers too."""
+        """Returns the paths of the held modules, whose buffers do not change either."""
         params = self.inventory.params
         free = {path for param in params if param.path not in frozen for name in param.names for path in above(name)}
         whole = frozen.union(path for param in params for name in param.names for path in above(name)) - free
@@ -54,7 +54,7 @@ class Guess:
         return frozenset(path for path in modules if path in whole or not whole.isdisjoint(above(path)))
 
     def held_buffers(self, frozen: frozenset[str]) -> frozenset[str]:
-        """Paths of the buffers in these modules."""
+        """Returns the paths of the buffers in held modules."""
         held = self.held(frozen)
         return frozenset(path for path in self.buffers if above(path)[-1] in held)
 
@@ -81,11 +81,11 @@ def _modules(
         own[above(buffer.path)[-1]] += buffer.nbytes
     learning = {path for param in params for name in param.names for path in above(name)}
     paths = dict.fromkeys(path for tensor in tensors for path in above(tensor.path))
-    # A file does not tell the classes of the modules.
+    # A file does not contain the classes of the modules.
     return tuple(Module(path, object, own[path], path in own and path not in learning) for path in paths)
 
 
 def above(path: str) -> list[str]:
-    """Paths of what encloses `path`, the root first."""
+    """Returns the paths of the modules around `path`, the root first."""
     keys = path.split(".")
     return [".".join(keys[:depth]) for depth in range(len(keys))]

@@ -1,4 +1,4 @@
-"""A full checkpoint from a base and a delta, a piece at a time."""
+"""Merging a base and a delta into a full checkpoint, a piece at a time."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from frostline.checkpoint.replacement import replacing
 from frostline.checkpoint.safetensors_header import has_code, header, in_order
 from frostline.checkpoint.stored import Checkpoint, StoredTensor
 
-_FIX = "Give the file that the model was made of before it was trained, with all of its tensors."
+_FIX = "Pass the full checkpoint from which the training started."
 
 
 @final
 @dataclass(frozen=True)
 class Merging:
-    """A full checkpoint to be written, with the file from which each tensor comes.
+    """A full checkpoint to write, with the file from which each tensor comes.
 
     Attributes:
-        expression: what the user wrote, for errors.
+        expression: the user's expression, for errors.
         base: the file with the frozen tensors.
         delta: the file with the trained tensors.
         tensors: the tensors of the full checkpoint.
@@ -40,36 +40,36 @@ class Merging:
 
     @classmethod
     def of(cls, expression: str, base: Checkpoint, delta: DeltaFile) -> Merging:
-        """The merge, decided from names alone.
+        """Plans the merge from the names of the tensors.
 
         Raises:
-            DeltaError: the base has other tensors than the delta speaks of, or one that safetensors cannot hold.
+            DeltaError: the base has other tensors than the delta expects, or one that safetensors cannot store.
         """
         owners = _owners(delta)
         _check_names(expression, base, delta, owners)
         told = {owners[name] for name in base.tensors}
-        # What the base lacks, an adapter for example, comes under all of its names.
+        # A tensor that the base lacks, an adapter for example, is written under all of its names.
         added = [name for name, owner in owners.items() if owner in delta.own and owner not in told]
         tensors = [
             replace(delta.own[owners[name]], path=name) if owners[name] in delta.own else base.tensors[name]
             for name in (*base.tensors, *added)
         ]
         if strange := tuple(f"{each.path}: {each}" for each in tensors if not has_code(each.dtype)):
-            problem = f"has {len(strange)} of {len(tensors)} tensors of dtypes that safetensors cannot hold."
-            fix = "Load the delta into the model, and save that in another format."
+            problem = f"has {len(strange)} of {len(tensors)} tensors of dtypes that safetensors cannot store."
+            fix = "Load the delta into the model, and save the model in another format."
             raise DeltaError(expression, problem, strange, fix)
         return cls(expression, base, delta, tuple(in_order(tensors)), owners)
 
     @property
     def trained(self) -> frozenset[str]:
-        """The names of what comes from the delta."""
+        """The names of the tensors that come from the delta."""
         return frozenset(tensor.path for tensor in self.tensors if self.owners[tensor.path] in self.delta.own)
 
     def write(self, file: Path) -> None:
-        """Writes the checkpoint; the file is replaced whole, or left as it is.
+        """Writes the checkpoint; the file is replaced atomically, or left unchanged.
 
         Raises:
-            DeltaError: the delta was made on another base, or the system refuses to write the file.
+            DeltaError: the delta was made on another base, or the file cannot be written.
             FileFormatError: the delta is damaged.
         """
         metadata = {key: text for key, text in self.base.metadata.items() if key != KEY}
@@ -78,7 +78,7 @@ class Merging:
             with replacing(file) as stream:
                 stream.write(header(self.tensors, metadata))
                 for tensor in self.tensors:
-                    # After the first wrong tensor nothing more is written, but every one that differs is reported.
+                    # Nothing is written after the first wrong tensor, but all wrong tensors are reported.
                     if not self._copy(tensor, None if wrong else stream):
                         wrong.append(tensor.path)
                 self._check(wrong)
@@ -86,7 +86,7 @@ class Merging:
             raise unwritten(self.expression, file, error) from error
 
     def _copy(self, tensor: StoredTensor, stream: BinaryIO | None) -> bool:
-        """Whether the tensor is what the delta says."""
+        """Copies a tensor, and returns whether its digest is the one in the delta."""
         owner, said = self.owners[tensor.path], self.delta.said
         is_trained = owner in self.delta.own
         chunks = self.delta.chunks(owner) if is_trained else self.base.chunks(tensor.path)

@@ -14,15 +14,15 @@ from typing import BinaryIO
 
 @contextmanager
 def replacing(file: Path) -> Iterator[BinaryIO]:
-    """A stream whose content takes the place of a file, when the block ends without an error.
+    """Yields a stream whose content replaces a file when the block ends without an error.
 
     The content goes to a temporary file in the same folder, which is synced and renamed; then the folder is synced. A
-    crash at any instant leaves the old content or the new one, and perhaps the temporary file, ``.NAME.xxxxxxxx.part``,
-    which the next replacement of the same file removes. Of two at a time the one that began last wins, and the other
-    fails. A link to a file stays, and the file is replaced.
+    crash at any moment leaves the old or the new content, and perhaps the temporary file, ``.NAME.xxxxxxxx.part``,
+    which the next replacement of the same file removes. If two replacements run at the same time, the later one
+    succeeds and the other fails. If the path is a link, its target is replaced.
 
     Raises:
-        OSError: the system refuses, or there is something else than a file in the place. The old content is left.
+        OSError: the file cannot be written, or the path is not a regular file; the old content is unchanged.
 
     Example:
         >>> import tempfile
@@ -50,7 +50,7 @@ def replacing(file: Path) -> Iterator[BinaryIO]:
 
 
 def _target(file: Path) -> Path:
-    """The file behind links."""
+    """Returns the file behind links."""
     try:
         return Path(os.path.realpath(file))
     except ValueError as error:
@@ -58,7 +58,7 @@ def _target(file: Path) -> Path:
 
 
 def _mode(target: Path) -> int:
-    """The permissions of the file that is there."""
+    """Returns the permissions of the existing file."""
     try:
         mode = target.stat().st_mode
     except FileNotFoundError:
@@ -78,13 +78,13 @@ def _remove_leftovers(target: Path) -> None:
 
 
 def _created(part: Path, mode: int) -> BinaryIO:
-    # Exclusively: nobody's link is followed.
+    # O_EXCL, so that a link of somebody else is not followed.
     return open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode), "wb")
 
 
 def _sync_folder(folder: Path) -> None:
     if not hasattr(os, "O_DIRECTORY"):
-        return  # Windows keeps the names of a folder by itself.
+        return  # Windows cannot sync a folder.
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""safetensors files, from the header alone."""
+"""Reading safetensors files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any, final
 from safetensors import SafetensorError, safe_open
 
 from frostline._core.errors import FileFormatError
-from frostline.checkpoint.stored import CHUNK, Checkpoint, StoredTensor, begins, check_regular, unreadable
+from frostline._core.files import check_regular, unreadable
+from frostline.checkpoint.stored import CHUNK, Checkpoint, StoredTensor, begins
 
-# What the format calls a dtype -> what PyTorch and NumPy call it.
+# The name of a dtype in the format, and its name in PyTorch and NumPy.
 DTYPES = {
     "BF16": "bfloat16",
     "BOOL": "bool",
@@ -39,11 +40,11 @@ FIX = 'Write the file again: safetensors.torch.save_file(model.state_dict(), "mo
 
 @final
 class SafetensorsFile(Checkpoint):
-    """A safetensors file; tensors are in the order of their names, as the format keeps no other.
+    """A safetensors file; its tensors are sorted by name, because the format has no order.
 
     Args:
-        file: where it is.
-        fix: what to do about a damaged one.
+        file: its path.
+        fix: the fix in the error for a damaged file.
 
     Example:
         >>> import tempfile
@@ -72,7 +73,7 @@ class SafetensorsFile(Checkpoint):
         super().__init__(file, sorted(map(_stored, header.items()), key=_natural), metadata)
 
     def chunks(self, path: str) -> Iterator[bytes]:
-        """The bytes of one tensor, `CHUNK` at a time."""
+        """Yields the bytes of one tensor, `CHUNK` at a time."""
         begin, end = self._spans[path]
         try:
             with self.file.open("rb") as stream:
@@ -93,17 +94,17 @@ def _validate(file: Path) -> None:
         problem = str(error).removeprefix("Error while deserializing header: ")
         raise FileFormatError(str(file), f"{problem}.\n{begins(file)}", FIX) from None
     except ModuleNotFoundError:
-        # NumPy is looked for after the header was checked, and we ask for no array.
+        # The library checks the header before it imports NumPy, and no array is read here.
         pass
 
 
 def _read_header(file: Path) -> tuple[int, dict[str, Any]]:
-    """Where the data starts, and the entries of a header that is known to be valid."""
+    """Returns the first byte of the data, and the entries of a valid header."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         entries = dict(pairs)
         if len(entries) < len(pairs):
-            # The library takes the last of them; another reader may take the first.
+            # The library takes the last entry; another reader may take the first.
             twice = next(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
             raise FileFormatError(str(file), f"its header names {twice!a} twice", FIX)
         return entries
@@ -122,7 +123,7 @@ def _stored(item: tuple[str, dict[str, Any]]) -> StoredTensor:
 
 
 def _natural(tensor: StoredTensor) -> list[tuple[bool, int, str]]:
-    """Layer 10 comes after layer 9."""
+    """Returns the sort key that puts layer 10 after layer 9."""
     keys = tensor.path.split(".")
-    # Compared by length first, for a number may be longer than Python converts.
+    # By length first, because Python refuses to convert a very long number.
     return [(not key.isdecimal(), len(key) if key.isdecimal() else 0, key) for key in keys]

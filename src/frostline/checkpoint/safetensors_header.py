@@ -1,4 +1,4 @@
-"""The beginning of a safetensors file: where each tensor is."""
+"""Writing the header of a safetensors file, which gives the place of each tensor."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 from frostline.checkpoint.safetensors_file import DTYPES
 from frostline.checkpoint.stored import StoredTensor
 
-# More than this no reader of the format takes.
+# Readers of the format refuse a longer header.
 MOST_BYTES = 100_000_000
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
-# Kinds of less than a byte, which the format has and NumPy has not.
+# Dtypes smaller than a byte, which NumPy does not have.
 _CODES |= {code.lower(): code for code in ("F4", "F6_E2M3", "F6_E3M2")}
 
 
 def has_code(dtype: str) -> bool:
-    """Whether the format knows a dtype.
+    """Whether the format can store a dtype.
 
     Example:
         >>> has_code("bfloat16"), has_code("complex128")
@@ -27,7 +27,7 @@ def has_code(dtype: str) -> bool:
 
 
 def header(tensors: Iterable[StoredTensor], metadata: Mapping[str, str]) -> bytes:
-    """The header of a file that holds these tensors, one after another; the same tensors give the same bytes.
+    """Returns the header of a file with these tensors, one after another; equal tensors give equal bytes.
 
     Example:
         >>> header([StoredTensor("head.codes", (3,), "uint8", 3)], {})[8:].strip()
@@ -47,7 +47,7 @@ def header(tensors: Iterable[StoredTensor], metadata: Mapping[str, str]) -> byte
 
 
 def in_order(tensors: Iterable[StoredTensor]) -> list[StoredTensor]:
-    """The order that leaves each tensor at a multiple of the size of its elements: large ones first, then by name."""
+    """Sorts tensors by the size of their elements, large ones first, then by name, so that each tensor is aligned."""
     return sorted(tensors, key=lambda tensor: (-_itemsize(tensor), tensor.path))
 
 

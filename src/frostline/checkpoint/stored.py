@@ -1,8 +1,7 @@
-"""What a checkpoint file holds, as data: names, shapes and dtypes; the bytes come on request, a piece at a time."""
+"""Stored tensors: their names, shapes and dtypes; their bytes are read on request, a piece at a time."""
 
 from __future__ import annotations
 
-import stat
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,8 +25,8 @@ class StoredTensor:
         path: its dotted name.
         shape: its shape.
         dtype: "float32", "bfloat16", "int64", ...
-        nbytes: how many bytes it takes.
-        storage: equal for two names of one tensor, where a file can say so.
+        nbytes: its size in bytes.
+        storage: a value that is equal for two names of one tensor; None if the file does not record this.
 
     Example:
         >>> weight = StoredTensor("head.weight", (10, 4), "float32", 160)
@@ -43,14 +42,14 @@ class StoredTensor:
 
     @property
     def size(self) -> int:
-        """How many elements it has."""
+        """The number of elements."""
         return prod(self.shape)
 
     def __str__(self) -> str:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
 
     def to_dict(self) -> dict[str, object]:
-        """What it is, for JSON."""
+        """Returns its dtype and shape as data for JSON."""
         return {"dtype": self.dtype, "shape": list(self.shape)}
 
 
@@ -58,9 +57,9 @@ class Checkpoint(ABC):
     """A file of named tensors.
 
     Attributes:
-        file: where it is.
-        tensors: what it holds, by path.
-        metadata: texts that it holds beside them, by key.
+        file: its path.
+        tensors: its tensors, by path.
+        metadata: the strings beside them, by key.
     """
 
     def __init__(self, file: Path, tensors: Iterable[StoredTensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -74,44 +73,18 @@ class Checkpoint(ABC):
 
     @abstractmethod
     def chunks(self, path: str) -> Iterator[bytes]:
-        """The bytes of one tensor in row-major order, `CHUNK` at a time."""
-
-
-def check_regular(file: Path) -> None:
-    """Checks that `file` is a regular file: opening a pipe would wait, opening a device may do anything.
-
-    Raises:
-        FileFormatError: it is missing, or something else.
-    """
-    try:
-        mode = file.stat().st_mode
-    except (OSError, ValueError) as error:
-        raise unreadable(file, error) from None
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
-        raise FileFormatError(str(file), f"it is {kind}, not a file", f"Give a file: ls {file.parent}")
-
-
-def unreadable(file: Path, error: Exception) -> FileFormatError:
-    """The error for a file that the system does not hand out."""
-    return FileFormatError(str(file), reason(error), "Check the name and the permissions: ls -l FILE")
-
-
-def reason(error: Exception) -> str:
-    """What the system says, as a part of a sentence."""
-    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return words[:1].lower() + words[1:]
+        """Yields the bytes of one tensor in row-major order, `CHUNK` at a time."""
 
 
 def begins(file: Path) -> str:
-    """What is there instead of a checkpoint, in a few words."""
+    """Describes a file that is not a checkpoint by its size and its first bytes."""
     with file.open("rb") as stream:
         return f"It has {file.stat().st_size} bytes and begins with {stream.read(12)!r}"
 
 
 def unfit(path: str) -> str:
-    """Why a name is not valid for a tensor; empty if it is."""
-    # Names end up in a terminal and in patterns; no model makes such ones, but a hostile file may.
+    """Returns why the name of a tensor is not valid, or an empty string."""
+    # Names are printed in a terminal and used in patterns; a hostile file may contain any name.
     if not path:
         return "is empty"
     if not path.isprintable():
@@ -124,5 +97,5 @@ def unfit(path: str) -> str:
 
 
 def shown(path: str) -> str:
-    """A name of any kind, for a terminal."""
+    """Returns any name in a form that is safe to print."""
     return ascii(path) if len(path) <= 60 else f"{path[:60]!a}..."

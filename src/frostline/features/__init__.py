@@ -1,1 +1,1 @@
-"""What is behind the frost line: where a network is cut, and the store of what was computed there. No framework."""
+"""The place of the cut at the frost line, and the files of a feature cache; no framework."""

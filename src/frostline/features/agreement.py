@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from frostline._core.errors import CacheError
 from frostline._core.errors.cache import differences
@@ -13,27 +14,27 @@ from frostline.features.manifest import Manifest
 from frostline.features.shards import Key
 from frostline.features.store import Store, found
 
-# So many samples are read twice to see whether they are random; a flip of one in two is missed once in 256.
+# The number of samples that are read twice to find randomness; a random flip is missed once in 256 fills.
 _PROBES = 8
 
-# A header has room for as many keys as a shard has rows, and readers take none of more than 100 MB.
+# A header holds the keys of all rows of a shard, and readers refuse a header of more than 100 MB.
 _LONGEST = 1000
 
 
 def name_of(folder: Path) -> str:
-    """The expression that names a cache in an error."""
+    """Returns the expression that names a cache in an error."""
     return f"FeatureCache({str(folder)!r}, line)"
 
 
 def check_made_alike(folder: Path, wanted: Manifest) -> Manifest | None:
-    """The manifest in a folder, if there is one.
+    """Returns the manifest in a folder, or None.
 
     Args:
         folder: the folder of the cache.
         wanted: the manifest to compare with; the rest of its samples is not compared.
 
     Raises:
-        CacheError: the folder is something else, or the cache of another line, or was made in another way.
+        CacheError: the folder is not a cache, or its cache has another line or other options.
     """
     there = found(folder)
     if there is None:
@@ -44,28 +45,28 @@ def check_made_alike(folder: Path, wanted: Manifest) -> Manifest | None:
         raise CacheError(name_of(folder), problem, prints, _another(folder))
     words = {"dtype": "precision", "preprocessing": "preprocessing", "views": "views", "boundary": "values"}
     if other := differences({word: (getattr(there, name), getattr(wanted, name)) for word, name in words.items()}):
-        raise CacheError(name_of(folder), "holds features that were made in another way.", other, _another(folder))
+        raise CacheError(name_of(folder), "holds features with other options.", other, _another(folder))
     return there
 
 
 def planned(folder: Path, wanted: Manifest) -> Store:
-    """The store for a manifest; nothing is written.
+    """Returns the store for a manifest, without writing anything.
 
     Raises:
-        CacheError: the folder is something else, or holds something else.
+        CacheError: the folder is not a cache, or its cache differs from the manifest.
     """
     there = check_made_alike(folder, wanted)
     if there is not None and (other := differences({"rest": (_rest(there), _rest(wanted))})):
-        problem = "holds samples with another rest, which is what does not go into the model."
+        problem = "holds samples whose rest, the parts beside the input of the model, has another layout."
         raise CacheError(name_of(folder), problem, other, _another(folder))
     return Store(folder, wanted)
 
 
 def complete(folder: Path, wanted: Manifest, keys: Sequence[Key]) -> Store:
-    """The store in a folder, checked to hold all rows.
+    """Returns the store in a folder after checking that it holds all rows.
 
     Raises:
-        CacheError: there is another one, or rows are missing.
+        CacheError: the folder holds another cache, or rows are missing.
     """
     there = check_made_alike(folder, wanted)
     store = Store(folder, there or wanted)
@@ -75,45 +76,49 @@ def complete(folder: Path, wanted: Manifest, keys: Sequence[Key]) -> Store:
     names = [f"{damage.file.name}: {damage.problem}" for damage in store.damages]
     names += [f"sample {key!r}" + (f", view {view}" if wanted.views > 1 else "") for key, view in missing]
     problem = f"lacks {len(missing)} of {len(keys) * wanted.views} rows."
-    fix = "Compute them: cache.fill(dataset). If other ranks are filling it, wait until they have."
+    fix = "Compute them: cache.fill(dataset). If other ranks are filling the cache, wait until they have finished."
     raise CacheError(f"{name_of(folder)}.dataset(dataset)", problem, tuple(names), fix)
 
 
-def keys_of(samples: int, key: Callable[[int], Key] | None) -> list[Key]:
-    """The key of each sample.
+def keys_of(dataset: Any, key: Callable[[int], Key] | None) -> list[Key]:
+    """Returns the key of each sample of a dataset.
 
     Raises:
-        CacheError: there are no samples, a key is neither a number nor a text, or very long, or two samples have one
-            key.
+        CacheError: the dataset cannot be indexed or is empty, a key is neither an int nor a str, a key is too long, or
+            two samples have the same key.
     """
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        problem = f"needs samples by index, but {type(dataset).__name__} has none."
+        raise CacheError("A feature cache", problem, (), "Pass a dataset with __len__ and __getitem__.")
+    samples = len(dataset)
     if not samples:
-        raise CacheError("A feature cache", "needs samples, and the dataset has none.", (), "Give another dataset.")
+        raise CacheError("A feature cache", "needs samples, but the dataset has none.", (), "Pass another dataset.")
     keys: list[Key] = list(range(samples) if key is None else map(key, range(samples)))
     if other := [key for key in keys if type(key) not in (int, str)]:
         kinds = tuple(sorted({type(key).__name__ for key in other}))
         problem = f"gives {len(other)} of {samples} samples a key that is neither an int nor a str."
         raise CacheError(
-            "FeatureCache(..., key=...)", problem, kinds, "Make it one: key=lambda index: str(name[index])."
+            "FeatureCache(..., key=...)", problem, kinds, "Return a str: key=lambda index: str(name[index])."
         )
     if long := [key for key in keys if _length(key) > _LONGEST]:
         problem = f"gives {len(long)} of {samples} samples a key of more than {_LONGEST} characters."
-        fix = "Take a digest of it: key=lambda index: hashlib.sha256(name[index].encode()).hexdigest()"
+        fix = "Return a digest: key=lambda index: hashlib.sha256(name[index].encode()).hexdigest()"
         raise CacheError("FeatureCache(..., key=...)", problem, (), fix)
     known: set[Key] = set()
     twice = [repr(key) for key in keys if key in known or known.add(key)]  # type: ignore[func-returns-value]
     if twice:
-        problem = f"gives {len(twice)} of {samples} samples a key that another has."
-        raise CacheError("FeatureCache(..., key=...)", problem, tuple(twice), "Make it different for each index.")
+        problem = f"gives {len(twice)} of {samples} samples the key of another sample."
+        raise CacheError("FeatureCache(..., key=...)", problem, tuple(twice), "Return another key for each index.")
     return keys
 
 
 def _length(key: Key) -> int:
-    # Three bits are less than a digit; a very large number cannot even be written.
+    # An estimate from the bits: Python refuses to print a very large number.
     return len(key) if isinstance(key, str) else key.bit_length() // 3
 
 
 def probes(samples: int) -> list[int]:
-    """A few indices, from the first to the last.
+    """Returns a few evenly spaced indices, from the first to the last.
 
     Example:
         >>> probes(100), probes(3)
@@ -123,36 +128,36 @@ def probes(samples: int) -> list[int]:
 
 
 def check_random(one: Mapping[int, bytes], two: Mapping[int, bytes], views: int) -> None:
-    """Checks that a dataset is random if, and only if, several views of it are to be stored.
+    """Checks that a dataset is random if, and only if, several views of it will be stored.
 
     Args:
         one: digests of samples, by index.
-        two: of the same ones, read again.
-        views: how many are to be stored.
+        two: digests of the same samples, read again.
+        views: the number of views to store.
 
     Raises:
-        CacheError: it is random and one view is stored, or it is not and several are.
+        CacheError: the dataset is random but one view is stored, or it is not random but several are.
     """
     differ = [index for index in one if one[index] != two[index]]
     if differ and views == 1:
         problem = f"reads a random dataset: {len(differ)} of {len(one)} samples differ when they are read twice."
-        fix = "Store several views of each: FeatureCache(..., views=4); or take the augmentation out."
+        fix = "Store several views of each: FeatureCache(..., views=4); or remove the augmentation."
         raise CacheError("cache.fill(dataset)", problem, tuple(f"sample {index}" for index in differ), fix)
     if not differ and views > 1:
         problem = f"would store {views} equal views: {len(one)} samples were read twice, and none differs."
-        raise CacheError("cache.fill(dataset)", problem, (), "Store one: FeatureCache(..., views=1).")
+        raise CacheError("cache.fill(dataset)", problem, (), "Store one view: FeatureCache(..., views=1).")
 
 
 def check_sources(store: Store, keys: Sequence[Key], sources: Mapping[int, bytes]) -> None:
-    """Checks that the stored features are those of these samples.
+    """Checks that the stored features belong to these samples.
 
     Args:
         store: the stored rows.
-        keys: of all samples.
-        sources: digests of some of them as they are now, by index.
+        keys: the keys of all samples.
+        sources: digests of some samples as they are now, by index.
 
     Raises:
-        CacheError: some are features of other samples.
+        CacheError: some features belong to other samples.
         DamagedCacheError: a row is damaged.
     """
     stored = [index for index in sources if not store.missing([keys[index]], 0)]
@@ -160,13 +165,13 @@ def check_sources(store: Store, keys: Sequence[Key], sources: Mapping[int, bytes
     width = SOURCE.nbytes
     other = [index for n, index in enumerate(stored) if sources[index] != data[n * width : (n + 1) * width]]
     if other:
-        problem = f"holds features of other samples: {len(other)} of {len(stored)} that were looked at differ."
+        problem = f"holds features of other samples: {len(other)} of {len(stored)} compared samples differ."
         names = tuple(f"sample {keys[index]!r}" for index in other)
         raise CacheError(name_of(store.folder), problem, names, _another(store.folder))
 
 
 def _another(folder: Path) -> str:
-    return f"Name another folder, FeatureCache({f'{folder}-2'!r}, line), or delete it: frostline cache clear {folder}"
+    return f"Use another folder, FeatureCache({f'{folder}-2'!r}, line), or delete it: frostline cache clear {folder}"
 
 
 def _rest(manifest: Manifest) -> object:
@@ -174,7 +179,7 @@ def _rest(manifest: Manifest) -> object:
 
 
 def state_of(folder: Path, said: Manifest) -> str:
-    """A cache of this line in one line of text."""
+    """Returns one line of text about the cache in a folder."""
     there = check_made_alike(folder, said)
     if there is None:
         return f"FeatureCache({str(folder)!r}, empty, {said.precision})"

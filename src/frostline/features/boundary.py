@@ -1,4 +1,4 @@
-"""What crosses the frost line: the values behind which nothing depends on a trainable parameter."""
+"""The values that cross the frost line."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import final
 @final
 @dataclass(frozen=True, slots=True)
 class Boundary:
-    """One value that crosses the line, of one sample.
+    """One value that crosses the line, for one sample.
 
     Attributes:
         name: the path of the module that computes it, or its name in the trace.
-        shape: without the sample's own dimension, which comes first in what ``below`` returns.
-        dtype: as the framework calls it, such as ``"float32"``.
-        bytes: how many a sample takes.
+        shape: its shape without the dimension of the samples, which is the first dimension of what ``below`` returns.
+        dtype: its dtype, such as ``"float32"``.
+        bytes: the bytes of one sample.
 
     Example:
         >>> Boundary("layer3", (256, 10, 10), "float32", 102400)

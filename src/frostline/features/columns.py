@@ -1,4 +1,4 @@
-"""The arrays that are stored for each row, each with a name and a fixed shape."""
+"""The columns of a row: each is an array with a name and a fixed shape."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Column:
 
     Attributes:
         name: its name in a shard.
-        dtype: of its numbers, as they are stored.
-        shape: of one row.
+        dtype: the stored dtype.
+        shape: the shape in one row.
 
     Example:
         >>> Column("value.0", "bfloat16", (16, 7, 7)).nbytes
@@ -37,16 +37,16 @@ class Column:
         return prod(self.shape) * ITEMSIZES[self.dtype]
 
     def of(self, rows: int) -> StoredTensor:
-        """The array of so many rows."""
+        """Returns the array of this column in a shard of so many rows."""
         return StoredTensor(self.name, (rows, *self.shape), self.dtype, rows * self.nbytes)
 
     def to_json(self) -> list[object]:
-        """The column as JSON."""
+        """Returns the column as JSON data."""
         return [self.name, self.dtype, list(self.shape)]
 
     @classmethod
     def from_json(cls, data: Any) -> Column:
-        """The column that `to_json` made JSON of.
+        """Reads the data that `to_json` returned.
 
         Raises:
             ValueError: the data is not a column.
@@ -60,12 +60,12 @@ class Column:
 @final
 @dataclass(frozen=True, slots=True)
 class BoundaryValue:
-    """One value that crosses the line, and how it is stored.
+    """One value that crosses the line, with its stored dtype.
 
     Attributes:
         name: the module or operation that computes it.
         dtype: its dtype when it is computed and when it is read.
-        shape: of one sample.
+        shape: the shape of one sample.
         stored: the dtype of its column.
     """
 
@@ -76,28 +76,28 @@ class BoundaryValue:
 
     @classmethod
     def of(cls, value: Boundary | BoundaryValue, precision: str) -> BoundaryValue:
-        """A value, stored with this precision."""
+        """Returns a value that is stored with this precision."""
         return cls(value.name, value.dtype, tuple(value.shape), stored_as(value.dtype, precision))
 
     @property
     def is_scaled(self) -> bool:
-        """Whether it is stored in steps between the least and the greatest number of a sample."""
+        """Whether it is stored as int8 steps between the minimum and the maximum of a sample."""
         return self.stored == "int8" and self.dtype != "int8"
 
     def columns(self, number: int) -> tuple[Column, ...]:
-        """Its columns: the numbers; and if they are steps, how large those are, and where they begin."""
+        """Returns its columns: the numbers and, if they are scaled, the size of a step and the minimum."""
         numbers = Column(f"value.{number}", self.stored, self.shape)
         if not self.is_scaled:
             return (numbers,)
         return (numbers, Column(f"step.{number}", "float32", ()), Column(f"least.{number}", "float32", ()))
 
     def to_json(self) -> list[object]:
-        """The value as JSON."""
+        """Returns the value as JSON data."""
         return [self.name, self.dtype, list(self.shape), self.stored]
 
     @classmethod
     def from_json(cls, data: Any) -> BoundaryValue:
-        """The value that `to_json` made JSON of.
+        """Reads the data that `to_json` returned.
 
         Raises:
             ValueError: the data is not a value.
@@ -110,7 +110,7 @@ class BoundaryValue:
 
 
 def sizes(shape: Iterable[object]) -> tuple[int, ...]:
-    """A shape that was read.
+    """Returns a shape from JSON data.
 
     Raises:
         ValueError: it is not a shape.
@@ -123,7 +123,7 @@ def sizes(shape: Iterable[object]) -> tuple[int, ...]:
 
 
 DIGEST = Column("digest", "uint8", (8,))
-"""XXH3 of all else in the row, so that each row can be checked by itself."""
+"""XXH3 of all other columns of the row, so that each row can be checked alone."""
 
 SOURCE = Column("source", "uint8", (16,))
-"""XXH3 of what went into the model, so that another dataset is recognised."""
+"""XXH3 of the input of the model, so that another dataset is recognised."""

@@ -1,4 +1,4 @@
-"""Where to cut below the frost line: the values of fewest bytes from which the part above can be computed."""
+"""The cut below the frost line: the values of fewest bytes from which the part above can be computed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, final
 @final
 @dataclass(frozen=True, slots=True)
 class CutValue:
-    """One value that depends on the sample and on nothing that trains.
+    """One value that depends on the sample and on no trainable parameter.
 
     Attributes:
-        name: a name of its own.
-        bytes: how many a sample takes, or None where it cannot be kept: it has no dimension that is the sample's.
-        reads: the names of the values that it is computed from.
-        cheap: whether it may be computed again above; what is given from outside is not computed.
+        name: its unique name.
+        bytes: the bytes of one sample; None if it cannot be stored, because no dimension belongs to the samples.
+        reads: the names of the values from which it is computed.
+        cheap: whether the part above may compute it again; False for an input.
     """
 
     name: str
@@ -26,17 +26,18 @@ class CutValue:
 
 
 def least(values: Sequence[CutValue], needed: Iterable[str]) -> tuple[str, ...] | None:
-    """The values to keep, so that `needed` can be computed from them by cheap steps alone.
+    """Returns the values to store, so that `needed` can be computed from them by cheap operations.
 
-    A minimum cut: each value is an edge that costs its bytes, reading one is free, and what is not cheap lies behind
-    the cut. Of two cuts with the same bytes the one with fewer values wins, then the one nearer to what is needed.
+    This is a minimum cut: each value is an edge that costs its bytes, reading a value is free, and every value that is
+    not cheap lies below the cut. Of two cuts with equal bytes the one with fewer values is chosen, then the one closer
+    to the needed values.
 
     Args:
-        values: in an order in which they can be computed.
-        needed: the names that must be there above.
+        values: the values, in an order in which they can be computed.
+        needed: the names of the values that the part above reads.
 
     Returns:
-        The names to keep, in the order of `values`; None where a value would have to be kept that cannot be.
+        The names to store, in the order of `values`; None if every cut contains a value that cannot be stored.
 
     Source: the partitioner of AOTAutograd, which cuts a backward from its forward in this way:
     https://dev-discuss.pytorch.org/t/min-cut-optimal-recomputation-i-e-activation-checkpointing-with-aotautograd/467
@@ -63,13 +64,13 @@ def least(values: Sequence[CutValue], needed: Iterable[str]) -> tuple[str, ...] 
 
 
 def raw(values: Sequence[CutValue], needed: Iterable[str]) -> int:
-    """The bytes a sample of keeping just what is needed, which a cut is held against."""
+    """Returns the bytes of one sample if the needed values themselves were stored, for comparison with a cut."""
     wanted = set(needed)
     return sum(value.bytes or 0 for value in values if value.name in wanted)
 
 
 def _behind(values: Sequence[CutValue], wanted: Iterable[str]) -> list[CutValue]:
-    """What the wanted values are computed from, themselves included."""
+    """Returns the wanted values and all values from which they are computed."""
     reached = set(wanted)
     found = []
     for value in reversed(values):
@@ -82,9 +83,9 @@ def _behind(values: Sequence[CutValue], wanted: Iterable[str]) -> list[CutValue]
 def _network(values: list[CutValue], wanted: list[str]) -> Any:
     from networkx import DiGraph
 
-    # An edge without a capacity is one that no cut goes through.
+    # No cut goes through an edge without a capacity.
     graph = DiGraph()
-    # One more than there are values: a byte outweighs any number of them.
+    # With this weight, one byte outweighs any number of values.
     weight = len(values) + 1
     for value in values:
         entry, leaving = ("in", value.name), ("out", value.name)

@@ -11,7 +11,7 @@ from frostline.features.store import Store
 
 
 def to_dict(store: Store) -> dict[str, object]:
-    """Returns the description of a cache as JSON-able data."""
+    """Returns the description of a cache as data for JSON."""
     manifest = store.manifest
     return {
         "directory": str(store.folder),
@@ -60,12 +60,10 @@ def verdict(store: Store, damages: Sequence[Damage]) -> list[str]:
     shards = len(store.shards) + len(store.damages)
     leftovers = store.leftovers()
     bad = f"{len(damages)} of {counted(shards, 'shard')} damaged"
-    lines = [f"{str(store.folder)!r}: {bad}, {store.rows} rows looked at."]
+    lines = [f"{str(store.folder)!r}: {bad}, {store.rows} rows read."]
     lines += [f"  {damage.file.name}: {damage.problem}" for damage in damages]
     if damages:
         lines.append("Compute them again: cache.fill(dataset)")
     if leftovers:
-        lines.append(
-            f"{counted(len(leftovers), 'file')} of a fill that did not end; the next one removes what it left."
-        )
+        lines.append(f"{counted(len(leftovers), 'file')} of an interrupted fill; the next fill cleans up.")
     return lines

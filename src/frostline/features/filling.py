@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, final
+from typing import final
 
 from frostline._core.errors import CacheError
-from frostline.features import agreement
 from frostline.features.room import check_budget, check_disk
 from frostline.features.shards import Damage, Key
 from frostline.features.store import Store
@@ -15,7 +14,7 @@ from frostline.features.writing import Writer
 
 Columns = Mapping[str, memoryview]
 Batches = Callable[[list[int]], Iterator[tuple[Sequence[int], Columns]]]
-"""From indices to some of them at a time, each time with the columns of these samples."""
+"""Takes the indices of samples, and yields some of them at a time with their columns."""
 
 
 @final
@@ -28,10 +27,10 @@ class Filling:
         rank: the number of this process.
         ranks: the number of processes.
         verify: whether to read every stored byte; otherwise only headers and sizes are checked.
-        progress: whether to show bars, on a terminal.
+        progress: whether to show progress bars on a terminal.
 
     Raises:
-        CacheError: there is no such rank.
+        CacheError: the rank is not below the number of processes.
     """
 
     def __init__(
@@ -50,11 +49,11 @@ class Filling:
 
         Args:
             budget: the most bytes that the cache may take, or None.
-            batches: computes features.
+            batches: computes the features.
 
         Raises:
-            CacheBudgetError: it would be larger than the budget; nothing was written.
-            CacheSpaceError: the disk has no room.
+            CacheBudgetError: the cache would exceed the budget; nothing was written.
+            CacheSpaceError: the disk has too little space.
         """
         store = self._store
         todo = [store.missing(self._keys, view) for view in range(store.manifest.views)]
@@ -80,23 +79,11 @@ class Filling:
             return store.verify(lambda: done(1))
 
 
-def keys_of(dataset: Any, key: Callable[[int], Key] | None) -> list[Key]:
-    """The keys of the samples of a dataset.
-
-    Raises:
-        CacheError: it has no samples by index.
-    """
-    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        problem = f"needs samples by index, but {type(dataset).__name__} has none."
-        raise CacheError("A feature cache", problem, (), "Give a dataset with __len__ and __getitem__.")
-    return agreement.keys_of(len(dataset), key)
-
-
 def positive(name: str, number: int) -> int:
-    """Checks that a number is a positive integer.
+    """Returns a number after checking that it is a positive integer.
 
     Raises:
-        CacheError: it is not.
+        CacheError: it is not a positive integer.
     """
     if type(number) is not int or number < 1:
         raise CacheError(f"{name}={number!r}", "must be a positive integer.", (), f"Write {name}=1, or more.")

@@ -26,10 +26,10 @@ class Manifest:
 
     Attributes:
         fingerprint: the fingerprint of everything below the line.
-        preprocessing: the user's name for what is done before the model.
-        precision: how exactly floats are stored, one of `PRECISIONS`.
+        preprocessing: the user's name for the preprocessing of a sample.
+        precision: the precision of stored floats, one of `PRECISIONS`.
         views: the number of rows of each sample.
-        samples: the size of the dataset; the shards say how many of them are stored.
+        samples: the size of the dataset; the shards tell how many samples are stored.
         values: the values that cross the line.
         rest: the other parts of a sample, such as its label; one column for each leaf.
         structure: the nesting of the leaves of the rest.
@@ -65,16 +65,16 @@ class Manifest:
         preprocessing: str = "",
         views: int = 1,
     ) -> Manifest:
-        """The manifest for what crosses a line.
+        """Returns the manifest for the values that cross a line.
 
         Raises:
-            CacheError: there is no such precision, a value has a dtype that cannot be stored, or a name has characters
-                that cannot be printed.
+            CacheError: the precision is unknown, the dtype of a value cannot be stored, or the name of the
+                preprocessing is not printable.
         """
         precisions.check(precision)
         if not isinstance(preprocessing, str) or not preprocessing.isprintable():
-            words = "has characters that cannot be printed." if isinstance(preprocessing, str) else "is not a text."
-            raise CacheError(f"preprocessing={preprocessing!r}", words, (), 'Give it a plain name: "resize224-v2".')
+            words = "has unprintable characters." if isinstance(preprocessing, str) else "is not a string."
+            raise CacheError(f"preprocessing={preprocessing!r}", words, (), 'Use a plain name: "resize224-v2".')
         values = tuple(BoundaryValue.of(value, precision) for value in boundary)
         return cls(fingerprint, preprocessing, precision, views, samples, values, tuple(rest), _plain(structure))
 
@@ -86,7 +86,7 @@ class Manifest:
 
     @cached_property
     def given(self) -> tuple[str, ...]:
-        """The names of the columns that a sample is made of; the others are kept to check it."""
+        """The names of the columns that hold a sample; the other columns are for checks."""
         return tuple(column.name for column in self.columns if column not in (SOURCE, DIGEST))
 
     @property
@@ -96,21 +96,21 @@ class Manifest:
 
     @property
     def rows(self) -> int:
-        """How many rows a full cache has."""
+        """The number of rows of a full cache."""
         return self.samples * self.views
 
     @property
     def total(self) -> int:
-        """Bytes of all rows, without what each shard says of itself."""
+        """Bytes of all rows, without the headers of shards."""
         return self.row * self.rows
 
     def with_precision(self, precision: str) -> Manifest:
-        """The same with floats stored another way."""
+        """Returns the manifest with another precision of floats."""
         values = tuple(BoundaryValue.of(value, precision) for value in self.values)
         return replace(self, precision=precision, values=values)
 
     def to_json(self) -> str:
-        """The manifest as text: equal ones give equal bytes."""
+        """Returns JSON text; equal manifests give equal bytes."""
         fields: dict[str, object] = {name: getattr(self, name) for name in _FIELDS}
         fields["values"] = [value.to_json() for value in self.values]
         fields["rest"] = [column.to_json() for column in self.rest]
@@ -118,7 +118,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """The manifest that `to_json` made a text of.
+        """Reads the text that `to_json` returned.
 
         Raises:
             ValueError: the text is not a manifest; the error says why.
@@ -134,10 +134,10 @@ class Manifest:
 
 def _check(found: dict[str, Any]) -> None:
     if not all(isinstance(found[name], str) for name in ("fingerprint", "precision", "preprocessing")):
-        raise ValueError("its fingerprint, precision or preprocessing is not a text")
-    # They are shown in a terminal, and the folder may be somebody else's.
+        raise ValueError("its fingerprint, precision or preprocessing is not a string")
+    # They are printed in a terminal, and the folder may come from somebody else.
     if not (found["fingerprint"] + found["preprocessing"]).isprintable():
-        raise ValueError("its fingerprint or preprocessing has characters that cannot be printed")
+        raise ValueError("its fingerprint or preprocessing has unprintable characters")
     if found["precision"] not in precisions.PRECISIONS:
         raise ValueError(f"its precision is {found['precision']!r}")
     if any(type(found[name]) is not int or found[name] < least for name, least in (("samples", 0), ("views", 1))):
@@ -149,5 +149,5 @@ def _check(found: dict[str, Any]) -> None:
 
 
 def _plain(structure: Structure) -> Structure:
-    """The structure with lists, as it comes back from JSON."""
+    """Returns the structure with lists in place of tuples, as JSON would return it."""
     return [_plain(part) for part in structure] if isinstance(structure, (list, tuple)) else structure

@@ -26,19 +26,19 @@ ITEMSIZES: Final = {
     "float64": 8,
     "complex64": 8,
 }
-"""Bytes of a number of each kind that can be stored."""
+"""Bytes of a number of each dtype that can be stored."""
 
 # The dtypes that bfloat16 and int8 make smaller.
 _SHRINKS: Final = ("float16", "bfloat16", "float32", "float64")
 
 
 def stored_as(dtype: str, precision: str) -> str:
-    """The dtype as which numbers of a dtype are stored.
+    """Returns the dtype in which numbers of a dtype are stored.
 
-    Integers are always stored as they are, and no value is stored in a wider dtype.
+    Integers keep their dtype, and no value is stored in a wider dtype.
 
     Raises:
-        CacheError: the format has no such dtype.
+        CacheError: the format cannot store the dtype.
 
     Example:
         >>> [stored_as("float32", precision) for precision in ("exact", "float32", "bfloat16", "int8")]
@@ -47,7 +47,7 @@ def stored_as(dtype: str, precision: str) -> str:
         ('int64', 'float16', 'float16')
     """
     if dtype not in ITEMSIZES:
-        words = "cannot be stored. What can be:"
+        words = f"cannot be stored. The {len(ITEMSIZES)} possible dtypes are:"
         raise CacheError(f"A value of dtype {dtype}", words, (", ".join(ITEMSIZES),), "Cast it to one of them.")
     if precision == EXACT or dtype not in _SHRINKS:
         return dtype
@@ -58,21 +58,21 @@ def check(precision: str) -> None:
     """Checks that a precision exists.
 
     Raises:
-        CacheError: it does not.
+        CacheError: it does not exist.
     """
     if precision not in PRECISIONS:
-        words = f"is not one of the {len(PRECISIONS)} kinds of storage:"
+        words = f"is not one of the {len(PRECISIONS)} precisions:"
         found = (
-            '"exact": bitwise as it was computed',
-            '"float32": what is wider is rounded',
+            '"exact": the computed bits',
+            '"float32": wider numbers are rounded',
             '"bfloat16": 2 bytes a number, 8 significant bits',
-            '"int8": 1 byte a number, 256 steps between the least and the greatest of a sample',
+            '"int8": 1 byte a number, 256 steps between the minimum and the maximum of a sample',
         )
         raise CacheError(f"dtype={precision!r}", words, found, 'Write dtype="bfloat16", or leave it out.')
 
 
 def smaller(precision: str) -> tuple[str, ...]:
-    """The precisions that may take less than this one.
+    """Returns the precisions that may need fewer bytes than this one.
 
     Example:
         >>> smaller("exact"), smaller("int8")

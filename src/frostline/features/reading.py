@@ -1,4 +1,4 @@
-"""Rows of a feature cache, read from memory-mapped shards."""
+"""Reading rows of a feature cache from memory-mapped shards."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from pathlib import Path
 from typing import Any, final
 
 from frostline._core.errors import DamagedCacheError
-from frostline.checkpoint.stored import reason
+from frostline._core.files import reason
 from frostline.features.columns import DIGEST
 from frostline.features.shards import Damage, Shard, checked, row_digest
 
 Place = tuple[int, int]
 """The number of a shard, and of a row in it."""
 
-# Each map holds a file open, and a process may hold about a thousand.
+# Each map keeps a file open, and a process may have about a thousand open files.
 MOST_MAPS = 256
 
 
 @final
 class Reader:
-    """Reads rows; each is compared with its digest when this process reads it for the first time.
+    """Reads rows, and compares each with its digest when this process reads it for the first time.
 
-    It can be pickled and forked: every process maps the files for itself.
+    A reader can be pickled and forked: every process maps the files again.
 
     Args:
-        shards: the files; a place is a number in this list, and one of a row.
+        shards: the files; a place is the number of a shard in this list and the number of a row in it.
     """
 
     def __init__(self, shards: Sequence[Shard]) -> None:
@@ -38,20 +38,20 @@ class Reader:
         return Reader, (self.shards,)
 
     def rows(self, places: Sequence[Place], names: Sequence[str]) -> dict[str, bytearray]:
-        """The bytes of some rows, one after another, for each of some columns.
+        """Returns the bytes of some rows, one after another, for each column.
 
         Args:
-            places: which rows, in any order.
-            names: which columns.
+            places: the rows, in any order.
+            names: the columns.
 
         Raises:
-            DamagedCacheError: a row is not what was stored.
+            DamagedCacheError: the bytes of a row have changed since they were stored.
         """
         self._check(places)
         return {name: self._column(places, name) for name in names}
 
     def damage(self, number: int) -> Damage | None:
-        """The damage of a shard, or None; every row of it is read."""
+        """Returns the damage of a shard, or None, after reading all of its rows."""
         shard = self.shards[number]
         try:
             wrong = [row for row in range(len(shard.keys)) if not self._is_sound(number, row)]
@@ -91,14 +91,14 @@ class Reader:
         found = self._maps.get(number)
         if found is None:
             if len(self._maps) >= MOST_MAPS:
-                # Not closed by hand: it goes when the last slice of it does.
+                # Not closed here: the map closes itself with its last slice.
                 self._maps.pop(next(iter(self._maps)))
             found = self._maps[number] = _mapped(self.shards[number])
         return found
 
 
 def damaged(file: Path, problem: str) -> DamagedCacheError:
-    """The error for a shard that cannot be read."""
+    """Returns the error for a shard that cannot be read."""
     words = "holds 1 shard that is not what was written."
     fix = "Compute it again: cache.fill(dataset). To see all: frostline cache verify DIR"
     return DamagedCacheError(f"The cache {str(file.parent)!r}", words, (f"{file.name}: {problem}",), fix)

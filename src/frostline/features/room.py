@@ -1,4 +1,4 @@
-"""Checks, before anything is written, that there is room for a feature cache."""
+"""Checks before anything is written: the budget of a feature cache, and the space on the disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def check_budget(folder: Path, manifest: Manifest, budget: int | None) -> None:
     """Checks that a full cache is not larger than its budget.
 
     Raises:
-        CacheBudgetError: it would be larger.
+        CacheBudgetError: the full cache would be larger.
     """
     if budget is None or manifest.total <= budget:
         return
@@ -32,7 +32,7 @@ def check_disk(folder: Path, manifest: Manifest, stored: int) -> None:
         stored: the number of rows that are stored already.
 
     Raises:
-        CacheSpaceError: it does not.
+        CacheSpaceError: the disk has too little space.
     """
     needed = manifest.row * (manifest.rows - stored)
     if needed > (free := free_bytes(folder)):
@@ -40,6 +40,6 @@ def check_disk(folder: Path, manifest: Manifest, stored: int) -> None:
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes that the disk under a folder has left."""
+    """Returns the free bytes of the disk that holds a folder."""
     existing = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     return shutil.disk_usage(existing).free

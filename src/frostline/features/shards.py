@@ -13,9 +13,9 @@ from typing import Any, BinaryIO, final
 from xxhash import xxh3_64_digest, xxh3_64_hexdigest
 
 from frostline._core import document
+from frostline._core.files import reason
 from frostline._core.fingerprint import Bytes
 from frostline.checkpoint.safetensors_header import MOST_BYTES, header, in_order
-from frostline.checkpoint.stored import reason
 from frostline.features.columns import DIGEST, Column
 from frostline.features.manifest import Manifest
 
@@ -31,7 +31,7 @@ _KIND = "feature_shard"
 @final
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A shard that is not what was written.
+    """A damaged shard.
 
     Attributes:
         file: its path.
@@ -65,7 +65,7 @@ class Shard:
 
     @cached_property
     def spans(self) -> dict[str, tuple[int, int]]:
-        """Where each array begins in the file, and how many bytes a row of it has."""
+        """The first byte of each array in the file, and the bytes of one of its rows."""
         spans, at, widths = {}, self.begin, {column.name: column.nbytes for column in self.columns}
         for tensor in in_order(column.of(len(self.keys)) for column in self.columns):
             spans[tensor.path] = at, widths[tensor.path]
@@ -79,7 +79,7 @@ class Shard:
 
     @classmethod
     def read(cls, file: Path, manifest: Manifest) -> Shard | Damage:
-        """Reads the header of a file; the arrays are not checked."""
+        """Reads the header of a file without checking the arrays."""
         try:
             with file.open("rb") as stream:
                 shard = cls._parsed(file, manifest, stream)
@@ -97,22 +97,22 @@ class Shard:
             metadata = json.loads(text)["__metadata__"]
             said = document.fields(document.parse(metadata[_METADATA]), _KIND, ("digest", "keys", "model", "view"))
         except (TypeError, KeyError, ValueError, RecursionError):
-            raise ValueError("its header is not one of a shard") from None
+            raise ValueError("its header is not the header of a shard") from None
         if said["model"] != manifest.fingerprint:
-            raise ValueError(f"it is of another model, {said['model']!r}")
+            raise ValueError(f"it belongs to another model, {said['model']!r}")
         if type(said["view"]) is not int or not _are_keys(said["keys"]):
             raise ValueError("its keys are not valid")
-        # There is one header for these rows of this cache, so that nothing in it needs to be looked at by itself.
+        # These rows of this cache have exactly one valid header, so comparing it checks all of its fields.
         if length + text != head(manifest, said["view"], said["keys"]):
             raise ValueError("its header is not what was written")
         return cls(file, said["view"], tuple(said["keys"]), len(length + text), manifest.columns)
 
 
 def head(manifest: Manifest, view: int, keys: Sequence[Key]) -> bytes:
-    """The header of a shard.
+    """Returns the header of a shard.
 
     Raises:
-        ValueError: keys that cannot be written as JSON.
+        ValueError: a key cannot be written as JSON.
     """
     said: dict[str, Any] = {"model": manifest.fingerprint, "view": view, "keys": list(keys)}
     said["digest"] = xxh3_64_hexdigest(_line(said))
@@ -121,18 +121,18 @@ def head(manifest: Manifest, view: int, keys: Sequence[Key]) -> bytes:
 
 
 def name_of(rank: int, view: int, keys: Sequence[Key]) -> str:
-    """The name of a shard: the same rows by the same rank get the same one."""
+    """Returns the name of a shard; the same rows from the same rank give the same name."""
     return f"shard-r{rank}-{xxh3_64_hexdigest(_line([view, list(keys)]))}.safetensors"
 
 
 def row_digest(parts: Iterator[Bytes]) -> bytes:
-    """The digest that is stored with a row; the parts come in the order of the columns."""
-    # Digests of parts: nothing is copied into one piece.
+    """Returns the digest that is stored with a row; the parts come in the order of the columns."""
+    # A digest of digests, so that the parts need not be copied into one piece.
     return xxh3_64_digest(b"".join(xxh3_64_digest(part) for part in parts))
 
 
 def checked(columns: Sequence[Column]) -> list[Column]:
-    """The columns that the digest of a row covers."""
+    """Returns the columns that the digest of a row covers."""
     return [column for column in columns if column != DIGEST]
 
 

@@ -1,4 +1,4 @@
-"""Numbers of bytes as people write them."""
+"""Reading numbers of bytes as people write them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40, "B": 1}
 
 
 def parsed(size: int | str) -> int:
-    """The number of bytes that a text means; a number means itself.
+    """Returns the number of bytes that a string means; an int is returned unchanged.
 
     Raises:
-        CacheError: it is not a size.
+        CacheError: the value is not a size.
 
     Example:
         >>> parsed("20GB"), parsed("1.5 GiB"), parsed(4096)

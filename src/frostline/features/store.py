@@ -4,19 +4,19 @@ A front end writes the columns of `Manifest.columns` and reads them, and makes a
 
     manifest = Manifest.of(line.fingerprint(), line.boundary, samples=len(dataset), rest=..., structure=...)
     store = Store(folder, manifest)         # nothing is written yet
-    store.missing(keys, view)               # positions in keys of what is to be computed
-    check_room(...)                         # budget and disk, before anything is written
+    store.missing(keys, view)               # the positions in keys whose rows must be computed
+    check_budget(...), check_disk(...)      # before anything is written, in room.py
     store.create()                          # the folder and the manifest
     writer = Writer(store, rank)            # in writing.py
     writer.add(view, keys, {"value.0": ..., "rest.0": ..., "source": ...})
     writer.flush()
-    store.refresh()                         # sees what this and other processes have written
+    store.refresh()                         # finds the shards of this and other processes
     reader = store.reader()
     reader.rows(store.places(keys, view), ["value.0"])["value.0"]   # a bytearray, row after row
 
-A shard is named by its content and by the rank that wrote it, is renamed into place when it is complete, and never
-changes. The manifest describes shards but does not list them. So several processes may write at once, and a kill at
-any instant leaves a cache that can be filled further.
+The name of a shard contains a digest of its content and the rank that wrote it. A shard is renamed into place when it
+is complete, and never changes. The manifest describes the shards but does not list them. So several processes may write
+at once, and after a kill at any moment the cache can be filled further.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import final
 
 from frostline._core.errors import CacheError
+from frostline._core.files import reason
 from frostline.checkpoint.replacement import replacing
-from frostline.checkpoint.stored import reason
 from frostline.features.manifest import NAME, Manifest
 from frostline.features.reading import Place, Reader
 from frostline.features.shards import PART, SHARD, Damage, Key, Shard
@@ -73,14 +73,14 @@ class Store:
 
     @classmethod
     def opened(cls, folder: str | os.PathLike[str]) -> Store:
-        """The cache in a folder.
+        """Opens the cache in a folder.
 
         Raises:
             CacheError: the folder holds no cache.
         """
         manifest = found(Path(folder))
         if manifest is None:
-            words = "is not a feature cache: there is no such folder, or it is empty."
+            words = "is not a feature cache: the folder does not exist or is empty."
             fix = f"Make one: cache = FeatureCache({str(folder)!r}, line); cache.fill(dataset)"
             raise CacheError(repr(str(folder)), words, (), fix)
         return cls(Path(folder), manifest)
@@ -96,14 +96,14 @@ class Store:
         return len(self._places)
 
     def create(self) -> None:
-        """Makes the folder, and writes the manifest unless it is there.
+        """Creates the folder, and writes the manifest if it is missing.
 
         Raises:
-            OSError: it cannot be written.
-            CacheError: meanwhile the folder became something else.
+            OSError: the manifest cannot be written.
+            CacheError: another process has written something else there.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        # Of two processes that write at a time one may find its file gone; then the other's is there.
+        # Two processes may write at the same time; if the file of one is gone, the manifest of the other is there.
         for last in (False, False, True):
             if found(self.folder) == self.manifest:
                 return
@@ -132,22 +132,22 @@ class Store:
         self.refresh()
 
     def missing(self, keys: Sequence[Key], view: int) -> list[int]:
-        """The positions of the keys whose rows are not there."""
+        """Returns the positions of the keys whose rows are missing."""
         return [position for position, key in enumerate(keys) if (key, view) not in self._places]
 
     def places(self, keys: Iterable[Key], view: int) -> list[Place]:
-        """Where the rows of some keys are; all must be there."""
+        """Returns the places of the rows of some keys, all of which must be stored."""
         return [self._places[key, view] for key in keys]
 
     def reader(self) -> Reader:
-        """A reader of the present shards."""
+        """Returns a reader of the current shards."""
         return Reader(self.shards)
 
     def verify(self, seen: Callable[[], object] = lambda: None) -> list[Damage]:
-        """The damaged shards, found by reading every byte.
+        """Reads every byte, and returns the damaged shards.
 
         Args:
-            seen: called after each shard.
+            seen: a function to call after each shard.
         """
         damages, reader = list(self.damages), self.reader()
         for number in range(len(self.shards)):
@@ -157,7 +157,7 @@ class Store:
         return damages
 
     def leftovers(self) -> list[Path]:
-        """Unfinished files: of a killed writer, or being written."""
+        """Returns the unfinished files of killed or running writers."""
         return sorted(_matching(self.folder, PART.fullmatch))
 
     def remove(self, files: Iterable[Path]) -> None:
@@ -168,26 +168,26 @@ class Store:
         self.refresh()
 
     def leftovers_of(self, rank: int, ranks: int) -> list[Path]:
-        """The leftovers of the killed process that this one replaces; other ranks remove their own."""
+        """Returns the leftovers of the killed process that this one replaces; other ranks remove their own."""
         writers = {file: int(PART.fullmatch(file.name)[1]) for file in self.leftovers()}  # type: ignore[index]
         return [file for file, writer in writers.items() if writer == rank or (rank == 0 and writer >= ranks)]
 
     def clear(self) -> None:
-        """Removes the files of the cache and nothing else; also the folder, if it is then empty and not a link."""
+        """Removes the files of the cache, and the folder if it is then empty and not a link."""
         unfinished = _matching(self.folder, _MANIFEST_PART.fullmatch)
         self.remove([*_matching(self.folder, SHARD.fullmatch), *self.leftovers(), *unfinished])
-        # Last: a clearing that is killed half-way leaves a cache that can be cleared.
+        # The manifest goes last, so that a cache whose clearing was killed can be cleared again.
         (self.folder / NAME).unlink(missing_ok=True)
         if not any(self.folder.iterdir()):
-            with suppress(OSError):  # a link, or a read-only parent: the rest is not a cache
+            with suppress(OSError):  # The folder is a link, or its parent is read-only; it holds no cache any more.
                 self.folder.rmdir()
 
 
 def found(folder: Path) -> Manifest | None:
-    """The manifest in a folder; None if a cache could be made there.
+    """Returns the manifest in a folder, or None if a cache can be created there.
 
     Raises:
-        CacheError: the folder is something else, and is left as it is.
+        CacheError: the folder holds something else, and is left unchanged.
     """
     try:
         return Manifest.from_json((folder / NAME).read_text(encoding="utf-8"))
@@ -196,10 +196,10 @@ def found(folder: Path) -> Manifest | None:
         if all(map(_MANIFEST_PART.fullmatch, names)):
             return None
         problem = f"is not a feature cache: none of its {len(names)} files is {NAME}. Nothing was changed."
-        raise CacheError(repr(str(folder)), problem, tuple(names), f"Name a new folder: {_beside(folder)}") from None
+        raise CacheError(repr(str(folder)), problem, tuple(names), f"Use a new folder: {_beside(folder)}") from None
     except (OSError, ValueError) as error:
         problem = f"is not a readable feature cache: {reason(error)}. Nothing was changed."
-        raise CacheError(repr(str(folder)), problem, (), f"Name a new folder: {_beside(folder)}") from None
+        raise CacheError(repr(str(folder)), problem, (), f"Use a new folder: {_beside(folder)}") from None
 
 
 def _beside(folder: Path) -> str:

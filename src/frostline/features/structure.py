@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from typing import Any
 
 Structure = Any
-"""What is left of a sample without its leaves, as JSON: a word is a leaf, lists say how they were nested."""
+"""The nesting of a sample without its leaves, as JSON: a string is a leaf, a list is a container."""
 
 _NUMBERS = {bool: "bool", int: "int", float: "float"}
 
 
 def structure_of(value: object) -> Structure:
-    """The structure of a value: tuples, lists and dicts with texts for keys are looked into, all else is a leaf.
+    """Returns the structure of a value: tuples, lists and dicts with string keys are containers, all else is a leaf.
 
     Example:
         >>> structure_of((1, {"boxes": [2, 3], "label": 4}))
         ['tuple', 'int', ['dict', ['boxes', 'label'], ['list', 'int', 'int'], 'int']]
     """
-    # Exact classes only: a namedtuple or an OrderedDict would lose what its class adds.
+    # Exact classes only: a namedtuple or an OrderedDict would lose its class.
     if type(value) is tuple or type(value) is list:
         return [type(value).__name__, *map(structure_of, value)]
     if type(value) is dict and all(isinstance(key, str) for key in value):
@@ -27,7 +27,7 @@ def structure_of(value: object) -> Structure:
 
 
 def leaves_of(value: Any, structure: Structure) -> list[object]:
-    """The leaves of a value that has this structure, in order.
+    """Returns the leaves of a value with this structure, in order.
 
     Raises:
         ValueError: it has another structure.
@@ -52,7 +52,7 @@ def _leaves(value: Any, structure: Structure) -> Iterator[object]:
 
 
 def joined(leaves: Iterator[Any], structure: Structure) -> Any:
-    """The value with these leaves, which are arrays; what was a number becomes one again.
+    """Returns the value with these leaves, which are arrays; leaves that were numbers become numbers again.
 
     Example:
         >>> joined(iter("abc"), ["dict", ["a", "b"], "array", ["tuple", "array", "array"]])
@@ -68,7 +68,7 @@ def joined(leaves: Iterator[Any], structure: Structure) -> Any:
 
 
 def is_structure(value: Structure) -> bool:
-    """Whether something that was read is a structure.
+    """Whether a value from JSON is a structure.
 
     Example:
         >>> is_structure(["tuple", "int"]), is_structure(["set", "int"]), is_structure(["dict", ["a"]])
@@ -85,7 +85,7 @@ def is_structure(value: Structure) -> bool:
 
 
 def count(structure: Structure) -> int:
-    """How many leaves a structure has.
+    """Returns the number of leaves of a structure.
 
     Example:
         >>> count(["tuple", "int", ["list", "array", "array"]])
@@ -99,7 +99,7 @@ def _below(structure: Structure) -> list[Structure]:
 
 
 def first(sample: Any) -> tuple[Any, Any]:
-    """The input of the model, which is the first part of a tuple or list, or the whole sample; and the rest.
+    """Returns the input of the model, which is the first part of a tuple or list or the whole sample, and the rest.
 
     Example:
         >>> first(("image", "label", "weight")), first("image")

@@ -1,4 +1,4 @@
-"""Writing: rows are gathered and written as shards."""
+"""Writing rows as shards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from frostline.features.room import free_bytes
 from frostline.features.shards import Key, checked, head, name_of, row_digest
 from frostline.features.store import Store
 
-# A shard is written when one of these is reached: rows are kept in memory until then, and a kill loses them.
+# A shard is written when one of these limits is reached; until then a kill loses the rows in memory.
 MOST_ROWS = 4096
 MOST_BYTES = 256 << 20
 MOST_SECONDS = 60.0
@@ -27,11 +27,11 @@ _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 @final
 class Writer:
-    """Gathers rows and writes a shard whenever there are enough; shards in the folder are always complete.
+    """Collects rows and writes a shard whenever it has enough; shards in the folder are always complete.
 
     Args:
         store: the store to write to.
-        rank: the rank of this process, a part of file names, so that two processes never write the same file.
+        rank: the rank of this process; file names contain it, so that two processes never write the same file.
     """
 
     def __init__(self, store: Store, rank: int = 0) -> None:
@@ -42,13 +42,13 @@ class Writer:
         """Adds rows.
 
         Args:
-            view: the view to which they belong.
+            view: the view of the rows.
             keys: the keys of their samples.
             rows: the bytes of each column except the digest, row after row.
 
         Raises:
             CacheSpaceError: the disk is full.
-            OSError: a shard cannot be written; then no part of it is left.
+            OSError: a shard cannot be written; no part of it is left.
         """
         if view != self._view:
             self.flush()
@@ -58,7 +58,7 @@ class Writer:
         for row in range(len(keys)):
             self._digests += row_digest(parts[column.name][row] for column in columns)
         for column in columns:
-            # A copy: the caller may use its memory again.
+            # A copy, because the caller may reuse its memory.
             self._rows[column.name].append(bytes(rows[column.name]))
         self._keys += keys
         size = len(self._keys) * self._manifest.row
@@ -66,11 +66,11 @@ class Writer:
             self.flush()
 
     def flush(self) -> None:
-        """Writes the gathered rows, if there are any.
+        """Writes the collected rows, if there are any.
 
         Raises:
             CacheSpaceError: the disk is full.
-            OSError: it cannot be written.
+            OSError: the shard cannot be written.
         """
         if self._keys:
             file = self._store.folder / name_of(self._rank, self._view, self._keys)

@@ -1,1 +1,1 @@
-"""One third party per file; nothing here is imported until a user asks for it."""
+"""One third party a file; each is imported only when the user imports it."""

@@ -1,4 +1,4 @@
-"""What linen and Haiku have in common: mode is an argument of a call, and state is a dict beside the parameters."""
+"""Helpers for linen and Haiku, whose modes are arguments of calls and whose state is a dict beside the parameters."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def in_evaluation(
     modes: Mapping[str, Any],
     said: Collection[str] = (),
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a call, but those that say the mode say evaluation, whether they were given or not.
+    """Returns the arguments of a call with every mode argument set to evaluation, given or not.
 
-    A flag is replaced if it is a bool or None, a rate if it is not None: an array called ``train`` is not a mode.
+    A flag is replaced if it is a bool or None, and a rate if it is not None: an array called ``train`` is not a mode.
 
     Args:
-        method: what is called.
+        method: the method.
         args: its positional arguments.
         kwargs: its keyword arguments.
-        modes: the value in evaluation mode of each argument that says the mode.
-        said: modes that the module says by an attribute; to say one twice is refused where the default is None.
+        modes: the value in evaluation mode of each mode argument.
+        said: the modes that an attribute of the module sets; a module whose default is None refuses to get one twice.
 
     Example:
         >>> def call(x, train=True): ...
@@ -47,7 +47,7 @@ def in_evaluation(
         signature = inspect.signature(method)
         bound = signature.bind_partial(*args, **kwargs)
     except (TypeError, ValueError):
-        # It has no signature, or one that is not its own, or the call is wrong and will say so.
+        # It has no signature or another one, or the call is wrong and will raise its own error.
         return args, kwargs
     for name in modes.keys() & signature.parameters.keys():
         default = signature.parameters[name].default
@@ -57,7 +57,7 @@ def in_evaluation(
 
 
 def says_mode(value: Any, in_evaluation: Any) -> bool:
-    """Whether a value is one of those that the value in evaluation mode is to replace.
+    """Whether the value in evaluation mode replaces a value.
 
     Example:
         >>> says_mode(True, False), says_mode([1.0], False), says_mode(0.5, 0.0), says_mode(None, 0.0)
@@ -69,11 +69,11 @@ def says_mode(value: Any, in_evaluation: Any) -> bool:
 
 
 def frozen_modules(plan: Plan, keys_of: Callable[[str], Keys]) -> frozenset[Keys]:
-    """The modules all of whose parameters are frozen, and that have one.
+    """Returns the modules with parameters, all of them frozen.
 
     Args:
-        plan: what is frozen.
-        keys_of: the keys of the module around a parameter, from its path.
+        plan: the plan.
+        keys_of: returns the keys of the module around a parameter, from its path.
 
     Example:
         >>> sorted(frozen_modules(Plan({"a.b.w", "a.c.w"}, {"d.w", "d.b.w"}), lambda path: tuple(path.split(".")[:-1])))
@@ -83,7 +83,7 @@ def frozen_modules(plan: Plan, keys_of: Callable[[str], Keys]) -> frozenset[Keys
 
 
 def is_within(keys: Keys, modules: AbstractSet[Keys]) -> bool:
-    """Whether a module is one of these, or below one: what has no parameters goes with the module around it."""
+    """Whether a module is one of these or below one; a module without parameters belongs to the module around it."""
     return any(keys[:depth] in modules for depth in range(len(keys) + 1))
 
 
@@ -93,7 +93,7 @@ def _is_mode(name: str, value: Any, modes: Mapping[str, Any]) -> bool:
 
 @contextmanager
 def attributes(module: Any, values: Mapping[str, Any]) -> Iterator[None]:
-    """A module with other attributes for a while, also where it refuses to have them set."""
+    """Changes attributes of a module in this context, even if the module refuses to have them set."""
     before = {name: getattr(module, name) for name in values}
     vars(module).update(values)
     try:
@@ -103,7 +103,7 @@ def attributes(module: Any, values: Mapping[str, Any]) -> Iterator[None]:
 
 
 def restored(moved: Any, before: Any, stays: Callable[[Keys], bool]) -> Any:
-    """The tree that moved, with the leaves of before wherever their keys say that they stay.
+    """Returns the tree that moved, with the earlier leaves wherever their keys must stay.
 
     Example:
         >>> restored({"a": {"mean": 2.0}, "b": {"mean": 3.0}}, {"a": {"mean": 1.0}}, lambda keys: keys[0] == "a")
@@ -116,11 +116,11 @@ def restored(moved: Any, before: Any, stays: Callable[[Keys], bool]) -> Any:
 
 
 def no_layer(thing: Any, kinds: str) -> LayerError:
-    """The error for an object that is not one of these kinds of layers."""
+    """Returns the error for an object that is not a layer of these kinds."""
     return LayerError(
         "Frozen(layer)",
-        f"holds {described(thing)}, and a use is of {kinds}.",
-        'Freeze parameters where they are: params = frostline.jax.freeze(params, "encoder").',
+        f"holds {described(thing)}, but a frozen use takes {kinds}.",
+        'Freeze parameters in place: params = frostline.jax.freeze(params, "encoder").',
     )
 
 

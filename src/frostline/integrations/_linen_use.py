@@ -1,4 +1,4 @@
-"""A frozen use of a linen module: where it is, what it computes with, and its mode."""
+"""Frozen uses of linen modules: their scope, their variables and their mode."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from frostline.jax._uses.window import stopped
 
 MODES = {"deterministic": True, "use_running_average": True, "update_stats": False}
 MODES |= {"train": False, "training": False, "is_training": False}
-# What is in these collections is of a call, or of a sequence of calls, and not of a layer.
+# These collections belong to one call or to a sequence of calls, and not to a layer.
 OF_CALLS = ("cache", "intermediates", "perturbations")
 
 
 def use_of(layer: nn.Module) -> LinenUse:
-    """A frozen use; of a use, itself."""
+    """Returns a frozen use of a layer; a frozen use is returned unchanged."""
     if isinstance(layer, LinenUse):
         return layer
-    # A layer that has its place gives it to the use, so that the use can be made anywhere.
+    # A layer with a scope gives it to the use, so that the use can be created anywhere.
     return LinenUse(layer) if layer.scope is None else LinenUse(layer, parent=cast(Any, layer.scope), name=layer.name)
 
 
 class LinenUse(nn.Module):
-    """A frozen use: a module that has the place of its layer, so that no name shows it.
+    """A frozen use: a module with the scope of its layer, so that it adds nothing to a name.
 
-    All that is its own is behind one name: no name of a layer is hidden.
+    It has only one attribute of its own, so that it hides no attribute of the layer.
     """
 
     _frostline: nn.Module
@@ -46,7 +46,7 @@ class LinenUse(nn.Module):
         else:
             vars(self)["scope"] = self._frostline.scope
 
-    # The call is that of the layer, to all that looks at calls.
+    # Interceptors get the call of the layer.
     @nn.nowrap
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return _called(self._frostline, "__call__", args, kwargs)
@@ -71,7 +71,7 @@ class LinenUse(nn.Module):
 def evaluated(
     next_fun: Callable[..., Any], args: Any, kwargs: Any, context: Any, modules: Set[Keys] | None = None
 ) -> Any:
-    """An interceptor of calls: of these modules and of those below them, or of all, in evaluation mode."""
+    """An interceptor that runs calls in evaluation mode: those of these modules and of modules below, or all calls."""
     module = context.module
     if modules is not None and (module.scope is None or not _evaluation.is_within(keys_of(module.path), modules)):
         return next_fun(*args, **kwargs)
@@ -83,12 +83,12 @@ def evaluated(
 
 
 def keys_of(path: Iterable[str]) -> Keys:
-    """The keys of a module as a plan has them: dots in names cannot be told from those between names."""
+    """Returns the keys of a module as in a plan, where a dot in a name also separates keys."""
     return tuple(key for name in path for key in name.split("."))
 
 
 def _place(module: nn.Module, scope: Scope) -> None:
-    """Puts a module elsewhere, and those below it: names, and the random numbers that come from names."""
+    """Moves a module and the modules below it to a scope, which gives them their names and random numbers."""
     vars(module)["scope"] = scope
     fields = [getattr(module, field.name) for field in dataclasses.fields(module) if field.name != "parent"]
     for child in jax.tree.leaves(fields):
@@ -110,7 +110,7 @@ def _called(layer: nn.Module, method: str, args: tuple[Any, ...], kwargs: dict[s
         return jax.tree.map(stopped, variables)
 
     def restore(variables: dict[str, Any]) -> dict[str, Any]:
-        # What was there stays as it was; what a call adds, as losses that it sows, is not of the layer.
+        # Existing variables stay unchanged; variables that a call adds, such as sown losses, are kept.
         return {**variables, **saved.pop(0)}
 
     return nn.map_variables(use, DenyList(OF_CALLS), stop, restore, mutable=True)(layer, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""A module of Flax NNX as a constant: a copy for one call."""
+"""Flax NNX modules as constants: a copy for one call."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from frostline._core.errors import LayerError
 from frostline.jax._arrays import described
 from frostline.jax._uses.window import stopped
 
-# Where a class that is made of another one says of which.
+# The attribute in which a generated class keeps the class from which it was generated.
 PLAIN = "_frostline_class"
 
 
 def plain_class(kind: Any) -> Any:
-    """The class of a module, but for being frozen."""
+    """Returns the original class of a module, which may be a frozen use or held."""
     return getattr(kind, PLAIN, kind)
 
 
 def sharing(module: nnx.Module, kind: Any) -> Any:
-    """A module of this class that is the other one in all else: what is written to one is written to both."""
+    """Returns an object of this class that shares all attributes with a module."""
     other = object.__new__(kind)
     object.__setattr__(other, "__dict__", vars(module))
     return other
 
 
 def constant(module: nnx.Module) -> Any:
-    """A copy of a module that shares its arrays: in evaluation mode, and no gradient reaches the module.
+    """Returns a copy of a module that shares its arrays, is in evaluation mode and passes no gradient to the module.
 
-    What the copy writes, statistics or counts of random numbers, goes with it; only intermediates, which
-    ``nnx.capture`` collects, are handed on.
+    Statistics and random counts that the copy writes are lost with it; only intermediates, which ``nnx.capture``
+    collects, reach the module.
     """
     graphdef, state = nnx.split(sharing(module, plain_class(type(module))), graph=True)
     state = jax.tree.map(as_constant, state, is_leaf=lambda node: isinstance(node, nnx.Variable))
@@ -43,20 +43,20 @@ def constant(module: nnx.Module) -> Any:
 
 
 def call(module: nnx.Module, args: Any, kwargs: Any) -> Any:
-    """What a module computes as a constant.
+    """Calls a module as a constant.
 
     Raises:
-        LayerError: it cannot be called.
+        LayerError: the module cannot be called.
     """
     copy = constant(module)
     if not callable(copy):
-        fix = "Call the method that it has, as use.encode(x), or give the class __call__."
+        fix = "Call a method of it, such as use.encode(x), or define __call__ in its class."
         raise LayerError("Frozen(layer)(...)", f"calls {described(copy)}, which cannot be called.", fix)
     return copy(*args, **kwargs)
 
 
 def as_constant(leaf: Any) -> Any:
-    """A variable, or an array, through which no gradient passes."""
+    """Returns a variable or an array through which no gradient passes."""
     if isinstance(leaf, nnx.Intermediate):
         return leaf
     return leaf.copy(jax.tree.map(stopped, leaf.get_raw_value())) if isinstance(leaf, nnx.Variable) else stopped(leaf)

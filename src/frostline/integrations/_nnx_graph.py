@@ -1,4 +1,4 @@
-"""The modules and parameters of a Flax NNX model, at each place where they are used unfrozen."""
+"""The modules and parameters of a Flax NNX model, at every place outside of frozen uses."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def is_parameter(variable: Any) -> bool:
 
 
 def modules(node: Any, moving: frozenset[int] = frozenset(), *, whole: bool = False) -> Iterator[tuple[Any, bool]]:
-    """Each module, and whether it is frozen whole or inside of what is.
+    """Yields each module, and whether all of its parameters or of a module around it are frozen.
 
     Args:
         node: the model.
         moving: the identities of the variables that are not frozen.
-        whole: whether what is around the node is frozen whole.
+        whole: whether all parameters of a module around the node are frozen.
     """
     below = children(node)
     if below is None or isinstance(node, Frozen | nnx.Variable):
@@ -41,7 +41,7 @@ def modules(node: Any, moving: frozenset[int] = frozenset(), *, whole: bool = Fa
 
 
 def parameters(model: Any) -> Iterator[tuple[Any, str, Any]]:
-    """Each parameter at each place: the module that it is noted at, its name there, the variable."""
+    """Yields each parameter at each place: its module, its name there, and the variable."""
     for module, _ in modules(model):
         for path, leaf in tree_leaves_with_path(module, is_leaf=partial(_is_below, module)):
             if is_parameter(leaf):
@@ -49,7 +49,7 @@ def parameters(model: Any) -> Iterator[tuple[Any, str, Any]]:
 
 
 def named(model: Any, choice: nnx.Module | nnx.Variable[Any]) -> Selector | Any:
-    """A module or variable as a selector of its paths in the model; as it is, where the model has none."""
+    """Returns a selector of the paths of a module or variable in the model, or the object itself if there are none."""
     found = tree_leaves_with_path(model, is_leaf=lambda node: node is choice)
     paths = [keystr(path, simple=True, separator=".") for path, leaf in found if leaf is choice]
     kind = plain_class(type(choice))

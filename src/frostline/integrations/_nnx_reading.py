@@ -1,4 +1,4 @@
-"""A model of Flax NNX read once: as a tree for ``frostline.jax``, and back again as notes at its modules."""
+"""Reading a Flax NNX model as a tree for ``frostline.jax``, and writing the frozen set back as notes at its modules."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from frostline.jax._arrays import bytes_of, described, nbytes, plain
 from frostline.jax._freezing.ties import tied_by_identity
 from frostline.jax._uses.layout import children
 
-# A static attribute, as NNX calls it: it goes where the module goes, and a function is traced once for each value.
+# A static attribute of NNX: it stays with the module, and a function is traced once for each value.
 # Names with this prefix are not items of an nnx.Dict.
 NOTE = "_pytree__frostline"
 
@@ -29,15 +29,15 @@ Variables = dict[int, tuple[Any, Any]]
 
 @dataclass(frozen=True)
 class Reading:
-    """A model, and one placeholder for each of its variables.
+    """A model with a placeholder for each of its variables.
 
-    A placeholder is an array without memory. Two variables that hold one array, as after ``nnx.clone``, are two, and a
-    variable at two places is one: ties are those of NNX.
+    A placeholder is an array without memory. Two variables with one array, as after ``nnx.clone``, get two
+    placeholders, and a variable at two places gets one, so the ties are those of NNX.
 
     Attributes:
         model: the model.
         variables: each variable and its placeholder, by the identity of the variable.
-        tree: the model with placeholders for variables, frozen as it is.
+        tree: the model with placeholders for variables, and with the frozen set of the model.
     """
 
     model: Any
@@ -57,46 +57,46 @@ class Reading:
 
     @classmethod
     def to_change(cls, verb: str, model: Any) -> Self:
-        """Reads a model that is to be frozen or thawed.
+        """Reads a model in order to freeze or thaw it.
 
         Raises:
-            LayerError: it is not a module, or it is a frozen use.
-            UnsupportedError: it is being traced.
+            LayerError: the model is not a module, or is a frozen use.
+            UnsupportedError: the model is being traced.
         """
         if not isinstance(model, nnx.Module) or isinstance(model, Frozen):
-            problem = f"is given {described(model)}, and what is frozen in place is noted at an nnx.Module."
-            raise LayerError(f"{verb}(model)", problem, f"Do it at each module by itself: {verb}(module).")
+            problem = f"got {described(model)}, but only an nnx.Module can be frozen in place."
+            raise LayerError(f"{verb}(model)", problem, f"Call it with each module: {verb}(module).")
         return cls.untraced(verb, model)
 
     @classmethod
     def untraced(cls, verb: str, model: Any) -> Self:
-        """Reads a model that is there.
+        """Reads a model with real arrays.
 
         Raises:
-            UnsupportedError: it is being traced.
+            UnsupportedError: the model is being traced.
         """
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(model)):
-            problem = "is called inside of a transformation, where the model is a passing copy without bytes."
+            problem = "is called inside a transformation, where the model is a temporary copy without bytes."
             raise UnsupportedError(
                 f"{verb}(model)", problem, f"Call it outside: {verb}(model) before step(model, batch)."
             )
         return cls.of(model)
 
     def named(self, choices: Iterable[Any]) -> list[Any]:
-        """The choices, with modules and variables of the model by name."""
+        """Returns the choices, with modules and variables of the model as selectors of their paths."""
         return [named(self.model, c) if isinstance(c, nnx.Module | nnx.Variable) else c for c in choices]
 
     def moving(self, tree: Any) -> frozenset[int]:
-        """The identities of the variables that training moves, if the model is frozen as the tree is."""
+        """Returns the identities of the variables that training moves with the frozen set of the tree."""
         moving = {id(placeholder) for placeholder in fj.trainable(tree).values()}
         return frozenset(number for number, (_, placeholder) in self.variables.items() if id(placeholder) in moving)
 
     def note(self, tree: Any) -> Any:
-        """Notes at the modules what is frozen in the tree, and holds those that are frozen whole."""
+        """Notes the frozen set of the tree at the modules, and holds the modules whose parameters are all frozen."""
         moving = self.moving(tree)
         held: dict[int, tuple[Any, bool]] = {}
         for module, is_whole in modules(self.model, moving):
-            # A module without parameters that is used here and there is held where all of its uses are.
+            # A module without parameters at several places is held if it is held at all of them.
             held[id(module)] = module, is_whole and held.get(id(module), (module, True))[1]
         for module, is_held in held.values():
             vars(module).pop(NOTE, None)
@@ -107,7 +107,7 @@ class Reading:
         return self.model
 
     def values(self) -> Any:
-        """The tree with what the variables hold: parameters as they are, all else as bytes."""
+        """Returns the tree with the values of the variables: parameters as arrays, all others as bytes."""
         values = {id(placeholder): _value(variable) for variable, placeholder in self.variables.values()}
         return jax.tree.map(lambda placeholder: values[id(placeholder)], self.tree)
 
@@ -120,7 +120,7 @@ def _with_placeholders(node: Any, variables: Variables) -> Any:
         return variables.setdefault(id(node), (node, _placeholder(node)))[1] if has_array else None
     if children(node) is None and isinstance(node, nnx.Pytree):
         name = type(node).__name__
-        problem = "is in the model, but is not a pytree, so the leaves below it have no names."
+        problem = "is in the model but is not a pytree, so the leaves below it have no names."
         raise UnsupportedError(f"{name}(...)", problem, f"Define it without pytree=False: class {name}(nnx.Module).")
     if isinstance(node, PytreeState) or children(node) is None:
         return None
@@ -138,5 +138,5 @@ def _placeholder(variable: Any) -> Any:
 
 def _value(variable: Any) -> Any:
     raw = variable.get_raw_value()
-    # A view of its own: two variables with one array are two.
+    # A new view, so that two variables with one array stay two.
     return plain(raw).view() if is_parameter(variable) else np.asarray(bytes_of(raw))

@@ -1,7 +1,7 @@
-"""Modules of Flax NNX that compute as constants: frozen uses, and modules that are held in place.
+"""Flax NNX modules that compute as constants: frozen uses, and held modules.
 
-Each is the module with another class: a subclass of the module's own, made once for each. Nothing is added to the
-graph, so that paths, variables and checkpoints are those of the module.
+Each is the module with another class, a generated subclass of its own class. The graph gets no new nodes, so paths,
+variables and checkpoints are those of the module.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from frostline.jax._arrays import described
 
 
 class ConstantModule(nnx.Module):
-    """A module whose calls, and those of its methods, compute as a constant."""
+    """A module that computes as a constant, in calls of the module and of its methods."""
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return call(self, args, kwargs)
@@ -36,21 +36,21 @@ class ConstantModule(nnx.Module):
 
 
 class _Uses(type(nnx.Module)):  # type: ignore[misc]
-    """Calling the class gives a use of a module that is there, and makes none."""
+    """The metaclass of `Frozen`: calling the class returns a use of an existing module."""
 
     def __call__(cls, layer: Any) -> Any:
         if not isinstance(layer, nnx.Module):
             fix = "Freeze the modules of a container one by one: [Frozen(block) for block in blocks]."
-            raise LayerError("Frozen(layer)", f"holds {described(layer)}, and a use is of an nnx.Module.", fix)
+            raise LayerError("Frozen(layer)", f"holds {described(layer)}, but a frozen use takes an nnx.Module.", fix)
         return _use_of(layer)
 
 
 class Frozen(ConstantModule, metaclass=_Uses):
     """A frozen use of a module: differentiable with respect to its input, constant with respect to the module.
 
-    It shares everything with the module, so it sees what is written there, and is an instance of the module's class.
-    A call stops the gradients, is in evaluation mode and moves nothing: no parameter, no statistics, no counts of
-    random numbers, no mode. The same module trains wherever it is used without ``Frozen``.
+    It shares everything with the module, including later writes, and is an instance of the module's class. A call stops
+    the gradients, runs in evaluation mode and changes nothing: no parameters, statistics, random counts or modes. The
+    same module trains wherever it is used without ``Frozen``.
     ``Frozen(Frozen(layer))`` is ``Frozen(layer)``.
 
     Args:
@@ -75,8 +75,8 @@ class Frozen(ConstantModule, metaclass=_Uses):
             return found
         return jax.tree.map(_through, found, is_leaf=lambda node: isinstance(node, nnx.Module | nnx.Variable))
 
-    # When a transformation ends it empties modules and fills them again. What a use shows is the module's: it is
-    # filled there, and by the use only where the use is new.
+    # At its end a transformation empties modules and fills them again. A use shares the attributes of its module, which
+    # fills them itself; the use fills them only if it is new.
     def _graph_node_clear(self) -> None:
         pass
 
@@ -87,11 +87,11 @@ class Frozen(ConstantModule, metaclass=_Uses):
 
 @final
 class HeldModule(ConstantModule):
-    """A module that is frozen in place, whole, until it is thawed."""
+    """A held module: all of its parameters are frozen, until it is thawed."""
 
 
 def hold(module: nnx.Module, *, is_held: bool) -> None:
-    """Holds a module, or lets it go; it stays the same object."""
+    """Holds a module or releases it; it stays the same object."""
     plain = plain_class(type(module))
     object.__setattr__(module, "__class__", _class_of(HeldModule, plain) if is_held else plain)
 
@@ -107,7 +107,7 @@ def _class_of(base: type[ConstantModule], plain: Any) -> Any:
 
 
 def _is_computed(kind: type, name: str) -> bool:
-    # Methods such as append or train do not compute a layer.
+    # Methods such as append or train do not compute an output.
     bases = [base for base in (nnx.Module, nnx.List, nnx.Dict) if issubclass(kind, base)]
     return hasattr(kind, name) and not any(hasattr(base, name) for base in bases)
 
@@ -118,7 +118,7 @@ def _use_of(module: nnx.Module) -> Any:
 
 
 def _through(node: Any) -> Any:
-    """What is read through a use: its modules as uses, its variables themselves, or constants while traced."""
+    """Returns an attribute as read through a use: modules as uses, variables unchanged, or constants while traced."""
     if isinstance(node, nnx.Module):
         return _use_of(node)
     is_traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(node))

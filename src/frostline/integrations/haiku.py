@@ -1,4 +1,4 @@
-"""Haiku: frozen uses at construction, frozen modules of a model that is there; parameters and state stay dicts."""
+"""Haiku: frozen uses at construction, and held modules of an existing model; parameters and state stay dicts."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ Net = TypeVar("Net", hk.Transformed, hk.TransformedWithState)
 class Frozen:
     """A frozen use of a module or function: differentiable with respect to its input, constant in its parameters.
 
-    ``Frozen(hk.Linear)(4)`` is ``Frozen(hk.Linear(4))``. Where the module is used without it, it trains. State that it
-    writes is thrown away. The use is in evaluation mode as far as Haiku has one: arguments called ``is_training``,
-    ``training``, ``train`` and ``update_stats`` are false in every call of a module inside, a ``dropout_rate`` is 0;
-    an ``hk.dropout`` that a function of yours calls by other rules is left to it. ``init`` is as without freezing.
+    ``Frozen(hk.Linear)(4)`` is ``Frozen(hk.Linear(4))``. The module trains wherever it is used without ``Frozen``.
+    State that the use writes is discarded. It runs in evaluation mode as far as Haiku has one: the arguments
+    ``is_training``, ``training``, ``train`` and ``update_stats`` are false in every call of a module inside, and a
+    ``dropout_rate`` is 0. A call of ``hk.dropout`` with another argument does not change. ``init`` does not change.
 
-    The dict of parameters knows nothing of uses. Before an optimizer gets it, let it know:
+    The dict of parameters does not show frozen uses, so freeze its parameters before an optimizer gets it:
     ``params = follow(params, audit(loss, params, batch).plan)``.
 
     Raises:
-        LayerError: what is given cannot be called.
+        LayerError: the layer cannot be called.
 
     Example:
         >>> x = jax.numpy.ones((1, 2))
@@ -47,7 +47,7 @@ class Frozen:
     _frostline: Callable[..., Any]
 
     def __new__(cls, layer: Any) -> Any:
-        """The use of a module or function; of a class, what makes such uses."""
+        """Returns the use of a module or function; for a class, a function that creates such uses."""
         if isinstance(layer, Frozen) or (isinstance(layer, partial) and layer.func is _made):
             return layer
         if isinstance(layer, type) and issubclass(layer, hk.Module):
@@ -74,14 +74,14 @@ class Frozen:
 
 
 def held(net: Net, plan: Plan) -> Net:
-    """A transformed function, but in ``apply`` modules that are frozen whole are evaluated, and their state stays.
+    """Returns a transformed function whose ``apply`` runs held modules in evaluation mode and keeps their state.
 
     Args:
-        net: what ``hk.transform`` or ``hk.transform_with_state`` returned.
-        plan: what is frozen: ``plan(params)``.
+        net: the result of ``hk.transform`` or ``hk.transform_with_state``.
+        plan: the plan of the parameters: ``plan(params)``.
 
     Raises:
-        PlanMismatchError: when applied: the plan speaks of other parameters.
+        PlanMismatchError: in a call of ``apply``: the plan has other paths than the parameters.
 
     Example:
         >>> from frostline.jax import freeze
@@ -114,7 +114,7 @@ def _made(layer: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 def _use() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(hk.custom_getter(_stopped, params=True, state=True))
-        # The first state, and the random numbers for parameters, are those of the model without freezing.
+        # The initial state and the random numbers of parameters are those of the model without freezing.
         if not hk.running_init():
             stack.enter_context(hk.custom_setter(lambda next_setter, value, context: hk.DO_NOT_STORE))
             stack.enter_context(hk.intercept_methods(_evaluated))
@@ -126,7 +126,7 @@ def _stopped(next_getter: Any, value: Any, _: Any) -> Any:
 
 
 def _evaluated(next_f: Any, args: Any, kwargs: Any, context: Any, modules: Set[Keys] | None = None) -> Any:
-    # A module has no name before it is made.
+    # A module has no name before its construction.
     if modules is None or _is_in(getattr(context.module, "module_name", ""), modules):
         args, kwargs = in_evaluation(context.orig_method, args, kwargs, MODES)
     return next_f(*args, **kwargs)

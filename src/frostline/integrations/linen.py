@@ -1,6 +1,6 @@
-"""Flax linen: frozen uses at construction, and frozen modules of a model that is there already.
+"""Flax linen: frozen uses at construction, and held modules of an existing model.
 
-Variables stay plain dicts, with the names that they have without freezing.
+Variables stay plain dicts, with the same names as without freezing.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class Frozen:
     """A frozen use of a layer: differentiable with respect to its input, constant with respect to the layer.
 
     ``Frozen(nn.Dense)(4)`` is ``Frozen(nn.Dense(4))``; it works in ``setup``, in compact methods, as a field and at
-    the root. Where the layer is used without it, it trains. The use is in evaluation mode: arguments and fields called
-    ``deterministic``, ``use_running_average``, ``update_stats``, ``train``, ``training`` and ``is_training`` say so,
-    in the layer and below it. What the layer writes into its variables is thrown away; what it sows is kept, and so
-    is its ``cache``.
+    the root. The layer trains wherever it is used without ``Frozen``. The use runs in evaluation mode: it sets the
+    arguments and fields ``deterministic``, ``use_running_average``, ``update_stats``, ``train``, ``training`` and
+    ``is_training`` of the layer and of the layers below it. Writes of the layer into its variables are discarded,
+    except for sown values and its ``cache``.
 
-    The dict of parameters knows nothing of uses. Before an optimizer gets it, let it know:
+    The dict of parameters does not show frozen uses, so freeze its parameters before an optimizer gets it:
     ``params = follow(params, audit(loss, params, batch).plan)``.
 
     Raises:
@@ -43,7 +43,7 @@ class Frozen:
     """
 
     def __new__(cls, layer: Any) -> Any:
-        """The use of a layer; of a class, what makes such uses."""
+        """Returns the use of a layer; for a class, a function that creates such uses."""
         if isinstance(layer, nn.Module):
             return use_of(layer)
         made = layer.func if isinstance(layer, partial) else layer
@@ -55,14 +55,14 @@ class Frozen:
 
 
 def held(apply: Callable[..., Any], plan: Plan) -> Callable[..., Any]:
-    """``model.apply``, but modules that are frozen whole are in evaluation mode, and their variables stay.
+    """Returns ``model.apply`` with held modules in evaluation mode, whose variables do not change.
 
     Args:
         apply: the ``apply`` of a model.
-        plan: what is frozen: ``plan(params)``, of the tree that will be ``variables["params"]``.
+        plan: the plan of the tree that will be ``variables["params"]``: ``plan(params)``.
 
     Raises:
-        PlanMismatchError: when called: the plan speaks of other parameters.
+        PlanMismatchError: in a call: the plan has other paths than the parameters.
 
     Example:
         >>> import jax

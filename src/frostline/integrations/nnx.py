@@ -1,14 +1,14 @@
-"""Freezing for Flax NNX: the words of ``frostline.jax``, on modules that are written to in place.
+"""Freezing for Flax NNX: the functions of ``frostline.jax`` for modules that change in place.
 
-Paths are those of NNX with dots, ``layers.0.kernel``; parameters are the ``nnx.Param`` of floating arrays.
+Paths are those of NNX with dots, ``layers.0.kernel``; parameters are ``nnx.Param`` variables with floating arrays.
 
 - ``Frozen(layer)`` is a frozen use, at construction.
-- ``freeze``, ``thaw`` and ``follow`` change the model that they are given, and return it. What is frozen is noted at
-  the module that owns it, not at the variable: variables keep their type and metadata, and ``nnx.update`` with an
-  older checkpoint thaws nothing. Modules that are frozen whole are held: they are in evaluation mode and move nothing,
-  whatever ``model.train()`` says. The notes go through split, merge, jit, copies and pickle. Freeze outside of jit.
-- ``trainable`` is the one filter for ``nnx.split``, ``nnx.Optimizer(wrt=...)`` and ``nnx.DiffState``. With it, frozen
-  parameters have no gradient and no optimizer state. Make it again after freezing or thawing.
+- ``freeze``, ``thaw`` and ``follow`` change a model in place and return it. They note the frozen set at modules, not at
+  variables: variables keep their type and metadata, and ``nnx.update`` with an older checkpoint thaws nothing. Held
+  modules stay in evaluation mode and change nothing, even after ``model.train()``. The notes are kept by split, merge,
+  jit, copies and pickle. Freeze outside of jit.
+- ``trainable`` is the filter for ``nnx.split``, ``nnx.Optimizer(wrt=...)`` and ``nnx.DiffState``. With it, frozen
+  parameters have no gradient and no optimizer state. Create it again after freezing or thawing.
 
 Example:
     >>> import numpy as np
@@ -40,12 +40,12 @@ __all__ = ["Frozen", "follow", "freeze", "guard", "plan", "thaw", "trainable"]
 
 
 def freeze(model: Any, *selectors: Any, expect: int | None = None, allow_empty: bool = False) -> Any:
-    """Freezes more of a model, in place, and returns it.
+    """Freezes parameters of a model, in place, and returns it.
 
     Args:
         model: an ``nnx.Module``.
-        selectors: as in ``frostline.jax.freeze``; modules and variables of the model, too.
-        expect: how many parameters must be selected.
+        selectors: selectors as in ``frostline.jax.freeze``, and modules and variables of the model.
+        expect: the number of parameters that must be selected.
         allow_empty: whether a selector may match nothing.
 
     Raises:
@@ -63,10 +63,10 @@ def freeze(model: Any, *selectors: Any, expect: int | None = None, allow_empty: 
 
 
 def thaw(model: Any, *selectors: Any, expect: int | None = None, allow_empty: bool = False) -> Any:
-    """Freezes less of a model, in place, and returns it; frozen uses are left alone.
+    """Thaws parameters of a model, in place, and returns it; frozen uses do not change.
 
     Raises:
-        PinnedError: a selector names nothing but frozen uses.
+        PinnedError: a selector names only frozen uses.
         LayerError, UnsupportedError, NoMatchError, CountError, TiedError, SelectorError, SamePathError: as freezing.
 
     Example:
@@ -79,11 +79,11 @@ def thaw(model: Any, *selectors: Any, expect: int | None = None, allow_empty: bo
 
 
 def follow(model: Any, plan: Plan) -> Any:
-    """Freezes a model as a plan says, in place, and returns it.
+    """Applies a plan to a model, in place, and returns it.
 
     Raises:
-        PlanMismatchError: the plan speaks of other paths than the model has.
-        PinnedError: the plan wants to train a frozen use.
+        PlanMismatchError: the plan has other paths than the model.
+        PinnedError: the plan trains a frozen use.
         LayerError, UnsupportedError: as in :func:`freeze`.
 
     Example:
@@ -97,7 +97,7 @@ def follow(model: Any, plan: Plan) -> Any:
 
 
 def plan(model: Any) -> Plan:
-    """What is frozen in a model, or in a container of models, as a value.
+    """Returns the plan of a model, or of a container of models.
 
     Example:
         >>> plan(freeze(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), "bias"))
@@ -107,15 +107,15 @@ def plan(model: Any) -> Plan:
 
 
 def trainable(model: Any) -> PathIn:
-    """The parameters that training moves, as a filter: those with at least one use that is not frozen.
+    """Returns a filter for the trainable parameters: those with at least one use that is not frozen.
 
-    It names the path at which NNX meets each of these variables first, be it in a frozen use. It is hashable.
+    It contains the first path of each of these variables in NNX, even if that is in a frozen use. It is hashable.
 
     Args:
-        model: what will be split or differentiated: a module; models that share some go into an ``nnx.List``.
+        model: the module to split or differentiate; put models that share parameters into an ``nnx.List``.
 
     Raises:
-        NothingTrainableError: nothing is left to train.
+        NothingTrainableError: every parameter is frozen.
 
     Example:
         >>> layer = nnx.Linear(2, 3, use_bias=False, rngs=nnx.Rngs(0))
@@ -136,7 +136,7 @@ def guard(model: Any, *, copy: bool = False) -> Iterator[Guard]:
     """Proves that nothing frozen moves inside the ``with`` block; see ``frostline.jax.guard``.
 
     Raises:
-        MovedError: on exit, when something moved. An exception from inside the block comes out unchanged instead.
+        MovedError: something moved; it is raised on exit. An exception from inside the block is passed on unchanged.
 
     Example:
         >>> model = freeze(nnx.Linear(2, 3, rngs=nnx.Rngs(0)), "bias")

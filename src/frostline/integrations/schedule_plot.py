@@ -1,4 +1,4 @@
-"""The chart of a schedule as a picture."""
+"""Plotting the chart of a schedule."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _DATES = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
 def picture(chart: Chart, suffix: str) -> bytes:
-    """The picture of a chart as the bytes of a file; equal charts give equal bytes.
+    """Returns the picture of a chart as the bytes of a file; equal charts give equal bytes.
 
     Args:
-        chart: what to show.
-        suffix: of the file, ".png", ".svg" or ".pdf".
+        chart: the chart.
+        suffix: the suffix of the file: ".png", ".svg" or ".pdf".
 
     Raises:
-        UnsupportedError: the suffix is another one.
+        UnsupportedError: the file has another suffix.
     """
     form = suffix.lower().removeprefix(".")
     if form not in _FORMS:
-        reason = f"draws none of the {len(_FORMS)} kinds there are: {', '.join(f'.{each}' for each in _FORMS)}."
+        reason = f"needs one of these {len(_FORMS)} suffixes: {', '.join(f'.{each}' for each in _FORMS)}."
         raise UnsupportedError(f"picture(chart, {suffix!r})", reason, "Name the file schedule.png.")
     data = io.BytesIO()
     with rc_context({"svg.hashsalt": "frostline", "svg.fonttype": "none"}):

@@ -1,4 +1,4 @@
-"""Files of ``torch.save``: tensors by name, without running the code that such a file may hold."""
+"""Reading files of ``torch.save`` without running the code that such a file may contain."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any, final
 import torch
 
 from frostline._core.errors import FileFormatError
-from frostline.checkpoint.stored import CHUNK, Checkpoint, StoredTensor, begins, check_regular
+from frostline._core.files import check_regular
+from frostline.checkpoint.stored import CHUNK, Checkpoint, StoredTensor, begins
 
 _FIX = 'Write the file again: torch.save(model.state_dict(), "model.pt")'
-# Where training scripts put the model, beside the optimizer and the step.
+# The keys under which training scripts save the model, beside the optimizer and the step.
 _NESTS = ("state_dict", "model", "model_state_dict")
 
 
@@ -38,7 +39,7 @@ class TorchFile(Checkpoint):
         super().__init__(file, [_stored(path, value) for path, value in self._values.items()])
 
     def chunks(self, path: str) -> Iterator[bytes]:
-        """The bytes of one tensor, `CHUNK` at a time."""
+        """Yields the bytes of one tensor, `CHUNK` at a time."""
         value = self._values[path].resolve_conj().resolve_neg().contiguous()
         # A single element may keep any stride and still be contiguous.
         flat = value.as_strided((value.numel(),), (1,)).view(torch.uint8)
@@ -74,7 +75,7 @@ def _state_dict(file: Path, loaded: Any) -> dict[str, torch.Tensor]:
 
 def _plain(file: Path, path: str, value: torch.Tensor) -> torch.Tensor:
     is_dense = value.layout == torch.strided and not value.is_quantized and not value.is_meta
-    # A tensor that repeats its storage claims any size for a few bytes.
+    # An expanded tensor may claim any size with a few bytes of storage.
     if not is_dense or value.untyped_storage().nbytes() < value.numel() * value.element_size():
         raise FileFormatError(str(file), f"its tensor {path!a} is sparse, quantised or repeated", _FIX)
     return value.detach()

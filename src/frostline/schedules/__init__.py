@@ -1,7 +1,7 @@
-"""Schedules and policies: what is frozen at each step of a run; no framework.
+"""Schedules and policies decide which parameters are frozen at each step of a run; they use no framework.
 
-A schedule is a pure function of the step, a policy of what was observed. Both are values: equal if their fields are,
-printed as the source that makes them, and written as TOML or JSON.
+A schedule is a pure function of the step, a policy of signals such as the loss. Both are values: they are equal if
+their fields are, print as the source code that creates them, and can be saved as TOML or JSON.
 
 Example:
     >>> from frostline import schedules

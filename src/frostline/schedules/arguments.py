@@ -1,4 +1,4 @@
-"""What schedules and policies are made of, checked: whole numbers, numbers, choices, and names of blocks."""
+"""Checks of the arguments of schedules and policies: whole numbers, numbers, choices, and names of blocks."""
 
 from __future__ import annotations
 
@@ -14,43 +14,32 @@ from frostline._core.selecting.nearby import closest
 from frostline._core.selecting.pattern import parse
 
 
-def whole(owner: str, name: str, value: object, least: int = 0) -> int:
-    """A whole number of at least `least`, `owner` being what has it under `name`.
+def whole(owner: str, name: str, value: object, least: int | None = 0) -> int:
+    """Returns `value` as a whole number of at least `least`; None allows negative numbers too.
 
     Raises:
-        ScheduleError: it is something else.
+        ScheduleError: `value`, the argument `name` of `owner`, is anything else.
     """
     try:
-        # True is a number in Python, and nobody means it as one.
+        # Python counts True as 1, but here it is a mistake.
         number = None if isinstance(value, bool) else index(value)  # type: ignore[arg-type]
     except TypeError:
         number = None
-    if number is None or number < least:
+    if number is None or (least is not None and number < least):
         kind = "" if number is not None else f" of type {type(value).__name__}"
-        problem = f"is {value!r}{kind}, and must be a whole number of at least {least}."
-        raise ScheduleError(f"{owner}({name}={value!r})", problem, (), f"Write {owner}(..., {name}={max(least, 1)}).")
+        bound, fix = ("", 0) if least is None else (f" of at least {least}", max(least, 1))
+        problem = f"is {value!r}{kind}, and must be a whole number{bound}."
+        raise ScheduleError(f"{owner}({name}={value!r})", problem, (), f"Write {owner}(..., {name}={fix}).")
     return number
-
-
-def any_whole(owner: str, name: str, value: object) -> int:
-    """A whole number, negative ones included.
-
-    Raises:
-        ScheduleError: it is something else.
-    """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    problem = f"is {value!r} of type {type(value).__name__}, and must be a whole number."
-    raise ScheduleError(f"{owner}({name}={value!r})", problem, (), f"Write {owner}(..., {name}=0).")
 
 
 def number(
     owner: str, name: str, value: object, *, least: float = 0.0, above: float = -inf, most: float = inf
 ) -> float:
-    """A finite number within bounds: from `least`, above `above`, up to `most`.
+    """Returns `value` as a finite number that is at least `least`, greater than `above` and at most `most`.
 
     Raises:
-        ScheduleError: it is something else.
+        ScheduleError: `value`, the argument `name` of `owner`, is anything else.
     """
     if isinstance(value, Real) and not isinstance(value, bool):
         found = float(value)
@@ -63,30 +52,30 @@ def number(
 
 
 def choice(owner: str, name: str, value: object, choices: Sequence[str]) -> str:
-    """One of a few words.
+    """Returns `value` if it is one of the choices.
 
     Raises:
-        ScheduleError: it is something else.
+        ScheduleError: `value`, the argument `name` of `owner`, is anything else.
     """
     if isinstance(value, str) and value in choices:
         return value
-    problem = f"is not one of the {len(choices)} values:"
-    found = ("There are:", *(f"  {each!r}" for each in choices))
+    problem = f"is not one of the {len(choices)} possible values."
+    found = ("Possible values:", *(f"  {each!r}" for each in choices))
     fix = f"Write {owner}(..., {name}={(closest(value, choices) or choices)[0]!r})."
     raise ScheduleError(f"{owner}({name}={value!r})", problem, found, fix)
 
 
 def blocks(owner: str, name: str, value: object, least: int = 1) -> tuple[str, ...]:
-    """The names of blocks: selectors as one writes them in ``freeze(model, ...)``, each once, none with a "!".
+    """Returns the names of blocks: selectors as in ``freeze(model, ...)``, each once, none with a "!".
 
     Raises:
-        ScheduleError: it is something else, or there are fewer than `least`.
-        SelectorError: one of them cannot be read.
+        ScheduleError: `value` is not a list of such selectors, or has fewer than `least`.
+        SelectorError: a selector cannot be read.
     """
     given = f"{owner}({name}={value!r})"
     fix = f'Write {owner}(..., {name}=["encoder.layers[0]", "encoder.layers[1]"]).'
     if isinstance(value, str):
-        raise ScheduleError(given, "is one text, and must be a list of selectors.", (), f"Write {name}=[{value!r}].")
+        raise ScheduleError(given, "is a string, and must be a list of selectors.", (), f"Write {name}=[{value!r}].")
     if not isinstance(value, Sequence):
         problem = f"is of type {type(value).__name__}, and must be a list of selectors."
         raise ScheduleError(given, problem, (), fix)
@@ -100,8 +89,8 @@ def blocks(owner: str, name: str, value: object, least: int = 1) -> tuple[str, .
 def _check_each(owner: str, name: str, names: Sequence[object]) -> None:
     wrong = [each for each in names if not isinstance(each, str) or each.startswith("!")]
     if wrong:
-        problem = f"names {len(wrong)} of {len(names)} blocks by something else than a selector without '!'."
-        fix = 'Write the names of modules: "encoder.layers[0]".'
+        problem = f"has {len(wrong)} of {len(names)} entries that are not selectors without '!'."
+        fix = 'Write the paths of modules: "encoder.layers[0]".'
         raise ScheduleError(f"{owner}({name}=...)", problem, tuple(f"  {each!r}" for each in wrong[:5]), fix)
     for each in names:
         parse(str(each))
@@ -112,17 +101,17 @@ def _check_each(owner: str, name: str, names: Sequence[object]) -> None:
 
 
 def mapping(expression: str, data: object, required: set[str], optional: set[str]) -> dict[str, object]:
-    """The fields of an object that was read.
+    """Returns the fields of an object from a document.
 
     Raises:
-        ScheduleError: it lacks one of `required`, or has one that is neither that nor `optional`.
+        ScheduleError: it lacks a required field, or has a field that is neither required nor optional.
     """
     fix = f"Write it with these fields: {', '.join(sorted(required))}."
     if not isinstance(data, Mapping):
         raise ScheduleError(expression, f"is a {type(data).__name__}, not an object.", (), fix)
     missing, unknown = sorted(required - set(data)), sorted(map(str, set(data) - required - optional))
     if missing or unknown:
-        problem = f"lacks {counted(len(missing), 'field')} and has {len(unknown)} too many."
+        problem = f"lacks {counted(len(missing), 'field')} and has {counted(len(unknown), 'unknown field')}."
         found = [f"  lacks {name}" for name in missing]
         names = sorted(required | optional)
         found += [f"  has {name!r}; closest: {', '.join(closest(name, names) or names)}" for name in unknown]

@@ -15,23 +15,24 @@ from frostline.schedules.policy import Policy, State, front, observed
 @final
 @dataclass(frozen=True, repr=False)
 class AutoFreeze(Policy):
-    """The first blocks freeze whose gradient norms change less than those of the others, and never thaw again.
+    """Blocks freeze from the input on while their gradient norms change less than those of later blocks.
 
     Source: Liu, Agarwal and Venkataraman, "AutoFreeze: Automatically Freezing Model Blocks to Accelerate Fine-tuning",
-    https://arxiv.org/abs/2102.01386, the gradient norm test. From one observation to the next a norm n of a block
-    changes by the share |n - before| / before; of the blocks that still train those freeze, from the input on, that
-    come before the first one whose change is not below the percentile of all changes. The last block never freezes.
+    https://arxiv.org/abs/2102.01386, the gradient norm test. From one observation to the next, the norm n of a block
+    changes by |n - before| / before. From the input on, the trainable blocks freeze up to the first one whose change
+    reaches the percentile of all changes; that one stays trainable. A frozen block never thaws, and the last block
+    never freezes.
 
-    The paper observes the norm of the gradient accumulated over an interval, twenty intervals a run. Here an
-    observation is a number for each block that still trains, by the name of the block: that norm, or how far the
-    weights of the block went since the last observation. It does not store activations of frozen blocks.
+    The paper observes the norm of the gradient accumulated over an interval, with twenty intervals in a run. Here an
+    observation holds one number for each trainable block, by the name of the block: that norm, or the distance that the
+    weights of the block have moved since the last observation. The policy does not cache activations of frozen blocks.
 
     Args:
         blocks: selectors, in order from input to output.
-        percentile: of the changes, interpolated linearly; 50 is the median, as in the paper.
+        percentile: the percentile of the changes, interpolated linearly; 50 is the median, as in the paper.
 
     Raises:
-        ScheduleError: no block, or a percentile that is not from 0 to 100.
+        ScheduleError: there is no block, or the percentile is not between 0 and 100.
 
     Example:
         >>> policy = AutoFreeze(["a", "b", "c"])
@@ -50,11 +51,11 @@ class AutoFreeze(Policy):
 
     @property
     def foreseen(self) -> Sequence[Phase]:
-        """Each number of frozen blocks, and the last block."""
+        """A phase for each number of frozen blocks, and one that names the last block."""
         return (*(front(self.blocks, frozen) for frozen in range(len(self.blocks))), Phase(self.blocks[-1:]))
 
     def init(self) -> State:
-        """All blocks train, and nothing was observed."""
+        """Returns the state in which all blocks train and nothing has been observed."""
         return {"frozen": 0, "norms": {}}
 
     def _phase(self, state: Mapping[str, Any]) -> Phase:
@@ -81,5 +82,5 @@ def _percentile(values: Sequence[float], percent: float) -> float:
     ordered = sorted(values)
     place, rest = divmod((len(ordered) - 1) * percent / 100, 1)
     low, high = ordered[int(place)], ordered[min(int(place) + 1, len(ordered) - 1)]
-    # Two infinities have no difference.
+    # The difference of two infinities is not a number.
     return low if low == high or not rest else low + (high - low) * rest

@@ -1,4 +1,4 @@
-"""One block at a time, each once an epoch of blocks."""
+"""BAdam: one block trains at a time, each once in an epoch of blocks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from frostline.schedules.arguments import any_whole, blocks, choice, whole
+from frostline.schedules.arguments import blocks, choice, whole
 from frostline.schedules.order import shuffled
 from frostline.schedules.phase import Phase, all_but
 from frostline.schedules.schedule import Schedule
@@ -17,24 +17,25 @@ ORDERS = ("random", "ascending", "descending")
 @final
 @dataclass(frozen=True, repr=False)
 class BAdam(Schedule):
-    """Block coordinate descent: one block trains for a period, then the next one; all have their turn in an epoch.
+    """Block coordinate descent: one block trains for a period, then the next; each has one turn in an epoch of blocks.
 
     Source: Luo, Yu and Li, "BAdam: A Memory Efficient Full Parameter Optimization Method for Large Language Models",
-    https://arxiv.org/abs/2404.02827. Its order of blocks is here; that the optimizer's state of a block is released at
-    the end of its turn and begins with zeros at the next one is up to what follows the schedule. A random order is
-    drawn again for each epoch of blocks, from the seed and the number of the epoch alone.
+    https://arxiv.org/abs/2404.02827. The schedule takes the order of the blocks from the paper. There the optimizer
+    state of a block is dropped when its turn ends and starts from zero in its next turn; here the driver decides about
+    that. A random order is drawn again for each epoch of blocks, from the seed and the number of the epoch alone.
 
-    What no block names is frozen all the time, but for `always`, which the paper's program has and the paper has not.
+    Parameters outside of all blocks are always frozen, except for `always`, which the authors' code has and the paper
+    does not.
 
     Args:
         blocks: selectors, in order from input to output.
-        period: how many steps a block trains; K in the paper.
+        period: the number of steps that a block trains; K in the paper.
         order: "random" (reshuffled each epoch), "ascending" (from input to output) or "descending".
-        always: selectors of what trains all the time.
-        seed: another one gives other random orders.
+        always: selectors of parameters that always train.
+        seed: the seed of the random orders.
 
     Raises:
-        ScheduleError: no block, a period below 1, or an order that there is not.
+        ScheduleError: there is no block, the period is below 1, or the order is unknown.
 
     Example:
         >>> schedule = BAdam(["a", "b", "c"], period=50, order="descending")
@@ -53,11 +54,11 @@ class BAdam(Schedule):
         object.__setattr__(self, "period", whole("BAdam", "period", self.period, least=1))
         choice("BAdam", "order", self.order, ORDERS)
         object.__setattr__(self, "always", blocks("BAdam", "always", self.always, least=0))
-        object.__setattr__(self, "seed", any_whole("BAdam", "seed", self.seed))
+        object.__setattr__(self, "seed", whole("BAdam", "seed", self.seed, least=None))
 
     @property
     def parts(self) -> Sequence[str]:
-        """What always trains, then the blocks."""
+        """The parts that always train, then the blocks."""
         return (*self.always, *self.blocks)
 
     def _at(self, step: int) -> Phase:

@@ -1,4 +1,4 @@
-"""How much of each part of a model trains, and when: a schedule as numbers to look at, before the run starts."""
+"""The chart of a schedule: how much of each part of a model trains, and when."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True)
 class Chart:
-    """A schedule as a band for each part of a model, from left to right in columns of as many steps each.
+    """A schedule drawn as one band for each part of a model, in columns of equally many steps.
 
-    Prints as a chart, and gives plain data.
+    It prints as a chart, and `to_dict` returns plain data.
 
     Attributes:
-        schedule: what is shown.
-        rows: selectors of the parts of the schedule, from input to output; then "everything else".
-        steps: how many steps are shown.
-        width: how many steps a column stands for; the last one may stand for fewer.
-        cells: for each row and column the mean, over the steps, of the factor of its learning rate, 0 where frozen.
+        schedule: the schedule.
+        rows: the selectors of its parts, from input to output; then "everything else".
+        steps: the number of steps shown.
+        width: the number of steps in a column; the last column may have fewer.
+        cells: for each row and column, the mean factor of the learning rate over the steps, 0 where frozen.
         shares: for each row, the share of the steps in which it trains.
 
-    Where phases change more than some thousand times, both are estimated from a few dozen steps of each column.
+    If the phase changes more than 4096 times, both are estimated from 64 steps of each column.
 
     Example:
         >>> from frostline.schedules.linear_probe import LinearProbe
@@ -59,14 +59,14 @@ class Chart:
     def of(
         cls, schedule: Schedule, *, steps: int | None = None, columns: int = 64, inventory: Inventory | None = None
     ) -> Chart:
-        """The chart of a schedule.
+        """Draws the chart of a schedule.
 
         Args:
-            schedule: what to show.
-            steps: how many steps; as many as show what the schedule does if left out.
-            columns: how many columns at most.
-            inventory: the model that it is for. Without one a selector speaks for itself and for what begins with it,
-                and wildcards are not looked through.
+            schedule: the schedule.
+            steps: the number of steps to show; by default the horizon of the schedule.
+            columns: the largest number of columns.
+            inventory: the model. Without one, a selector covers itself and the paths that begin with it, and wildcards
+                are not resolved.
 
         Raises:
             ScheduleError: `steps` or `columns` is not a positive integer.
@@ -83,7 +83,7 @@ class Chart:
         return cls(schedule, bands.rows, steps, width, cells, shares)
 
     def to_dict(self) -> dict[str, object]:
-        """The chart as JSON-able data, with each change of the phase."""
+        """Returns the chart as data for JSON, with every change of the phase."""
         rows = zip(self.rows, self.shares, self.cells, strict=True)
         changes = [{"step": step, **phase.to_dict()} for step, phase in self.schedule.changes(self.steps)]
         fields = {
@@ -103,7 +103,7 @@ class Chart:
 
 
 def _means(column: Counter[Phase], bands: Bands) -> list[tuple[float, float]]:
-    """For each row the mean factor in a column, and the share of the column in which it trains."""
+    """Returns for each row the mean factor in a column, and the share of the column in which it trains."""
     seen = [(bands.at(phase), count) for phase, count in column.items()]
     rows = range(len(bands.rows))
     totals = [[fsum(each[row][kind] * count for each, count in seen) for kind in (0, 1)] for row in rows]

@@ -1,4 +1,4 @@
-"""The steps of a run in columns, and how much of each column has which phase."""
+"""The steps of a run in columns, with the number of steps of each phase in each column."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _SAMPLES = 64
 
 
 def columns(schedule: Schedule, steps: int, most: int) -> tuple[int, list[Counter[Phase]]]:
-    """How many steps a column stands for, and for each column how many of its steps have which phase.
+    """Returns the number of steps in a column, and for each column how many of its steps each phase has.
 
-    Where phases change more than some thousand times, the numbers are those of a few dozen steps of each column.
+    If the phase changes more than 4096 times, the numbers come from 64 steps of each column.
 
     Example:
         >>> from frostline.schedules.linear_probe import LinearProbe
@@ -33,7 +33,7 @@ def columns(schedule: Schedule, steps: int, most: int) -> tuple[int, list[Counte
 
 
 def _width(least: int, changes: list[int]) -> int:
-    """The width of a column: at least `least` steps, and so that changes fall between columns where that is near."""
+    """Returns a width of at least `least` steps, at which changes fall between columns if such a width is near."""
     period = gcd(*changes)
     if least >= period > 0:
         return -(-least // period) * period
@@ -51,7 +51,7 @@ def _counted(changes: list[tuple[int, Phase]], steps: int, width: int) -> list[C
 
 
 def _sampled(schedule: Schedule, steps: int, width: int) -> list[Counter[Phase]]:
-    # Multiples of the golden section spread evenly, and fall into step with no period.
+    # Multiples of the golden section spread evenly, and match no period of the schedule.
     spread = [place * 0.6180339887498949 % 1.0 for place in range(_SAMPLES)]
     starts = range(0, steps, width)
     return [Counter(schedule.at(start + int(part * min(width, steps - start))) for part in spread) for start in starts]

@@ -1,4 +1,4 @@
-"""A chart of a schedule in a terminal."""
+"""Drawing the chart of a schedule in a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-# From frozen to the full rate; a little is never shown as nothing.
+# From frozen to the full rate; a part that trains a little never looks frozen.
 _SHADES = "·░▒▓█"
 _STYLES = {"·": "cyan", "░": "green", "▒": "green", "▓": "green", "█": "green"}
 
@@ -21,14 +21,14 @@ def drawn(
     shares: Sequence[float],
     extent: tuple[int, int],
 ) -> RenderableType:
-    """The chart for a terminal.
+    """Returns the chart for a terminal.
 
     Args:
-        title: what is shown.
-        rows: names of the rows.
-        cells: factors of the learning rate by row and column; the largest one is drawn full.
+        title: the first line.
+        rows: the names of the rows.
+        cells: the factors of the learning rate by row and column; the largest factor is drawn as a full block.
         shares: the share of the steps in which each row trains.
-        extent: how many steps there are, and how many a column stands for.
+        extent: the number of steps, and the number of steps in a column.
     """
     # Imported here, because most programs draw no chart.
     from rich.console import Group
@@ -41,14 +41,14 @@ def drawn(
     for justify in ("left", "left", "right"):
         table.add_column(justify=justify, no_wrap=True)
     for name, row, share in zip(rows, cells, shares, strict=True):
-        # Text, not markup: a name may hold brackets.
+        # Text, not markup: a name may contain brackets.
         table.add_row(Text(name), _band(row, top), Text(f"{100 * share:.0f}%"))
     table.add_row(Text(), Text(_axis(steps, len(cells[0])), "dim"), Text())
     return Group(Text(title, "bold"), table, Text(_legend(width, top), "dim"))
 
 
 def shade(cell: float, top: float) -> str:
-    """The character for a factor of a learning rate.
+    """Returns the character for a factor of the learning rate.
 
     Example:
         >>> [shade(cell, 1.0) for cell in (0.0, 0.01, 0.5, 0.99, 1.0)]
@@ -56,7 +56,7 @@ def shade(cell: float, top: float) -> str:
     """
     if cell <= 0.0:
         return _SHADES[0]
-    # A sum of parts may be a little less than the whole.
+    # A sum of floating-point parts may be slightly less than the whole.
     return _SHADES[4] if cell >= top * (1 - 1e-9) else _SHADES[1 + min(2, int(3 * cell / top))]
 
 

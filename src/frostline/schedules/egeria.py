@@ -1,4 +1,4 @@
-"""The first block that trains freezes when its plasticity has become flat."""
+"""Egeria: the first trainable block freezes when its plasticity has become flat."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from frostline.schedules.policy import Policy, State, front, observed
 @final
 @dataclass(frozen=True, repr=False)
 class Egeria(Policy):
-    """Blocks freeze one by one from the input on, each when its plasticity is flat; a much lower rate thaws them all.
+    """Blocks freeze one by one from the input on when their plasticity is flat; a much lower rate thaws them all.
 
     Source: Wang et al., "Egeria: Efficient DNN Training with Knowledge-Guided Layer Freezing", EuroSys 2023,
     https://arxiv.org/abs/2201.06227. The plasticity of a block is the similarity-preserving loss between its
-    activations and those of a reference model, a quantized snapshot; it is smoothed by a moving average, and the slope
-    of a line through the last averages is compared with a tolerance. When the learning rate has fallen to a tenth of
-    what it was at the first freezing, all blocks train again.
+    activations and those of a reference model, a quantized snapshot. A moving average smooths it, and the slope of a
+    line through the last averages is compared with a tolerance. When the learning rate has fallen to a tenth of its
+    value at the first freezing, all blocks train again.
 
-    Observed is the plasticity of the first block that trains, by the name of the block; those of others may be there
-    and are not looked at, as in the paper. Computing it, and keeping the reference model, is up to the caller. The
-    tolerance here is relative: a share of the steepest slope that this block has had, so that it needs no unit. The
-    last block never freezes. It does not store activations of frozen blocks.
+    An observation holds the plasticity of the first trainable block, by the name of the block; the policy ignores the
+    values of other blocks, as the paper does. The caller computes the plasticity and keeps the reference model. The
+    tolerance is relative here, a share of the steepest slope that the block has had, so it does not depend on the scale
+    of the plasticity. The last block never freezes. The policy does not cache activations of frozen blocks.
 
     Args:
         blocks: selectors, in order from input to output.
-        window: how many observations are averaged, and how many averages a line is laid through.
-        patience: how many flat slopes one after another it takes.
-        tolerance: up to which share of its steepest slope a block's slope is flat.
-        rate: the name under which the learning rate is observed; where it is not, nothing ever thaws.
+        window: the number of observations in an average, and of averages in a slope.
+        patience: the number of consecutive flat slopes after which a block freezes.
+        tolerance: the share of its steepest slope up to which the slope of a block counts as flat.
+        rate: the name of the learning rate in an observation; without it, nothing ever thaws.
 
     Raises:
-        ScheduleError: no block, a window below 2, a patience below 1, or a tolerance that is not from 0 to 1.
+        ScheduleError: there is no block, the window is below 2, the patience is below 1, or the tolerance is not
+            between 0 and 1.
 
     Example:
         >>> policy = Egeria(["a", "b"], window=2, patience=1)
@@ -66,11 +67,11 @@ class Egeria(Policy):
 
     @property
     def foreseen(self) -> Sequence[Phase]:
-        """Each number of frozen blocks, and the last block."""
+        """A phase for each number of frozen blocks, and one that names the last block."""
         return (*(front(self.blocks, frozen) for frozen in range(len(self.blocks))), Phase(self.blocks[-1:]))
 
     def init(self) -> State:
-        """All blocks train, and nothing was observed."""
+        """Returns the state in which all blocks train and nothing has been observed."""
         return {"frozen": 0, "rate": None, **_fresh()}
 
     def _phase(self, state: Mapping[str, Any]) -> Phase:
@@ -104,12 +105,12 @@ def _fresh() -> State:
 
 
 def _is_tenth(rate: float, first: float) -> bool:
-    # 0.1 * 0.1 is a little more than a tenth of 0.1.
+    # In floating point 0.1 * 0.1 is slightly more than a tenth of 0.1.
     return rate <= first / 10 * (1 + 1e-9)
 
 
 def _slope(values: Sequence[float]) -> float:
-    """The slope of the line that is closest to `values`, one step apart, by least squares."""
+    """Returns the slope of the least-squares line through `values`, which are one step from each other."""
     middle, mean = (len(values) - 1) / 2, sum(values) / len(values)
     rise = sum((place - middle) * (value - mean) for place, value in enumerate(values))
     return rise / sum((place - middle) ** 2 for place in range(len(values)))

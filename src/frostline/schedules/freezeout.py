@@ -1,4 +1,4 @@
-"""Blocks whose learning rates fall to zero one after another, and that are frozen then."""
+"""FreezeOut: the learning rates of blocks fall to zero one after another, and then the blocks freeze."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ SPACINGS = ("cubic", "linear")
 @final
 @dataclass(frozen=True, repr=False)
 class FreezeOut(Schedule):
-    """Each block has a learning rate that falls along half a cosine to zero, the first block's first; then it freezes.
+    """The learning rate of each block falls to zero along half a cosine, earliest in the first block; then it freezes.
 
     Source: Brock et al., "FreezeOut: Accelerate Training by Progressively Freezing Layers",
     https://arxiv.org/abs/1706.04983. Block i of n freezes after the share t_i of the run, where
     t_i = t_0 + (1 - t_0) i / (n - 1), cubed if the spacing is cubic, so that the last block trains to the end. At the
     share t its rate is (1 + cos(pi t / t_i)) / 2, divided by t_i if rates are scaled: blocks that freeze early learn
-    faster, and all go the same way in sum. As in the paper, `t0` is given before it is cubed.
+    faster, and the learning rates of all blocks have the same sum. As in the paper, `t0` is given before it is cubed.
 
-    The factors are of the learning rate of the optimizer, which should stay as it is. When the run is over, all blocks
-    are frozen. What no block names trains on, at the full rate.
+    The factors multiply the learning rate of the optimizer, which should stay constant. At the end of the run all
+    blocks are frozen. Parameters outside of all blocks always train at the full rate.
 
     Args:
         blocks: selectors, in order from input to output.
-        steps: how many steps the run has.
+        steps: the number of steps of the run.
         t0: the share of the run after which the first block freezes.
         spacing: "cubic" or "linear".
         scaled: whether blocks that freeze early learn faster.
 
     Raises:
-        ScheduleError: no block, no step, a share that is not above 0 and at most 1, or a spacing that there is not.
+        ScheduleError: there is no block or no step, the share is not above 0 and at most 1, or the spacing is unknown.
 
     Example:
         >>> schedule = FreezeOut(["a", "b", "c"], steps=100, t0=0.5, spacing="linear")
@@ -69,19 +69,19 @@ class FreezeOut(Schedule):
 
     @property
     def horizon(self) -> int:
-        """The whole run."""
+        """The length of the run."""
         return self.steps
 
     @property
     def shares(self) -> tuple[float, ...]:
         """The share of the run after which each block freezes; t_i in the paper."""
         last = len(self.blocks) - 1
-        # Written so that the last one is exactly 1.
+        # In this form the last share is exactly 1.
         linear = [1 - (1 - self.t0) * (last - place) / max(last, 1) for place in range(len(self.blocks))]
         return tuple(share**3 if self.spacing == "cubic" else share for share in linear)
 
     def _at(self, step: int) -> Phase:
-        # Rounded: 0.07 * 100 is a little more than 7.
+        # Rounded, because 0.07 * 100 is slightly more than 7 in floating point.
         pairs = zip(self.blocks, self.shares, strict=True)
         ends = [(block, share, round(share * self.steps, 6)) for block, share in pairs]
         frozen = [block for block, _, end in ends if step >= end]

@@ -1,4 +1,4 @@
-"""One group of blocks a step, in an order that stays."""
+"""HiFT: groups of blocks take turns in a fixed order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
-from frostline.schedules.arguments import any_whole, blocks, choice, whole
+from frostline.schedules.arguments import blocks, choice, whole
 from frostline.schedules.order import shuffled
 from frostline.schedules.phase import Phase, all_but
 from frostline.schedules.schedule import Schedule
@@ -17,26 +17,26 @@ ORDERS = ("bottom2up", "top2down", "random")
 @final
 @dataclass(frozen=True, repr=False)
 class HiFT(Schedule):
-    """Groups of blocks take turns; when each has had one, a cycle is over, and only then the learning rate changes.
+    """Groups of blocks take turns; the learning rate changes only after a cycle, in which each group has one turn.
 
     Source: Liu et al., "HiFT: A Hierarchical Full Parameter Fine-Tuning Strategy", https://arxiv.org/abs/2401.15207.
-    As there, a random order is drawn once and kept, and the learning rate is held within a cycle, so that all groups
-    get the same one. There any scheduler of the learning rate is advanced once a cycle; here the rate may stay, or fall
-    linearly over a number of cycles. With a scheduler of your own leave `cycles` out, and read it at `cycle(step)`.
+    As in the paper, a random order is drawn once, and the learning rate is constant within a cycle, so that all groups
+    get the same rate. The paper advances any learning rate scheduler once a cycle. Here the rate is constant, or falls
+    linearly over a number of cycles. With a scheduler of your own, leave `cycles` out and read it at `cycle(step)`.
 
-    The blocks are put in order first and then cut into groups, so the last group may be smaller. What no block names is
-    frozen all the time.
+    The blocks are sorted first and then divided into groups, so the last group may be smaller. Parameters outside of
+    all blocks are always frozen.
 
     Args:
         blocks: selectors, in order from input to output.
-        size: how many blocks a group has; m in the paper.
+        size: the number of blocks in a group; m in the paper.
         order: "bottom2up" (from input to output), "top2down" or "random".
-        period: how many steps a turn takes; 1 in the paper.
-        cycles: over how many cycles the learning rate falls to 0; without it the rate stays.
-        seed: another one gives another random order.
+        period: the number of steps in a turn; 1 in the paper.
+        cycles: the number of cycles over which the learning rate falls to 0; by default the rate is constant.
+        seed: the seed of the random order.
 
     Raises:
-        ScheduleError: no block, a size, a period or cycles below 1, or an order that there is not.
+        ScheduleError: there is no block; the size, the period or the cycles are below 1; or the order is unknown.
 
     Example:
         >>> schedule = HiFT(["embed", "a", "b", "head"], size=2, order="top2down", cycles=4)
@@ -58,7 +58,7 @@ class HiFT(Schedule):
         object.__setattr__(self, "period", whole("HiFT", "period", self.period, least=1))
         if self.cycles is not None:
             object.__setattr__(self, "cycles", whole("HiFT", "cycles", self.cycles, least=1))
-        object.__setattr__(self, "seed", any_whole("HiFT", "seed", self.seed))
+        object.__setattr__(self, "seed", whole("HiFT", "seed", self.seed, least=None))
 
     @property
     def parts(self) -> Sequence[str]:
@@ -67,11 +67,11 @@ class HiFT(Schedule):
 
     @property
     def groups(self) -> int:
-        """How many groups there are, and turns in a cycle; k in the paper."""
+        """The number of groups, and of turns in a cycle; k in the paper."""
         return -(-len(self.blocks) // self.size)
 
     def cycle(self, step: int) -> int:
-        """How many cycles are over at a step: what a scheduler of the learning rate should take for its step."""
+        """Returns the number of completed cycles at a step; a learning rate scheduler takes it as its step."""
         return whole("HiFT.cycle", "step", step) // (self.period * self.groups)
 
     def _at(self, step: int) -> Phase:

@@ -1,4 +1,4 @@
-"""What a schedule leaves frozen: constants, and what its user froze before."""
+"""Parameters that a schedule leaves frozen: constants, and those that the user froze before."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _MOST_CHECKED = 24
 
 
 def kept_of(along: Schedule | Policy, frozen: AbstractSet[str], inventory: Inventory) -> frozenset[str]:
-    """What stays frozen through a whole schedule: all that is frozen before it starts, but what it means to train.
+    """Returns the paths that stay frozen through a whole schedule: those frozen before it that it does not name.
 
-    A schedule means the parameters that it names each by its own path: as one of its parts, or in a phase as what
-    trains, ``Phase(["**", "!pos"])``.
+    A schedule names a parameter by its own path, as one of its parts or as a trainable selector of a phase,
+    ``Phase(["**", "!pos"])``.
 
     Args:
         along: the schedule or policy.
-        frozen: the paths that are frozen before.
+        frozen: the paths that were frozen before the schedule.
         inventory: the model.
 
     Example:
@@ -38,24 +38,24 @@ def kept_of(along: Schedule | Policy, frozen: AbstractSet[str], inventory: Inven
         ['pos']
     """
     words = [word.removeprefix("!") for phase in along.foreseen for word in phase.frozen if word.startswith("!")]
-    # The parts of `Phases` are all that its phases name, also what they freeze.
+    # The parts of `Phases` are all selectors of its phases, including those that they freeze.
     if isinstance(along, Schedule) and not isinstance(along, Phases):
         words += along.parts
     return frozenset(frozen) - named(words, inventory)
 
 
 def plan_beside(along: Schedule | Policy, phase: Phase, inventory: Inventory, kept: AbstractSet[str]) -> Plan:
-    """The plan of a phase for a model in which some parameters stay frozen.
+    """Returns the plan of a phase for a model in which some parameters stay frozen.
 
     Raises:
-        ConstantError: of what the schedule names, the phase trains nothing but these, and it trains nothing else.
+        ConstantError: every parameter that the phase would train stays frozen, and the schedule names one of them.
     """
     plan = phase.plan(inventory)
     left = plan.trainable & kept
     params = {param.path for param in inventory.params}
     if left and not (plan.trainable - left) & params:
         words = {word.removeprefix("!") for each in along.foreseen for word in each.frozen} - {"**"}
-        # A phase that freezes all that its schedule names, as the last one of `FreezeOut`, is meant to train nothing.
+        # A phase that freezes every selector of its schedule, as the last phase of `FreezeOut`, may train nothing.
         if meant := left.intersection(chain.from_iterable(resolve([word], inventory) for word in words)):
             problem = f"would train {counted(len(meant), 'parameter')}, all of which were frozen before the schedule:"
             fix = 'Thaw what it is to train before the driver is made: thaw(model, "head", constants=True).'
@@ -64,10 +64,10 @@ def plan_beside(along: Schedule | Policy, phase: Phase, inventory: Inventory, ke
 
 
 def check_phases(along: Schedule | Policy, inventory: Inventory, kept: AbstractSet[str]) -> None:
-    """Checks that the first phases, up to the horizon of a schedule, train something beside what stays frozen.
+    """Checks that each of the first phases of a schedule trains a parameter that does not stay frozen.
 
     Raises:
-        ConstantError: one does not.
+        ConstantError: a phase trains none.
     """
     if kept and isinstance(along, Schedule):
         for _, phase in islice(along.changes(along.horizon + 1), _MOST_CHECKED):
@@ -75,7 +75,7 @@ def check_phases(along: Schedule | Policy, inventory: Inventory, kept: AbstractS
 
 
 def line_of(left: AbstractSet[str]) -> str:
-    """The line of a log for what a schedule leaves frozen although a phase would train it.
+    """Returns the log line for parameters that a schedule leaves frozen although a phase would train them.
 
     Example:
         >>> line_of({"pos"})

@@ -1,4 +1,4 @@
-"""First the head alone, then everything."""
+"""Linear probing, then fine-tuning: first only the head trains, then everything."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from frostline.schedules.schedule import Schedule
 @final
 @dataclass(frozen=True, repr=False)
 class LinearProbe(Schedule):
-    """Linear probing, then fine-tuning: a new head does not wreck the features that were learned before it.
+    """Linear probing, then fine-tuning, so that a new head does not distort the pretrained features.
 
     Source: Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution",
-    https://arxiv.org/abs/2202.10054. There the probe is trained until it is as good as it gets, by a solver of its own
-    where that is possible, and fine-tuning has a learning rate of its own. Here both are one run of one optimizer, and
-    the probe lasts as many steps as you say.
+    https://arxiv.org/abs/2202.10054. The paper trains the probe to convergence, with a separate solver if possible, and
+    gives fine-tuning its own learning rate. Here one optimizer does both in one run, and the probe lasts `steps` steps.
 
     Args:
-        head: selectors of what is trained first.
-        steps: how many steps the head trains alone.
+        head: selectors of the head.
+        steps: the number of steps in which only the head trains.
 
     Raises:
-        ScheduleError: `head` names nothing, or `steps` is not a positive integer.
+        ScheduleError: `head` is empty, or `steps` is not a positive integer.
 
     Example:
         >>> schedule = LinearProbe(["head"], steps=500)

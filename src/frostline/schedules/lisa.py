@@ -1,4 +1,4 @@
-"""A few blocks at random, others each period."""
+"""LISA: a few random blocks train, drawn again in each period."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import final
 
 from frostline._core.errors import ScheduleError
-from frostline.schedules.arguments import any_whole, blocks, whole
+from frostline.schedules.arguments import blocks, whole
 from frostline.schedules.order import shuffled
 from frostline.schedules.phase import Phase, all_but
 from frostline.schedules.schedule import Schedule
@@ -16,23 +16,23 @@ from frostline.schedules.schedule import Schedule
 @final
 @dataclass(frozen=True, repr=False)
 class LISA(Schedule):
-    """In each period `sampled` blocks train, drawn again, and some always; the rest is frozen.
+    """In each period a new random sample of blocks trains, and some parts always train; the rest is frozen.
 
     Source: Pan et al., "LISA: Layerwise Importance Sampling for Memory-Efficient Large Language Model Fine-Tuning",
-    https://arxiv.org/abs/2403.17919, algorithm 1: the embedding and the head always train, and of the layers between
-    them gamma are drawn, each with the same chance, every K steps. The draw here depends on the seed and the number of
-    the period alone, not on a generator that goes on from draw to draw.
+    https://arxiv.org/abs/2403.17919, algorithm 1: the embedding and the head always train, and every K steps gamma of
+    the layers between them are drawn with equal probability. Here a draw depends only on the seed and the number of the
+    period, and not on earlier draws.
 
     Args:
-        blocks: selectors of what is drawn from, in order from input to output.
-        sampled: how many train at a time; gamma in the paper.
-        period: how many steps until the next draw; K in the paper.
-        always: selectors of what trains all the time; the embedding and the head in the paper. What is named neither
-            here nor in `blocks`, a last norm for example, is frozen all the time.
-        seed: another one gives other draws.
+        blocks: selectors of the blocks to draw from, in order from input to output.
+        sampled: the number of blocks that train at a time; gamma in the paper.
+        period: the number of steps until the next draw; K in the paper.
+        always: selectors of parameters that always train; the embedding and the head in the paper. Parameters outside
+            of `always` and `blocks`, a last norm for example, are always frozen.
+        seed: the seed of the draws.
 
     Raises:
-        ScheduleError: no block, more to draw than there are, or a period below 1.
+        ScheduleError: there is no block, `sampled` exceeds the number of blocks, or the period is below 1.
 
     Example:
         >>> schedule = LISA([f"layers[{i}]" for i in range(8)], sampled=2, period=20, always=["embed", "head"])
@@ -53,7 +53,7 @@ class LISA(Schedule):
         object.__setattr__(self, "sampled", whole("LISA", "sampled", self.sampled, least=1))
         object.__setattr__(self, "period", whole("LISA", "period", self.period, least=1))
         object.__setattr__(self, "always", blocks("LISA", "always", self.always, least=0))
-        object.__setattr__(self, "seed", any_whole("LISA", "seed", self.seed))
+        object.__setattr__(self, "seed", whole("LISA", "seed", self.seed, least=None))
         if self.sampled > len(self.blocks):
             problem = f"draws {self.sampled} of {len(self.blocks)} blocks."
             found = tuple(f"  {block}" for block in self.blocks[:5])
@@ -62,7 +62,7 @@ class LISA(Schedule):
 
     @property
     def parts(self) -> Sequence[str]:
-        """What always trains, then the blocks."""
+        """The parts that always train, then the blocks."""
         return (*self.always, *self.blocks)
 
     def _at(self, step: int) -> Phase:

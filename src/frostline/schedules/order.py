@@ -1,4 +1,4 @@
-"""Random orders that depend on a seed and a number alone."""
+"""Random orders that depend only on a seed and a number."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from random import Random
 
 @lru_cache(maxsize=1024)
 def shuffled(count: int, seed: int, turn: int) -> tuple[int, ...]:
-    """The numbers below `count` in the random order of one turn.
+    """Returns the numbers below `count` in the random order of one turn.
 
-    The same on every machine and in every version of Python: of `random` it uses what is promised to stay, seeding by
-    a text, which is hashed by SHA-512, and `Random.random`. The shuffle is Fisher's and Yates'.
+    The order is the same on every machine and in every version of Python: the function uses only those parts of
+    `random` that Python keeps stable, a string as the seed and `Random.random`. It is a Fisher-Yates shuffle.
 
     Example:
         >>> shuffled(5, seed=0, turn=0) == shuffled(5, seed=0, turn=0)

@@ -1,4 +1,4 @@
-"""What is frozen while a stretch of training lasts, as a value."""
+"""A phase of training: what is frozen, and at which rates the rest trains."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _WORDS = 'a list of selectors: Phase(["**", "!head"])'
 @final
 @dataclass(frozen=True, repr=False)
 class Phase:
-    """What is frozen, and at which share of the learning rate the rest trains, in words that suit any model.
+    """A phase of training: what is frozen, and at which rates the rest trains; it does not depend on a model.
 
     Attributes:
-        frozen: selectors as in ``freeze(model, *frozen)``: "!" takes back, the last one that matches decides. None at
-            all freezes nothing, where ``freeze(model)`` would freeze everything.
-        name: what to call it in a log.
-        rates: factors of the learning rate by selector; the last one that matches decides, and where none does it is 1.
+        frozen: selectors as in ``freeze(model, *frozen)``: the last one that matches decides, and "!" excludes. An
+            empty list freezes nothing, while ``freeze(model)`` freezes everything.
+        name: the name of the phase in a log.
+        rates: factors of the learning rate by selector: the last one that matches decides, and the default is 1.
 
     Raises:
-        ScheduleError: a value is not a selector, or not a factor.
+        ScheduleError: an entry is not a selector or not a factor.
         SelectorError: a selector cannot be read.
 
     Example:
@@ -51,18 +51,18 @@ class Phase:
         object.__setattr__(self, "frozen", _selectors(self.frozen))
         object.__setattr__(self, "rates", _factors(self.rates))
         if not isinstance(self.name, str):
-            problem = f"is of type {type(self.name).__name__}, and must be a text."
+            problem = f"is of type {type(self.name).__name__}, and must be a string."
             raise ScheduleError(f"Phase(name={self.name!r})", problem, (), 'Write Phase(..., name="probe").')
 
     def __repr__(self) -> str:
         return source(self)
 
     def plan(self, inventory: Inventory) -> Plan:
-        """The plan that it means for a model: frozen uses and integers stay frozen.
+        """Returns the plan of the phase for a model; integers and parameters of frozen uses stay frozen.
 
         Raises:
             NoMatchError: a selector matches nothing in the model.
-            TiedError: one name of a tensor is frozen, another one is not.
+            TiedError: one name of a tensor is frozen and another is not.
         """
         frozen = resolve(self.frozen, inventory) if self.frozen else frozenset()
         pinned = {param.path for param in inventory.params if param.pinned or not param.can_train}
@@ -71,7 +71,7 @@ class Phase:
         return Plan(frozen, inventory.paths - frozen)
 
     def factors(self, inventory: Inventory) -> dict[str, float]:
-        """The factor of the learning rate for each parameter of a model, frozen ones included.
+        """Returns the factor of the learning rate for each parameter of a model, frozen or not.
 
         Raises:
             NoMatchError: a selector matches nothing in the model.
@@ -82,7 +82,7 @@ class Phase:
         return found
 
     def to_dict(self) -> dict[str, object]:
-        """The phase as JSON-able data; what says nothing is left out."""
+        """Returns the phase as data for JSON, without empty fields."""
         data: dict[str, object] = {"frozen": list(self.frozen)}
         if self.name:
             data["name"] = self.name
@@ -92,7 +92,7 @@ class Phase:
 
     @classmethod
     def from_dict(cls, data: object) -> Phase:
-        """The phase that `to_dict` made data of.
+        """Reads the data that `to_dict` returned.
 
         Raises:
             ScheduleError: the data is not a phase.
@@ -101,7 +101,7 @@ class Phase:
 
 
 def all_but(kept: Iterable[str]) -> tuple[str, ...]:
-    """What freezes the whole model but `kept`.
+    """Returns the selectors that freeze the whole model except `kept`.
 
     Example:
         >>> all_but(["embed", "head"])
@@ -113,12 +113,12 @@ def all_but(kept: Iterable[str]) -> tuple[str, ...]:
 def _selectors(given: object) -> tuple[str, ...]:
     expression = f"Phase(frozen={given!r})"
     if isinstance(given, str):
-        raise ScheduleError(expression, f"is one text, and must be {_WORDS}.", (), f"Write Phase([{given!r}]).")
+        raise ScheduleError(expression, f"is a string, and must be {_WORDS}.", (), f"Write Phase([{given!r}]).")
     if not isinstance(given, Sequence) or not all(isinstance(each, str) for each in given):
-        fix = "Write each selector as a text; a schedule is made before there is a model, so no objects of one."
+        fix = "Write each selector as a string: a schedule is created without a model, and cannot refer to its objects."
         raise ScheduleError(expression, f"is not {_WORDS}.", (), fix)
     if given and given[0].startswith("!"):
-        problem = "begins with what takes back, and there is nothing before it to take back from."
+        problem = "begins with an exclusion, but nothing is frozen before it."
         rest = ", ".join(map(repr, given))
         raise ScheduleError(expression, problem, (), f'Begin with the whole model: Phase(["**", {rest}]).')
     for each in given:

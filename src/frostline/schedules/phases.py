@@ -1,4 +1,4 @@
-"""Phases by ranges of steps, written out."""
+"""A schedule written as explicit ranges of steps, each with a phase."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _FIX = 'Write Phases([Span(0, 1000, Phase(["**", "!head"])), Span(1000, None, Ph
 @final
 @dataclass(frozen=True, repr=False)
 class Span:
-    """One phase, from the step `start` on, up to but without the step `stop`; without a `stop` for good.
+    """One phase for the steps from `start` to `stop`, exclusive; if `stop` is None, the span has no end.
 
     Raises:
-        ScheduleError: the range is empty, or one of its ends is not a step.
+        ScheduleError: the range is empty, or `start` or `stop` is not a step.
 
     Example:
         >>> Span(0, 1000, Phase(["**", "!head"], name="probe"))
@@ -47,13 +47,13 @@ class Span:
         return source(self)
 
     def to_dict(self) -> dict[str, object]:
-        """The span as JSON-able data, its phase spread out in it."""
+        """Returns the span as data for JSON, with the fields of its phase beside its own."""
         ends = {"start": self.start} if self.stop is None else {"start": self.start, "stop": self.stop}
         return ends | self.phase.to_dict()
 
     @classmethod
     def from_dict(cls, data: object) -> Span:
-        """The span that `to_dict` made data of.
+        """Reads the data that `to_dict` returned.
 
         Raises:
             ScheduleError: the data is not a span.
@@ -66,13 +66,13 @@ class Span:
 @final
 @dataclass(frozen=True, repr=False)
 class Phases(Schedule):
-    """Phases by ranges of steps: they follow one another without a gap, and the last one has no end.
+    """Phases by ranges of steps: the spans follow each other without a gap, and the last one has no end.
 
     Args:
         spans: the ranges with their phases, in order.
 
     Raises:
-        ScheduleError: there is no span; two overlap or leave a gap; or no span covers the steps after the last one.
+        ScheduleError: there is no span, two spans overlap or leave a gap, or the last span has an end.
 
     Example:
         >>> schedule = Phases([Span(0, 1000, Phase(["**", "!head"])), Span(1000, None, Phase())])
@@ -101,7 +101,7 @@ class Phases(Schedule):
     def __post_init__(self) -> None:
         spans = self.spans
         if not isinstance(spans, Sequence) or not all(isinstance(span, Span) for span in spans):
-            raise ScheduleError(f"Phases({spans!r})", "is not made of a list of spans.", (), _FIX)
+            raise ScheduleError(f"Phases({spans!r})", "is not a list of spans.", (), _FIX)
         if not spans:
             raise ScheduleError("Phases([])", "has 0 spans, and needs 1 or more.", (), _FIX)
         object.__setattr__(self, "spans", tuple(spans))
@@ -109,7 +109,7 @@ class Phases(Schedule):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The selectors of all spans, in the order in which they come first."""
+        """The selectors of all spans, in the order of their first appearance."""
         found = (word.removeprefix("!") for span in self.spans for word in _words(span.phase))
         return tuple(dict.fromkeys(word for word in found if word != "**"))
 
@@ -122,7 +122,7 @@ class Phases(Schedule):
     @classmethod
     def _parsed(cls, content: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(content["spans"], list):
-            raise ScheduleError(f"Phases(spans={content['spans']!r})", "is not made of a list of spans.", (), _FIX)
+            raise ScheduleError(f"Phases(spans={content['spans']!r})", "is not a list of spans.", (), _FIX)
         return {"spans": [Span.from_dict(span) for span in content["spans"]]}
 
 
@@ -135,16 +135,16 @@ def _check_follow(spans: tuple[Span, ...]) -> None:
         raise _broken(f"leaves a gap of {spans[0].start} steps.", (0, spans[0].start), "Begin with Span(0, ...).")
     for before, after in pairwise(spans):
         if before.stop is None:
-            fix = f"Say where it ends: Span({before.start}, {after.start}, ...)."
-            raise _broken("goes on after a span without an end.", (before.start, None), fix)
+            fix = f"Give it an end: Span({before.start}, {after.start}, ...)."
+            raise _broken("has another span after a span without an end.", (before.start, None), fix)
         if before.stop != after.start:
             low, high = sorted((before.stop, after.start))
             problem = "has an overlap" if before.stop > after.start else "leaves a gap"
-            fix = f"Let one begin where the other ends: Span({before.stop}, ...)."
+            fix = f"Start each span where the one before it ends: Span({before.stop}, ...)."
             raise _broken(f"{problem} of {high - low} steps.", (low, high), fix)
     if spans[-1].stop is not None:
-        problem = f"does not say what holds from step {spans[-1].stop} on."
-        raise _broken(problem, (spans[-1].stop, None), f"Leave its end open: Span({spans[-1].start}, None, ...).")
+        problem = f"has no span from step {spans[-1].stop} on."
+        raise _broken(problem, (spans[-1].stop, None), f"Leave the last end open: Span({spans[-1].start}, None, ...).")
 
 
 def _broken(problem: str, ends: tuple[int, int | None], fix: str) -> ScheduleError:

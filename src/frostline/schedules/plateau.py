@@ -1,4 +1,4 @@
-"""On to the next phase when a number stops getting smaller."""
+"""Plateau: the next phase starts when an observed number stops falling."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _FIX = 'Write Plateau([Phase(["**", "!head"]), Phase()], patience=3).'
 @final
 @dataclass(frozen=True, repr=False)
 class Plateau(Policy):
-    """Phases one after another, each until the watched number has not become smaller for `patience` observations.
+    """Phases in order; each ends after `patience` observations in which the watched number has not improved.
 
-    Source: the rule of early stopping, as in Prechelt, "Early Stopping - But When?", 1998, used to go on instead of to
-    stop. The weights are not set back to the best ones, and each phase judges by its own best number.
+    Source: the rule of early stopping, as in Prechelt, "Early Stopping - But When?", 1998; here it starts the next
+    phase instead of stopping the run. The best weights are not restored, and each phase has its own best number.
 
     Args:
-        phases: what to go through; the last one stays.
-        patience: how many observations without a new best number a phase endures.
-        delta: by how much a number must be below the best one to count.
-        watch: the name of the number.
+        phases: the phases; the last one has no end.
+        patience: the number of observations without improvement after which a phase ends.
+        delta: how far a number must be below the best one to count as an improvement.
+        watch: the name of the watched number.
 
     Raises:
-        ScheduleError: no phase, or a patience below 1.
+        ScheduleError: there is no phase, or the patience is below 1.
 
     Example:
         >>> policy = Plateau([Phase(["**", "!head"], name="probe"), Phase(name="all")], patience=2)
@@ -51,7 +51,7 @@ class Plateau(Policy):
     def __post_init__(self) -> None:
         phases = self.phases
         if not isinstance(phases, Sequence) or not all(isinstance(phase, Phase) for phase in phases):
-            raise ScheduleError(f"Plateau({phases!r})", "is not made of a list of phases.", (), _FIX)
+            raise ScheduleError(f"Plateau({phases!r})", "is not a list of phases.", (), _FIX)
         if not phases:
             raise ScheduleError("Plateau([])", "has 0 phases, and needs 1 or more.", (), _FIX)
         object.__setattr__(self, "phases", tuple(phases))
@@ -59,7 +59,7 @@ class Plateau(Policy):
         object.__setattr__(self, "delta", number("Plateau", "delta", self.delta))
         if not isinstance(self.watch, str):
             fix = 'Write Plateau(..., watch="loss").'
-            raise ScheduleError(f"Plateau(watch={self.watch!r})", "is not the name of a number.", (), fix)
+            raise ScheduleError(f"Plateau(watch={self.watch!r})", "must be the name of a number.", (), fix)
 
     @property
     def foreseen(self) -> Sequence[Phase]:
@@ -67,7 +67,7 @@ class Plateau(Policy):
         return self.phases
 
     def init(self) -> State:
-        """The first phase, and no number yet."""
+        """Returns the state of the first phase, without a best number."""
         return {"place": 0, "best": None, "waited": 0}
 
     def _phase(self, state: Mapping[str, Any]) -> Phase:
@@ -89,5 +89,5 @@ class Plateau(Policy):
     @classmethod
     def _parsed(cls, content: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(content["phases"], list):
-            raise ScheduleError(f"Plateau(phases={content['phases']!r})", "is not made of a list of phases.", (), _FIX)
+            raise ScheduleError(f"Plateau(phases={content['phases']!r})", "is not a list of phases.", (), _FIX)
         return content | {"phases": [Phase.from_dict(phase) for phase in content["phases"]]}

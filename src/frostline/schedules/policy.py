@@ -1,4 +1,4 @@
-"""What is frozen next, judged by what a run shows."""
+"""Policies: they choose the next phase from signals of the run, such as the loss."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ State = dict[str, Any]
 
 
 class Policy(Record):
-    """Pure functions of a state and an observation: the same observations always lead down the same path.
+    """A pure function of a state and an observation: the same observations always give the same phases.
 
-    The state is JSON-able and belongs into the checkpoint. Who calls `update` decides how often; every rank must hand
-    it the same numbers, so average them over the ranks first.
+    The state is plain data for JSON and belongs in the checkpoint. The caller of `update` decides how often to observe.
+    Every rank must pass the same numbers, so average them over the ranks first.
 
-    A policy of your own is a frozen dataclass that says with what state it begins, which `_phase` a state means, and
-    which state comes `_next`.
+    To write your own policy, define a frozen dataclass with `init`, which returns the first state, `_phase`, which
+    returns the phase of a state, and `_next`, which returns the next state.
 
     Example:
         >>> from dataclasses import dataclass
@@ -49,7 +49,7 @@ class Policy(Record):
 
     @abstractmethod
     def init(self) -> State:
-        """The state before anything was observed."""
+        """Returns the state before the first observation."""
 
     @abstractmethod
     def _phase(self, state: Mapping[str, Any]) -> Phase: ...
@@ -59,14 +59,14 @@ class Policy(Record):
 
     @property
     def foreseen(self) -> Sequence[Phase]:
-        """Phases that a run may come to, as far as is known: what is named in them, a model must have."""
+        """The phases that a run may reach, as far as is known; a model must have all parameters that they name."""
         return (self._phase(self.init()),)
 
     def phase(self, state: Mapping[str, Any]) -> Phase:
-        """The phase that a state means: what a run begins with, or goes on with after a restart.
+        """Returns the phase of a state, with which a run starts or continues after a restart.
 
         Raises:
-            ScheduleError: the state is not one of this policy.
+            ScheduleError: the state does not belong to this policy.
         """
         if not _fits(state, self.init()):
             raise self._refused(state)
@@ -76,14 +76,14 @@ class Policy(Record):
             raise self._refused(state) from error
 
     def update(self, state: Mapping[str, Any], observation: Mapping[str, float]) -> tuple[State, Phase]:
-        """The state after an observation, and its phase; `state` itself stays what it is.
+        """Returns the state after an observation, and its phase; it does not change `state`.
 
         Args:
-            state: what `init` or the last `update` returned, as it is or through JSON.
-            observation: numbers by name. Names that the policy does not look at may be there.
+            state: the state that `init` or the last `update` returned, also after a trip through JSON.
+            observation: numbers by name. The policy ignores names that it does not know.
 
         Raises:
-            ScheduleError: the state is not one of this policy, or a number is missing or not finite.
+            ScheduleError: the state does not belong to this policy, or a number is missing or not finite.
         """
         self.phase(state)
         try:
@@ -95,7 +95,7 @@ class Policy(Record):
     def _refused(self, state: object) -> ScheduleError:
         name = type(self).__name__
         found = (f"  given: {state!r}", f"  for example: {self.init()!r}")
-        fix = f"Begin with {name}(...).init(), or load the state that was saved with this policy."
+        fix = f"Start with {name}(...).init(), or load the state that was saved with this policy."
         return ScheduleError(f"{name}(...)", "got a state of another policy.", found, fix)
 
 
@@ -111,10 +111,10 @@ def _is_like(value: object, example: object) -> bool:
 
 
 def observed(observation: Mapping[str, float], name: str) -> float:
-    """A number of an observation.
+    """Returns a number of an observation.
 
     Raises:
-        ScheduleError: it is missing, no number, or not finite.
+        ScheduleError: it is missing, or not a finite number.
     """
     if name not in observation:
         names = sorted(map(str, observation))
@@ -124,16 +124,16 @@ def observed(observation: Mapping[str, float], name: str) -> float:
         raise ScheduleError(f"observation[{name!r}]", f"is missing among {len(observation)} numbers.", found, fix)
     value = observation[name]
     if not isinstance(value, Real) or not isfinite(value):
-        fix = "Leave out steps that went wrong, and hand over plain numbers: loss.item()."
+        fix = "Skip steps whose loss is not finite, and pass plain numbers: loss.item()."
         raise ScheduleError(f"observation[{name!r}]", f"is {value!r}, and must be a finite number.", (), fix)
     return float(value)
 
 
 def front(blocks: Sequence[str], frozen: int) -> Phase:
-    """The phase in which the first `frozen` of some blocks are frozen; not all of them.
+    """Returns the phase in which the first `frozen` blocks are frozen; at least one block must train.
 
     Raises:
-        LookupError: there are not that many.
+        LookupError: `frozen` is negative, or not below the number of blocks.
     """
     if not 0 <= frozen < len(blocks):
         raise IndexError(frozen)

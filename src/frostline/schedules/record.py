@@ -1,4 +1,4 @@
-"""What schedules and policies have in common: they are written and read, and print as the source that makes them."""
+"""The base of schedules and policies: saving, loading, and printing as source code."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from frostline._core import document
 from frostline._core.errors import FileFormatError, ScheduleError
+from frostline._core.files import check_regular, unreadable
 from frostline._core.selecting.nearby import closest
 from frostline.schedules.arguments import mapping
 from frostline.schedules.source import source
@@ -18,47 +19,47 @@ Kind = TypeVar("Kind", bound="Record")
 
 
 class Record(ABC):
-    """A frozen dataclass of texts, numbers, lists of them, and phases, that is found again by the name of its class."""
+    """A frozen dataclass of strings, numbers, lists of them, and phases; a document finds it by its class name."""
 
-    # What it is called in a document, and in errors.
+    # The word for it in documents and in errors.
     noun: ClassVar[str]
 
     def __repr__(self) -> str:
         return source(self)
 
     def to_dict(self) -> dict[str, object]:
-        """It as JSON-able data."""
+        """Returns plain data for JSON."""
         return document.stamped(self.noun, self._content())
 
     def to_json(self) -> str:
-        """It as text: equal ones give equal bytes."""
+        """Returns JSON text; equal values give equal bytes."""
         return document.write(self.noun, self._content())
 
     def to_toml(self) -> str:
-        """It as text that is easy to edit: equal ones give equal bytes."""
+        """Returns TOML text, which is easy to edit; equal values give equal bytes."""
         return document.write_toml(self.to_dict())
 
     def _content(self) -> dict[str, object]:
         found: dict[str, object] = {self.noun: type(self).__name__}
         values = ((field.name, getattr(self, field.name)) for field in fields(self))  # type: ignore[arg-type]
-        # TOML has no word for nothing.
+        # TOML has no null.
         return found | {name: _plain(value) for name, value in values if value is not None}
 
     @classmethod
     def from_dict(cls, data: object) -> Self:
-        """The one that `to_dict` made data of.
+        """Reads the data that `to_dict` returned.
 
         Raises:
-            ScheduleError: the data is not a schedule, or an impossible one.
+            ScheduleError: the data is not a valid schedule or policy.
         """
         return cls._read(data, f"{cls.__name__}.from_dict(data)")
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The one that `to_json` made a text of.
+        """Reads the text that `to_json` returned.
 
         Raises:
-            ScheduleError: the text is not a schedule, or an impossible one.
+            ScheduleError: the text is not a valid schedule or policy.
         """
         expression = f"{cls.__name__}.from_json(text)"
         try:
@@ -69,10 +70,10 @@ class Record(ABC):
 
     @classmethod
     def from_toml(cls, text: str) -> Self:
-        """The one that `to_toml` made a text of, or that a person wrote: fields that have a default may be left out.
+        """Reads TOML text, written by `to_toml` or by hand; fields with a default may be left out.
 
         Raises:
-            ScheduleError: the text is not a schedule, or an impossible one.
+            ScheduleError: the text is not a valid schedule or policy.
         """
         expression = f"{cls.__name__}.from_toml(text)"
         try:
@@ -83,11 +84,11 @@ class Record(ABC):
 
     @classmethod
     def load(cls, file: Path) -> Self:
-        """The one in a file, as its name says: ``.toml`` or ``.json``.
+        """Reads a ``.toml`` or ``.json`` file.
 
         Raises:
-            FileFormatError: there is no such file, or it is of another kind.
-            ScheduleError: its content is not a schedule, or an impossible one.
+            FileFormatError: the file does not exist, or has another suffix.
+            ScheduleError: its content is not a valid schedule or policy.
         """
         read = cls.from_toml if _suffix(file, cls.noun) == ".toml" else cls.from_json
         text = _text(file)
@@ -97,10 +98,10 @@ class Record(ABC):
             raise ScheduleError(f"{str(file)!r}: {error.expression}", error.problem, error.found, error.fix) from error
 
     def save(self, file: Path) -> None:
-        """Write it into a file, as its name says: ``.toml`` or ``.json``.
+        """Writes a ``.toml`` or ``.json`` file.
 
         Raises:
-            FileFormatError: the name ends in something else.
+            FileFormatError: the file has another suffix.
         """
         text = self.to_toml() if _suffix(file, self.noun) == ".toml" else self.to_json()
         file.write_text(text, encoding="utf-8")
@@ -121,13 +122,13 @@ class Record(ABC):
 
     @classmethod
     def _parsed(cls, content: dict[str, Any]) -> dict[str, Any]:
-        """The arguments that make it, from the content of a document."""
+        """Returns the arguments of the constructor from the content of a document."""
         return content
 
     @classmethod
     def _unreadable(cls, expression: str, error: ValueError) -> ScheduleError:
         fix = f"Write it with {cls.noun}.to_toml() or {cls.noun}.to_json()."
-        return ScheduleError(expression, f"reads no {cls.noun}: {error}.", (), fix)
+        return ScheduleError(expression, f"cannot read a {cls.noun}: {error}.", (), fix)
 
 
 def _plain(value: Any) -> object:
@@ -146,8 +147,8 @@ def _known(top: type[Kind], name: object, expression: str) -> type[Kind]:
         return kinds[name]
     near = closest(name, sorted(kinds)) or sorted(kinds)
     found = ("Closest names:", *(f"  {each}" for each in near))
-    problem = f"finds no {top.noun} of the name {name!r}."
-    fix = f'Write {top.noun} = "{near[0]}", or import the module that defines yours first.'
+    problem = f"finds no {top.noun} with the name {name!r}."
+    fix = f'Write {top.noun} = "{near[0]}", or first import the module that defines your own {top.noun}.'
     raise ScheduleError(expression, problem, found, fix)
 
 
@@ -163,15 +164,11 @@ def _suffix(file: Path, noun: str) -> str:
 
 
 def _text(file: Path) -> str:
-    # Opening a pipe would wait.
-    if file.exists() and not file.is_file():
-        raise FileFormatError(str(file), "it is not a regular file", f"Give a file: ls {file.parent}")
+    check_regular(file)
     try:
-        # Some editors begin a text with a mark of their own, which this encoding leaves out.
+        # Some editors write a byte order mark first, which this encoding skips.
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise FileFormatError(str(file), "it is not UTF-8 text", "Save it again as UTF-8.") from error
-    except (OSError, ValueError) as error:
-        words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        fix = "Check the name and the permissions: ls -l FILE"
-        raise FileFormatError(str(file), words[:1].lower() + words[1:], fix) from error
+    except OSError as error:
+        raise unreadable(file, error) from error

@@ -1,4 +1,4 @@
-"""The parts of a model that a chart has a band for, and what a phase means for each."""
+"""The rows of a chart, and the factor and share that a phase gives each of them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ REST = "everything else"
 
 @final
 class SelectorBands:
-    """Rows without a model: a word covers itself, and what begins with it."""
+    """Rows without a model: a selector covers itself and the paths that begin with it."""
 
     def __init__(self, parts: tuple[str, ...]) -> None:
         self.rows = (*parts, REST)
         self._covered = lru_cache(maxsize=4096)(self._find)
 
     def at(self, phase: Phase) -> list[tuple[float, float]]:
-        """For each row its factor, and whether it trains."""
+        """Returns for each row its factor, and 1 if it trains or 0 if not."""
         factors, trains = [1.0] * len(self.rows), [1.0] * len(self.rows)
         for word in phase.frozen:
             for row in self._covered(word.removeprefix("!")):
@@ -57,7 +57,7 @@ class ModelBands:
 
 
 def _weighed(sizes: dict[str, int], trainable: frozenset[str], factors: dict[str, float]) -> tuple[float, float]:
-    # A row may hold nothing but empty parameters.
+    # All parameters of a row may be empty.
     total, moving = max(1, sum(sizes.values())), {path: size for path, size in sizes.items() if path in trainable}
     return sum(factors[path] * size for path, size in moving.items()) / total, sum(moving.values()) / total
 

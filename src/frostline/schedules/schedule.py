@@ -1,4 +1,4 @@
-"""What is frozen at each step of a run, known before it starts."""
+"""Schedules: the phase of every step of a run, known before the run starts."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ _MOST_ASKED = 10_000
 
 
 class Schedule(Record):
-    """A pure function of the step: equal by value, and the same on every rank and after every restart.
+    """A pure function from a step to a phase, so it gives the same phases on every rank and after every restart.
 
-    A schedule of your own is a frozen dataclass with the phase `_at` a step, the next `_boundary` at which that phase
-    may change, and the `parts` of a model that it treats differently. Its fields are written to a file.
+    To write your own schedule, define a frozen dataclass with `_at`, which returns the phase of a step, `_boundary`,
+    which returns the next step at which the phase may change, and `parts`, the selectors of the parts of a model that
+    it treats differently. Its fields are saved.
 
     Example:
         >>> from dataclasses import dataclass
@@ -50,17 +51,17 @@ class Schedule(Record):
     @property
     @abstractmethod
     def parts(self) -> Sequence[str]:
-        """Selectors of the parts that the schedule treats differently, from the input of the model to its output."""
+        """The selectors of the parts that the schedule treats differently, from the input of a model to its output."""
 
     @abstractmethod
     def _at(self, step: int) -> Phase: ...
 
     @abstractmethod
     def _boundary(self, step: int) -> int | None:
-        """The first step after `step` at which the phase may be another one; none if it stays for good."""
+        """Returns the first step after `step` at which the phase may change, or None if it cannot."""
 
     def at(self, step: int) -> Phase:
-        """The phase of a training step; the first step is 0.
+        """Returns the phase of a training step; the first step is 0.
 
         Raises:
             ScheduleError: `step` is not an integer, or is below 0.
@@ -95,7 +96,7 @@ class Schedule(Record):
         return later
 
     def changes(self, stop: int) -> Iterator[tuple[int, Phase]]:
-        """Each step below `stop` whose phase is another one than before, the first step included, with its phase.
+        """Yields each step below `stop` at which a new phase starts, with the phase; the first step is 0.
 
         Raises:
             ScheduleError: `stop` is not an integer, or is below 0.
@@ -111,9 +112,9 @@ class Schedule(Record):
 
     @property
     def foreseen(self) -> Sequence[Phase]:
-        """Phases that a run will come to, each once, and each part by itself: what is named in them, a model must have.
+        """The phases of a run, each once, and a phase for each part; a model must have all parameters that they name.
 
-        All that there are where they are few; else the first ones, and some along the whole `horizon`.
+        If a run has many phases, these are the first ones and a sample over the whole `horizon`.
         """
         first = (phase for _, phase in islice(self.changes(self.horizon + 1), _MOST_SHOWN))
         later = (self._at(step) for step in range(0, self.horizon + 1, self.horizon // _MOST_SHOWN + 1))
@@ -121,7 +122,7 @@ class Schedule(Record):
 
     @property
     def horizon(self) -> int:
-        """How many steps it takes to see what the schedule does: for drawing it."""
+        """The number of steps that a chart shows by default: enough to see the pattern of the schedule."""
         steps = [0]
         while len(steps) <= _MOST_SHOWN and (step := self.next_change(steps[-1])) is not None:
             steps.append(step)

@@ -1,4 +1,4 @@
-"""The call that makes a value, as text."""
+"""Values printed as the source code that creates them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def source(value: Any) -> str:
-    """The source that makes `value`, an object of a dataclass; what has its default is left out.
+    """Returns the call that creates a dataclass object, without arguments that equal their default.
 
     Example:
         >>> from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""From the last block to the first, one more at a time."""
+"""ULMFiT: blocks thaw one by one, from the last to the first."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from frostline.schedules.schedule import Schedule
 @final
 @dataclass(frozen=True, repr=False)
 class ULMFiT(Schedule):
-    """The last block trains first; then, period by period, the next one below it as well, until all train.
+    """The last block trains first; after each period the block below it thaws as well, until all blocks train.
 
     Source: Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification",
-    https://arxiv.org/abs/1801.06146: gradual thawing by one layer an epoch, and discriminative fine-tuning, in which a
-    layer learns at the rate of the one above it divided by 2.6. The slanted triangular learning rate of the paper is
-    not part of this schedule: it is one for all layers, and a scheduler of the optimizer's.
+    https://arxiv.org/abs/1801.06146: gradual unfreezing by one layer an epoch, and discriminative fine-tuning, in which
+    the rate of a layer is the rate of the layer above it divided by 2.6. The slanted triangular learning rate of the
+    paper is not part of this schedule, because it is the same for all layers: use a learning rate scheduler.
 
-    What no block names trains from the beginning, at the full rate.
+    Parameters outside of all blocks train from the first step, at the full rate.
 
     Args:
         blocks: selectors, in order from input to output.
-        period: how many steps until the next block thaws; an epoch in the paper.
-        decay: how many times slower a block learns than the one above it; 1 for one rate.
+        period: the number of steps until the next block thaws; an epoch in the paper.
+        decay: the ratio between the rate of a block and the rate of the block below it; 1 gives all the same rate.
 
     Raises:
-        ScheduleError: no block, a period below 1, or a decay below 1.
+        ScheduleError: there is no block, the period is below 1, or the decay is below 1.
 
     Example:
         >>> schedule = ULMFiT(["embed", "lstm", "head"], period=100, decay=2)

@@ -1,4 +1,4 @@
-"""A position in a schedule or a policy: a driver moves it on, and a checkpoint saves it."""
+"""A position in a schedule or a policy: a driver advances it, and a checkpoint saves it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _FIX = "Load what driver.state_dict() gave, into a driver with the same schedule
 @final
 @dataclass(frozen=True)
 class ScheduleCursor:
-    """A step of a schedule, or of a policy and what it has observed until then; a value.
+    """A position in a schedule or a policy, as a value.
 
     Attributes:
         along: the schedule or the policy.
-        step: the number of the training step; the first one is 0.
-        state: of the policy.
-        phase: what holds at this step; the same object as long as it stays.
+        step: the number of the training step; the first step is 0.
+        state: the state of the policy.
+        phase: the phase of this step; it stays the same object until the phase changes.
         kept: the paths that stay frozen in each phase, because they were frozen before.
 
     Example:
@@ -49,18 +49,18 @@ class ScheduleCursor:
     step: int
     state: State | None
     phase: Phase
-    # The first later step at which a schedule has to be asked again.
+    # The first later step at which the phase of a schedule may change.
     _until: int | None
     kept: frozenset[str] = frozenset()
 
     def onward(self, observation: Mapping[str, float]) -> ScheduleCursor:
-        """The next step.
+        """Returns the position at the next step.
 
         Args:
-            observation: numbers by name. A policy without one stays as it is, and a schedule looks at none.
+            observation: numbers by name. If it is empty, the state of a policy does not change; a schedule ignores it.
 
         Raises:
-            ScheduleError: the policy misses a number, or one is not finite.
+            ScheduleError: a number that the policy needs is missing or not finite.
         """
         step = self.step + 1
         if isinstance(self.along, Policy):
@@ -75,22 +75,22 @@ class ScheduleCursor:
         return replace(after, phase=self._same(after.phase), kept=self.kept)
 
     def keeping(self, kept: AbstractSet[str]) -> ScheduleCursor:
-        """The same step, at which these paths stay frozen in each phase."""
+        """Returns the position at which these paths stay frozen in each phase."""
         return replace(self, kept=frozenset(kept))
 
     def plan(self, inventory: Inventory) -> Plan:
-        """The plan of the phase for a model.
+        """Returns the plan of the phase for a model.
 
         Raises:
-            ConstantError: the phase trains nothing but what stays frozen.
+            ConstantError: every parameter that the phase would train stays frozen.
         """
         return plan_beside(self.along, self.phase, inventory, self.kept)
 
     def to_dict(self, plan: Plan) -> dict[str, object]:
-        """The place as JSON-able data.
+        """Returns the position as data for JSON.
 
         Args:
-            plan: what the phase means for the model at hand.
+            plan: the plan of the phase for the model.
         """
         place = {"schedule": self.along.to_dict(), "step": self.step, "state": self.state, "plan": plan.to_dict()}
         return document.stamped(KIND, place | ({"kept": sorted(self.kept)} if self.kept else {}))
@@ -100,7 +100,7 @@ class ScheduleCursor:
 
 
 def begin(along: object) -> ScheduleCursor:
-    """The first step.
+    """Returns the position at the first step.
 
     Raises:
         ScheduleError: `along` is neither a schedule nor a policy.
@@ -111,30 +111,30 @@ def begin(along: object) -> ScheduleCursor:
         return _in_policy(along, 0, along.init())
     name = along.__name__ if isinstance(along, type) else type(along).__name__
     problem = f"got {along!r}, which is neither a schedule nor a policy."
-    fix = "Write, for example: Driver(LinearProbe(['head'], steps=500), ...)."
+    fix = "Pass a schedule: Driver(LinearProbe(['head'], steps=500), ...)."
     raise ScheduleError(f"Driver({name}, ...)", problem, (), fix)
 
 
 def resume(along: Schedule | Policy, saved: object, inventory: Inventory) -> ScheduleCursor:
-    """The step at which `ScheduleCursor.to_dict` was called.
+    """Returns the position that `ScheduleCursor.to_dict` saved.
 
     Args:
-        along: the schedule or the policy; it must be the one that was saved.
+        along: the schedule or the policy; it must equal the saved one.
         saved: the data.
-        inventory: of the model, which must have the plan that was saved.
+        inventory: the model; its plan at this position must equal the saved plan.
 
     Raises:
-        ScheduleError: `saved` is not such data, or it is of another schedule, or its phase has another plan.
-        PlanMismatchError: the model has other paths than the one that was saved.
-        PlanError: the plan in it cannot be read.
-        ConstantError: all that would train was left frozen.
+        ScheduleError: `saved` is not such data, or its schedule or its plan differs.
+        PlanMismatchError: the model has other paths than the saved one.
+        PlanError: the saved plan cannot be read.
+        ConstantError: every parameter that the phase would train stays frozen.
     """
     more = ("kept",) if isinstance(saved, dict) and "kept" in saved else ()
     try:
         data = document.fields(saved, KIND, ("schedule", "step", "state", "plan", *more))
         kept = frozenset(document.texts("kept", data.get("kept", [])))
     except ValueError as error:
-        raise ScheduleError(_LOAD, f"got no state of a driver: {error}.", (), _FIX) from error
+        raise ScheduleError(_LOAD, f"got data that is not the state of a driver: {error}.", (), _FIX) from error
     if data["schedule"] != along.to_dict():
         _refuse_other(along, data["schedule"])
     step = whole("driver.load_state_dict", "step", data["step"])
@@ -145,11 +145,11 @@ def resume(along: Schedule | Policy, saved: object, inventory: Inventory) -> Sch
 
 
 def check(along: Schedule | Policy, inventory: Inventory) -> None:
-    """Resolves all phases that can be known, so that what a model has not is found before the first step.
+    """Resolves all known phases, so that a selector without a match is found before the first step.
 
     Raises:
         NoMatchError: a selector matches nothing in the model.
-        TiedError: in a phase one name of a tensor is frozen, another one is not.
+        TiedError: in a phase, one name of a tensor is frozen and another is not.
     """
     phases = along.foreseen
     for frozen in dict.fromkeys(phase.frozen for phase in phases):
@@ -159,12 +159,12 @@ def check(along: Schedule | Policy, inventory: Inventory) -> None:
 
 
 def stays(along: Schedule | Policy) -> bool:
-    """Whether one phase holds for good."""
+    """Whether the phase never changes."""
     return isinstance(along, Schedule) and along.next_change(0) is None
 
 
 def line(walk: ScheduleCursor, change: Change) -> str:
-    """The line of a log for a change.
+    """Returns the log line for a change.
 
     Example:
         >>> from frostline.schedules import LinearProbe
@@ -198,6 +198,6 @@ def _refuse_other(along: Schedule | Policy, saved: Any) -> None:
 def _check_plan(here: Plan, saved: Plan, step: int) -> None:
     change = saved.change_to(here)
     if change:
-        problem = f"got a state of another model: at step {step} the same phase is another plan here."
+        problem = f"got the state of another model: at step {step} the same phase gives another plan here."
         fix = "Load it into a model with the same ties and the same frozen uses."
         raise ScheduleError(_LOAD, problem, (f"  against the saved plan: {change}",), fix)

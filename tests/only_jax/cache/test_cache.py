@@ -1,4 +1,4 @@
-"""The feature cache: features come back from the disk, and belong to one line."""
+"""The feature cache: features are read from the disk, and belong to one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from only_jax.cache.cached import BELOW, DATASET, LINE, SAMPLES, TREE, Act, Nois
 from only_jax.line.lined import weights
 
 
-def test_features_come_back_bitwise_with_the_rest_of_each_sample(tmp_path: Path) -> None:
+def test_features_are_read_bitwise_with_the_rest_of_each_sample(tmp_path: Path) -> None:
     cached = filled(tmp_path).dataset(DATASET)
     assert len(cached) == SAMPLES
     for index in (0, 7, 8, SAMPLES - 1, -1):
@@ -30,7 +30,7 @@ def test_features_come_back_bitwise_with_the_rest_of_each_sample(tmp_path: Path)
         assert rest["box"].tolist() == DATASET[index][1]["box"].tolist()
 
 
-def test_a_batch_is_read_in_one_go_and_goes_into_above(tmp_path: Path) -> None:
+def test_a_batch_is_read_at_once_and_goes_into_above(tmp_path: Path) -> None:
     cached = filled(tmp_path).dataset(DATASET)
     indices = [5, 0, 22, 5]
     features, rest = cached.batch(indices)
@@ -45,7 +45,7 @@ def test_a_batch_is_read_in_one_go_and_goes_into_above(tmp_path: Path) -> None:
     assert [sample[1]["label"] for sample in cached.__getitems__(indices)] == [2, 0, 1, 2]
 
 
-def test_it_survives_pickling(tmp_path: Path) -> None:
+def test_a_cached_dataset_can_be_pickled(tmp_path: Path) -> None:
     cached = pickle.loads(pickle.dumps(filled(tmp_path).dataset(DATASET)))
     assert cached.batch([3])[0][0].tobytes() == BELOW[3].tobytes()
 
@@ -69,7 +69,7 @@ def test_less_exact_storage(tmp_path: Path, dtype: Any, bytes_of_a_number: int, 
     assert manifest.columns[0].nbytes == 4 * bytes_of_a_number
 
 
-def test_it_is_the_format_of_the_store(tmp_path: Path) -> None:
+def test_the_format_is_that_of_the_store(tmp_path: Path) -> None:
     """The command line and the other front end read it, too."""
     filled(tmp_path)
     store = Store.opened(tmp_path / "features")
@@ -77,7 +77,7 @@ def test_it_is_the_format_of_the_store(tmp_path: Path) -> None:
     assert store.manifest.values[0].name == "tanh"
 
 
-def test_only_what_is_missing_is_computed(tmp_path: Path) -> None:
+def test_only_missing_rows_are_computed(tmp_path: Path) -> None:
     cache = fj.FeatureCache(tmp_path / "features", LINE)
     cache.fill(DATASET, rank=1, ranks=2)
     half = files(tmp_path)
@@ -92,7 +92,7 @@ def test_only_what_is_missing_is_computed(tmp_path: Path) -> None:
     assert cache.dataset(DATASET).batch(range(SAMPLES))[0][0].tobytes() == BELOW.tobytes()
 
 
-def test_a_damaged_shard_is_seen_and_computed_again(tmp_path: Path) -> None:
+def test_a_damaged_shard_is_found_and_computed_again(tmp_path: Path) -> None:
     cache = filled(tmp_path)
     before = files(tmp_path)
     (shard,) = (tmp_path / "features").glob("shard-*")
@@ -119,7 +119,7 @@ def test_views_of_random_samples(tmp_path: Path) -> None:
     assert {cached[0][0][0].tobytes() for _ in range(40)} == {view[:16] for view in views}
 
 
-def test_another_tree_is_refused_and_nothing_is_touched(tmp_path: Path) -> None:
+def test_another_tree_is_refused_and_no_file_changes(tmp_path: Path) -> None:
     filled(tmp_path)
     before, folder = files(tmp_path), tmp_path / "features"
     moved = fj.freeze({**weights("a", "b"), "a": weights("a")["a"].at[0, 0].add(1e-7)}, "a")
@@ -128,7 +128,7 @@ def test_another_tree_is_refused_and_nothing_is_touched(tmp_path: Path) -> None:
     assert str(caught.value).splitlines() == [
         f"FeatureCache({str(folder)!r}, line) holds the features of another model, or of other weights below the line.",
         f"  fingerprint: {LINE.fingerprint()!r} in the cache, {drawn(moved).fingerprint()!r} asked for",
-        f"Name another folder, FeatureCache({f'{folder}-2'!r}, line), or delete it: frostline cache clear {folder}",
+        f"Use another folder, FeatureCache({f'{folder}-2'!r}, line), or delete it: frostline cache clear {folder}",
     ]
     assert files(tmp_path) == before
 
@@ -182,7 +182,7 @@ CASES: list[tuple[str, Act, list[str]]] = [
         [
             "cache.fill(dataset) reads a random dataset: 5 of 5 samples differ when they are read twice.",
             *(f"  sample {number}" for number in range(5)),
-            "Store several views of each: FeatureCache(..., views=4); or take the augmentation out.",
+            "Store several views of each: FeatureCache(..., views=4); or remove the augmentation.",
         ],
     ),
     (
@@ -190,11 +190,11 @@ CASES: list[tuple[str, Act, list[str]]] = [
         fill(iter(DATASET)),
         [
             "A feature cache needs samples by index, but list_iterator has none.",
-            "Give a dataset with __len__ and __getitem__.",
+            "Pass a dataset with __len__ and __getitem__.",
         ],
     ),
     (
-        "a rest that is no array",
+        "a rest that is not an array",
         fill([(np.ones(4, np.float32), "a label")]),
         ["Part 0 of the rest of a sample is a str, but a cache holds numbers and arrays.", SPLIT],
     ),
@@ -219,11 +219,11 @@ CASES: list[tuple[str, Act, list[str]]] = [
         "no such dtype",
         fill(DATASET, dtype="int4"),
         [
-            "dtype='int4' is not one of the 4 kinds of storage:",
-            '  "exact": bitwise as it was computed',
-            '  "float32": what is wider is rounded',
+            "dtype='int4' is not one of the 4 precisions:",
+            '  "exact": the computed bits',
+            '  "float32": wider numbers are rounded',
             '  "bfloat16": 2 bytes a number, 8 significant bits',
-            '  "int8": 1 byte a number, 256 steps between the least and the greatest of a sample',
+            '  "int8": 1 byte a number, 256 steps between the minimum and the maximum of a sample',
             'Write dtype="bfloat16", or leave it out.',
         ],
     ),
@@ -232,7 +232,7 @@ CASES: list[tuple[str, Act, list[str]]] = [
 
 
 @pytest.mark.parametrize(("act", "lines"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_it_is_refused_with_nothing_on_the_disk(tmp_path: Path, act: Act, lines: list[str]) -> None:
+def test_a_refusal_writes_no_file(tmp_path: Path, act: Act, lines: list[str]) -> None:
     assert refused(tmp_path, act) == lines
 
 
@@ -250,7 +250,7 @@ def test_a_sample_of_another_size_that_comes_later(tmp_path: Path) -> None:
 def test_another_dataset_is_refused(tmp_path: Path) -> None:
     cache = filled(tmp_path)
     other = [(inputs + (index == 0), rest) for index, (inputs, rest) in enumerate(DATASET)]
-    with pytest.raises(CacheError, match="holds features of other samples: 1 of 8 that were looked at differ"):
+    with pytest.raises(CacheError, match="holds features of other samples: 1 of 8 compared samples differ"):
         cache.dataset(other)
 
 

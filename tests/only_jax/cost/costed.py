@@ -121,7 +121,7 @@ def predicted(loss: Loss, tree: Any, *batch: Any) -> int:
 
 
 def really_saved(loss: Loss, tree: Any, *batch: Any) -> int:
-    """The bytes that a real step saves, without arguments, and without zeros, which XLA makes where they are read."""
+    """The bytes that a real step saves, without arguments and without zeros, which XLA creates at their use."""
     trained, rest = fj.split(tree)
     pullback = jax.vjp(lambda trained: loss(fj.strip(fj.join(trained, rest)), *batch), trained)[1]
     arguments = {id(leaf) for leaf in jax.tree.leaves((tree, batch))}

@@ -53,7 +53,7 @@ def test_saved_bytes_are_those_of_a_real_step(model: str, place: str) -> None:
 
 @everywhere
 def test_flops_are_those_of_xla(place: str) -> None:
-    """XLA also counts the sum at the end: 127 additions."""
+    """XLA also counts the final sum: 127 additions."""
     tree, x = fj.freeze(weights(*SQUARE), PLACES[place]), data(*FLAT)
     trained, rest = fj.split(tree)
 
@@ -95,7 +95,7 @@ def test_flops_of_convolutions(stride: int, groups: int, forward: int) -> None:
     assert flops(found.now) == (forward, forward - first, forward)
 
 
-def test_a_transposed_convolution_costs_what_it_reads() -> None:
+def test_a_transposed_convolution_costs_its_input() -> None:
     found = fj.cost(lambda w, x: lax.conv_transpose(x, w, (2, 2), "SAME").sum(), data(3, 3, 8, 4), data(2, 5, 5, 8))
     assert flops(found.now) == (2 * 2 * 25 * 8 * 9 * 4, 0, 2 * 2 * 25 * 8 * 9 * 4)
 
@@ -115,7 +115,7 @@ def test_a_transposed_convolution_that_is_computed_twice() -> None:
     assert flops(fj.cost(loss, data(3, 3, 8, 4), data(2, 5, 5, 8)).now) == (2 * once, 0, once)
 
 
-def test_loops_branches_and_turns() -> None:
+def test_scans_branches_and_while_loops() -> None:
     def looped(tree: Any, x: Any) -> Any:
         x, _ = lax.scan(lambda x, _: (x @ tree["w"], None), x, None, length=7)
         x = lax.switch(0, [lambda x: x, lambda x: x @ tree["w"], lambda x: x @ tree["w"] @ tree["w"]], x)
@@ -127,7 +127,7 @@ def test_loops_branches_and_turns() -> None:
 
 
 def test_no_gradient_is_counted_behind_a_stop() -> None:
-    """As with a teacher of the same parameters, through which no gradient reaches them."""
+    """An example is a teacher with the same parameters, which no gradient reaches through it."""
 
     def loss(tree: Any, x: Any) -> Any:
         target = jax.jit(lambda x: lax.stop_gradient(products(tree, x)))(x)
@@ -167,7 +167,7 @@ def test_units_add_up_and_have_their_own_work() -> None:
     assert [units[path].optimizer_bytes for path in ("body", "head", "")] == [64, 512, 64]
 
 
-def test_the_short_prediction_is_that_of_cost() -> None:
+def test_the_short_prediction_equals_cost() -> None:
     assert predicted(*made("residual", "middle")) == fj.cost(*made("residual", "middle")).now.saved_bytes
 
 
@@ -184,7 +184,7 @@ def test_peak_is_arguments_and_state_and_saved_bytes() -> None:
     assert now.peak_bytes == 4 * 256 + 512 + now.optimizer_bytes + now.saved_bytes
 
 
-def test_the_limit_is_what_lean_saves() -> None:
+def test_the_limit_equals_the_bytes_of_lean() -> None:
     loss, tree, x = made("gelu", "middle")
     found = fj.cost(loss, tree, x)
     assert (found.now.saved_bytes, found.limit.saved_bytes) == (11264, 5120)
@@ -213,7 +213,7 @@ class TestTheCulprit:
         assert without.now.flops == 10240
         assert without.culprit is None
 
-    def test_none_where_a_little_is_trained_everywhere(self) -> None:
+    def test_no_culprit_if_every_layer_trains_a_little(self) -> None:
         tree = [{"w": w * n, "a": jnp.ones((8, 1)), "b": jnp.ones((1, 8))} for n in range(6) for w in weights(8, 8)]
 
         def loss(t: Any, x: Any) -> Any:
@@ -225,7 +225,7 @@ class TestTheCulprit:
 
 
 def test_seventy_billion_parameters() -> None:
-    """Shapes are enough: nothing is allocated, and the batch has no data either."""
+    """Shapes are enough: nothing is allocated, and the batch has no data."""
     wide = jax.ShapeDtypeStruct((80, 8192, 28672), jnp.bfloat16), jax.ShapeDtypeStruct((80, 28672, 8192), jnp.bfloat16)
     tree = {"up": wide[0], "down": wide[1], "soft": jax.ShapeDtypeStruct((16, 8192), jnp.bfloat16)}
 
@@ -264,7 +264,7 @@ class TestErrors:
             "Call it as in training: cost(fn, tree, *batch), where fn(tree, *batch) runs.",
         ]
 
-    def test_nothing_that_has_a_gradient(self) -> None:
+    def test_an_output_without_a_gradient(self) -> None:
         with pytest.raises(CostError) as raised:
             fj.cost(lambda tree, x, n: (x > 0).sum(), weights(8, 8), data(16, 8), n={"k": (1, "a")})
         assert str(raised.value).splitlines() == [

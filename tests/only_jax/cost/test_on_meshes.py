@@ -1,4 +1,4 @@
-"""Costs, lean losses and frost lines of models that are divided over eight devices."""
+"""Costs, lean losses and frost lines of models on eight devices."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def mesh(kind: AxisType = AxisType.Auto) -> Mesh:
 
 
 def divided(kind: AxisType) -> tuple[Any, Array]:
-    """The tree on every device, the batch divided."""
+    """Puts the tree on every device, and divides the batch."""
     on = mesh(kind)
     return jax.device_put(TREE, NamedSharding(on, P())), jax.device_put(ROWS, NamedSharding(on, P("rows")))
 
@@ -39,7 +39,7 @@ def over_devices(loss: Any) -> Any:
 
 
 @kinds
-def test_lean_in_types_that_say_where_an_array_is(kind: AxisType) -> None:
+def test_lean_with_shardings_in_types(kind: AxisType) -> None:
     tree, x = divided(kind)
     with jax.set_mesh(mesh(kind)):
         plain, lean = (jax.jit(fj.grad(fn))(tree, x) for fn in (gelu, fj.lean(gelu)))
@@ -72,7 +72,7 @@ def test_the_work_of_every_device_is_counted() -> None:
     assert found.weight_gradient_flops == plain.weight_gradient_flops
 
 
-def test_work_that_devices_do_twice_is_counted_twice() -> None:
+def test_work_that_several_devices_repeat_is_counted_twice() -> None:
     """The repeated part uses the name of a mesh axis."""
 
     def layer(w: Array, x: Array) -> Array:
@@ -87,7 +87,7 @@ def test_work_that_devices_do_twice_is_counted_twice() -> None:
 
 
 @kinds
-def test_a_line_of_a_batch_that_is_divided(kind: AxisType) -> None:
+def test_a_line_with_a_divided_batch(kind: AxisType) -> None:
     tree, x = divided(kind)
     tree = fj.freeze(tree, "[0]")
     line = fj.frostline(lambda tree, x: jnp.tanh(jnp.tanh(x @ tree[0]) @ tree[3]), tree, x)

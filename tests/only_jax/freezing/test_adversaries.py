@@ -1,4 +1,4 @@
-"""What a demanding user ran into: marks in marks, changes in place, and numbers of NumPy."""
+"""Unusual uses: marks inside marks, changes in place, and NumPy numbers."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def one() -> Array:
 
 
 class TestMarksInMarks:
-    """A tree with marks and ties of its own inside of one that has more of them."""
+    """A tree with marks and ties inside a tree with other marks and ties."""
 
     @staticmethod
     def nested() -> tuple[Array, list[Any]]:
-        """An array at three names, two of which are tied further inside already."""
+        """An array with three names, two of which are already tied inside."""
         shared = jnp.full(2, 3.0)
         return shared, fj.tie([fj.tie({"a": shared, "b": shared, "c": one()}), shared])
 
@@ -41,7 +41,7 @@ class TestMarksInMarks:
             inside, outside = fj.strip(again)
             assert inside["a"] is inside["b"] is outside is shared
 
-    def test_the_array_is_there_once(self) -> None:
+    def test_the_array_occurs_once(self) -> None:
         shared, tree = self.nested()
         assert [leaf is shared for leaf in jax.tree.leaves(fj.split(tree)[0])] == [True, False]
 
@@ -56,8 +56,8 @@ class TestMarksInMarks:
         assert gradient[1].tolist() == gradient[0]["a"].tolist() == [111.0, 111.0]
         assert gradient[0]["c"].tolist() == [1.0, 1.0]
 
-    def test_a_mark_inside_of_a_frozen_use_says_nothing(self) -> None:
-        """The use pins all that is in it, so one array in it is one parameter, whatever else is noted there."""
+    def test_a_mark_inside_a_frozen_use_has_no_effect(self) -> None:
+        """The use pins everything in it, so one array in it is one parameter, whatever other notes say."""
         shared = one()
         tree = fj.tie([fj.Frozen([[fj.freeze({"w": shared})], {"w": shared}]), one()])
         before = fj.plan(tree)
@@ -66,9 +66,9 @@ class TestMarksInMarks:
 
 
 class TestInPlace:
-    """Within a trace what is seen is a copy: what is changed there would be lost, and gradients would be wrong."""
+    """In a trace the tree is a copy: a change there would be lost, and gradients would be wrong."""
 
-    def test_a_loss_that_takes_an_item_out(self) -> None:
+    def test_a_loss_that_removes_an_item(self) -> None:
         def popped(params: Any) -> Array:
             head = params.pop("head")
             return sum(map(jnp.sum, jax.tree.leaves(params))) * head.sum()
@@ -98,13 +98,13 @@ class TestInPlace:
         assert not any(hasattr(freeze(tree), name) for name in names)
         assert len(freeze(tree)) == 1
 
-    def test_methods_of_other_classes_stay(self) -> None:
-        """An ``update`` of a class that is no container of Python may return another one, and change nothing."""
+    def test_methods_of_other_classes_work(self) -> None:
+        """The ``update`` of a class that is not a Python container may return another object and change nothing."""
         w = one()
         pair = fj.freeze(_Pair(w, 2 * one()), "w")
         assert pair.update(b=3) == _Pair(w, 3)
 
-    def test_what_is_changed_further_inside_is_seen_again(self) -> None:
+    def test_a_change_further_inside_is_visible(self) -> None:
         def popped(params: Any) -> Array:
             bias = params["body"].pop("b")
             return sum(map(jnp.sum, params["body"].values())) * bias.sum()
@@ -135,8 +135,8 @@ class _Pair:
     __hash__ = None  # type: ignore[assignment]
 
 
-class TestWhatIsSeen:
-    """It is made once for each trace, and made anew where it has to be."""
+class TestVisibleTree:
+    """The visible tree is built once for each trace, and again when necessary."""
 
     @pytest.mark.parametrize("freeze", [fj.freeze, fj.Frozen])
     def test_a_trace_grows_with_the_layers_and_not_with_their_square(self, freeze: Callable[[Any], Any]) -> None:
@@ -175,7 +175,7 @@ class TestWhatIsSeen:
         assert use["w"].tolist() == [2.0, 2.0]
 
 
-def test_a_number_of_numpy_is_watched() -> None:
+def test_a_numpy_number_is_watched() -> None:
     tree = fj.freeze({"scale": np.float32(1.0), "w": one()}, "scale")
     with fj.guard(tree) as watching:
         watching.verify({"scale": jnp.float32(1.0), "w": 2 * one()})
@@ -184,7 +184,7 @@ def test_a_number_of_numpy_is_watched() -> None:
     assert watching.paths == {"scale"}
 
 
-def test_odd_arrays_of_numpy_are_watched_and_references_are_not() -> None:
+def test_odd_numpy_arrays_are_watched_and_references_are_not() -> None:
     texts, days, things = np.array(["a"]), np.array(["2020-01-01"], "M8[D]"), np.array([{}], object)
     tree = fj.freeze({"w": one(), "texts": texts, "days": days, "things": things, "none": jnp.ones((0, 3))})
     with fj.guard(tree) as watching:
@@ -194,7 +194,7 @@ def test_odd_arrays_of_numpy_are_watched_and_references_are_not() -> None:
     assert watching.paths == {"w", "texts", "days", "none"}
 
 
-def test_an_array_is_no_tree_to_freeze() -> None:
+def test_an_array_is_not_a_tree_to_freeze() -> None:
     for act in (fj.freeze, lambda array: fj.follow(array, fj.plan(array).freeze([""]))):
         with pytest.raises(LayerError) as caught:
             act(one())
@@ -205,7 +205,7 @@ def test_an_array_is_no_tree_to_freeze() -> None:
     assert fj.grad(jnp.sum)(one()).tolist() == [1.0, 1.0]
 
 
-def test_arguments_may_be_called_as_ours_are() -> None:
+def test_arguments_may_have_the_names_of_parameters_of_frostline() -> None:
     params = fj.freeze({"w": one(), "b": one()}, "b")
 
     def named(params: Any, /, *, tree: float, args: float) -> Array:
@@ -226,7 +226,7 @@ def test_an_error_of_jax_does_not_list_a_whole_model() -> None:
     assert len(str(caught.value)) < 2000
 
 
-def test_layouts_of_large_trees_are_not_kept_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layouts_of_large_trees_are_not_cached_forever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_layout, "_LAYOUTS", {})
     monkeypatch.setattr(_layout, "_MOST_SLOTS", 10)
     for count in range(5, 9):
@@ -235,7 +235,7 @@ def test_layouts_of_large_trees_are_not_kept_for_good(monkeypatch: pytest.Monkey
 
 
 def test_a_whole_model_still_trains() -> None:
-    """What all of this must leave alone."""
+    """The checks above must not affect it."""
     x = jnp.ones((1, 3))
     model = fj.freeze(chain(), "layers[1]")
     plain = jax.grad(loss)(chain(), x)

@@ -1,4 +1,4 @@
-"""Differentiating what trains, in one tree and in two that share layers."""
+"""Gradients of the trainable part, in one tree and in two that share layers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def total(model: Any, x: Any = X) -> jax.Array:
 
 
 class TestOneTree:
-    def test_it_is_the_gradient_of_the_hand_split_model(self) -> None:
+    def test_the_gradient_equals_that_of_the_hand_split_model(self) -> None:
         l1, l2, l3 = layers()
         by_hand = jax.grad(lambda free: total(Sequential(free[0], l2, free[1])))((l1, l3))
         found = named(fj.grad(total)(fj.freeze(Sequential(l1, l2, l3), "[1]")))
@@ -58,12 +58,12 @@ class TestOneTree:
         zero = {path for path, g in named(gradient).items() if not np.any(g)}
         assert zero == {"0.weight", "0.bias", "1.weight", "1.bias"}
 
-    def test_the_input_has_the_gradient_of_the_free_layer(self) -> None:
+    def test_the_input_has_the_gradient_of_the_trainable_layer(self) -> None:
         layer = layers()[0]
         for frozen in (fj.Frozen(layer), fj.freeze(layer)):
             assert jax.grad(total, 1)(frozen, X).tobytes() == jax.grad(total, 1)(layer, X).tobytes()
 
-    def test_an_outer_gradient_does_not_enter_what_is_frozen_inside(self) -> None:
+    def test_an_outer_gradient_does_not_reach_parameters_frozen_inside(self) -> None:
         def outer(params: dict[str, jax.Array]) -> jax.Array:
             inner = fj.grad(lambda p: (p["w"] ** 2 * p["b"] ** 2).sum())(fj.freeze(params, "w"))
             return inner["b"].sum()
@@ -71,12 +71,12 @@ class TestOneTree:
         gradient = jax.grad(outer)({"w": jnp.array(2.0), "b": jnp.array(3.0)})
         assert (float(gradient["w"]), float(gradient["b"])) == (0.0, 8.0)
 
-    def test_numpy_arrays_and_callables_are_no_hindrance(self) -> None:
+    def test_numpy_arrays_and_callables_are_allowed(self) -> None:
         tree = {"w": np.array([2.0], np.float32), "act": jnp.tanh, "n": 2, "hole": None}
         gradient = fj.grad(lambda t: (t["w"] * t["n"]).sum())(tree)
         assert (gradient["w"].tolist(), gradient["act"], gradient["n"], gradient["hole"]) == ([2.0], None, None, None)
 
-    def test_it_has_the_name_of_the_loss(self) -> None:
+    def test_the_gradient_function_has_the_name_of_the_loss(self) -> None:
         assert fj.value_and_grad(total).__name__ == "total"
 
 
@@ -85,7 +85,7 @@ class TestEvaluation:
         trunk = Sequential(layers()[0], BatchNorm1d(*(jnp.array([v, v]) for v in (1.0, 0.0, 0.5, 2.0))), Dropout())
         return Sequential(trunk, layers()[1])
 
-    def test_a_module_that_is_frozen_whole_is_in_evaluation(self) -> None:
+    def test_a_held_module_is_in_evaluation_mode(self) -> None:
         model = self.model()
         frozen = fj.freeze(model, "[0]")
         seen = fj.grad(lambda m: total(m), has_aux=False)(frozen)
@@ -94,15 +94,15 @@ class TestEvaluation:
         assert [fj.strip(frozen).layers[0].layers[i].inference for i in (1, 2)] == [False, False]
         assert (frozen(X) == frozen(X)).all()
 
-    def test_a_module_that_is_frozen_in_part_is_not(self) -> None:
+    def test_a_partly_frozen_module_is_not_in_evaluation_mode(self) -> None:
         frozen = fj.freeze(self.model(), "0.0.weight")
         assert [frozen.layers[0].layers[i].inference for i in (1, 2)] == [False, False]
 
-    def test_a_use_is(self) -> None:
+    def test_a_frozen_use_is_in_evaluation_mode(self) -> None:
         use = fj.Frozen(self.model().layers[0])
         assert [use.layers[i].inference for i in (1, 2)] == [True, True]
 
-    def test_a_lone_parameterless_layer_is_held_by_what_contains_it(self) -> None:
+    def test_a_layer_without_parameters_is_held_with_the_module_around_it(self) -> None:
         model = Sequential(layers()[0], Dropout())
         assert fj.freeze(model, "[0]").layers[1].inference is True
         assert fj.freeze(Sequential(*model.layers, layers()[1]), "[0]").layers[1].inference is False
@@ -127,7 +127,7 @@ class TestTwoTreesThatShare:
         assert found.keys() == self.FREE | self.SHARED
         assert {path for path, g in found.items() if np.any(g)} == self.SHARED
 
-    def test_as_they_are(self) -> None:
+    def test_two_models_without_changes(self) -> None:
         self.check(fj.grad(self.difference)(fj.tie(self.pair())))
 
     def test_split_before_jit(self) -> None:
@@ -176,7 +176,7 @@ class TestTwoTreesThatShare:
         with pytest.raises(ValueError, match="Marked"):
             optax.apply_updates(pair, gradient)
 
-    def test_a_frozen_use_sees_what_the_layer_was_trained_to(self) -> None:
+    def test_a_frozen_use_sees_the_trained_layer(self) -> None:
         pair = fj.tie(self.pair())
         trained, rest = fj.split(pair)
         after = fj.join(jax.tree.map(lambda leaf: leaf + 1, trained), rest)
@@ -186,17 +186,17 @@ class TestTwoTreesThatShare:
 
 
 class TestParts:
-    def test_holes_are_where_the_other_part_is(self) -> None:
+    def test_each_part_has_holes_for_the_other(self) -> None:
         trained, rest = fj.split([jnp.ones(1), fj.Frozen({"w": jnp.zeros(1)}), 3, None])
         assert (trained[0].tolist(), trained[1]["w"], trained[2], trained[3]) == ([1.0], None, None, None)
         assert (rest[0], rest[1]["w"].tolist(), rest[2], rest[3]) == (None, [0.0], 3, None)
 
-    def test_together_they_are_the_tree(self) -> None:
+    def test_the_parts_join_to_the_tree(self) -> None:
         tree = fj.freeze(Sequential(*layers(), Dropout()), "[0]", "**.bias")
         again = fj.join(*fj.split(tree))
         assert jax.tree.structure(again) == jax.tree.structure(tree)
         assert all(a is b for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(tree), strict=True))
 
-    def test_what_trains_has_the_shape_of_the_gradient(self) -> None:
+    def test_the_trainable_part_has_the_structure_of_the_gradient(self) -> None:
         tree = fj.freeze(Sequential(*layers()), "[0]")
         assert jax.tree.structure(fj.split(tree)[0]) == jax.tree.structure(fj.grad(total)(tree))

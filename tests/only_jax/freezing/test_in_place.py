@@ -1,4 +1,4 @@
-"""Freezing and thawing trees: what is chosen, what comes back, and what stays as it was."""
+"""Freezing and thawing trees: the selection, the result, and the leaves that do not change."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Pair(NamedTuple):
     right: Any
 
 
-class TestWhatIsChosen:
+class TestSelection:
     @pytest.mark.parametrize(
         ("selectors", "frozen"),
         [
@@ -54,7 +54,7 @@ class TestWhatIsChosen:
         again = fj.freeze(frozen, frozen.layers[1])
         assert fj.plan(fj.thaw(again, frozen.layers[0])).frozen == {"1.weight", "1.bias"}
 
-    def test_keys_that_are_no_identifiers(self) -> None:
+    def test_keys_that_are_not_identifiers(self) -> None:
         params = {"mlp/~/linear": {"w": jnp.ones(2)}, "head": {"w": jnp.ones(2)}}
         assert fj.plan(fj.freeze(params, "['mlp/~/linear']['w']")).frozen == {"mlp/~/linear.w"}
         assert fj.plan(fj.freeze(params, "mlp/~/linear.w")).frozen == {"mlp/~/linear.w"}
@@ -63,7 +63,7 @@ class TestWhatIsChosen:
         tree = {"a": [jnp.ones(1), (jnp.ones(1), None)], "b": Pair(jnp.ones(1), {3: jnp.ones(1)})}
         assert fj.plan(tree).trainable == {"a.0", "a.1.0", "b.left", "b.right.3"}
 
-    def test_what_is_no_floating_array_is_no_parameter(self) -> None:
+    def test_only_floating_arrays_are_parameters(self) -> None:
         tree = {"f": jnp.ones(1), "half": np.ones(1, np.float16), "z": jnp.ones(1, complex), "i": jnp.arange(2)}
         others = {"n": 3, "x": 0.5, "none": None, "call": jnp.tanh, "key": jax.random.key(0), "text": "relu"}
         frozen = fj.freeze({**tree, **others})
@@ -78,22 +78,22 @@ class TestWhatIsChosen:
         shapes = jax.eval_shape(mlp)
         assert len(fj.plan(fj.freeze(shapes, "[0]")).frozen) == 2
 
-    def test_matching_nothing_may_be_meant(self) -> None:
+    def test_a_selector_may_match_nothing_on_request(self) -> None:
         tree = mlp()
         assert fj.freeze(tree, "typo", allow_empty=True) is tree
         with pytest.raises(NoMatchError):
             fj.freeze(tree, "typo")
 
 
-class TestWhatComesBack:
-    def test_the_tree_that_was_given_stays_as_it_was(self) -> None:
+class TestResult:
+    def test_the_given_tree_does_not_change(self) -> None:
         tree = mlp()
         before = bits(tree)
         fj.freeze(tree, "[0]")
         assert len(fj.trainable(tree)) == 6
         assert bits(tree) == before
 
-    def test_it_is_seen_through(self) -> None:
+    def test_a_frozen_tree_is_transparent(self) -> None:
         frozen = fj.freeze(mlp(), "[0]")
         assert isinstance(frozen, Sequential)
         assert frozen.layers[1].bias.tolist() == [1.0, 1.0]
@@ -102,12 +102,12 @@ class TestWhatComesBack:
         assert sorted(params.items())[0][0] == "a"
         assert dict(params).keys() == {"a", "b"}
 
-    def test_freezing_adds_and_thawing_takes_away(self) -> None:
+    def test_freezing_adds_and_thawing_removes(self) -> None:
         tree = fj.freeze(fj.freeze(mlp(), "[0]"), "[1]")
         assert fj.plan(tree).frozen == {"0.weight", "0.bias", "1.weight", "1.bias"}
         assert fj.plan(fj.thaw(tree, "**.bias")).frozen == {"0.weight", "1.weight"}
 
-    def test_thawed_entirely_it_is_the_plain_tree(self) -> None:
+    def test_a_completely_thawed_tree_is_the_plain_tree(self) -> None:
         tree = mlp()
         assert fj.thaw(fj.freeze(tree)) is tree
         assert fj.strip(fj.freeze(tree)) is tree
@@ -132,7 +132,7 @@ class TestWhatComesBack:
         assert fj.plan(fj.follow(fj.freeze(tree, "[1:]"), plan)) == plan
         assert fj.plan(fj.follow(tree, type(plan).from_json(plan.to_json()))) == plan
 
-    def test_a_mask_says_what_trains(self) -> None:
+    def test_a_mask_is_true_for_trainable_leaves(self) -> None:
         mask = fj.mask(fj.freeze({"w": jnp.ones(2), "b": jnp.ones(2), "n": 3, "f": jnp.tanh}, "w"))
         assert type(mask) is dict
         assert mask == {"w": False, "b": True, "n": False, "f": False}
@@ -161,7 +161,7 @@ class TestTies:
         for name in ("embed", "head.w"):
             assert fj.plan(fj.freeze(self.tied(), name)) == Plan(frozenset({"embed.w"}), frozenset({"head.b"}))
 
-    def test_a_tied_array_is_one_leaf_and_is_seen_at_both_names(self) -> None:
+    def test_a_tied_array_is_one_leaf_with_both_names(self) -> None:
         tree = fj.freeze(self.tied(), "head.b")
         assert len(jax.tree.leaves(tree)) == 2
         assert tree["embed"]["w"] is tree["head"]["w"]
@@ -180,12 +180,12 @@ class TestTies:
         assert same == [True, False]
         assert after["head"]["w"] is after["embed"]["w"]
 
-    def test_equal_arrays_are_no_tie(self) -> None:
+    def test_equal_arrays_are_not_tied(self) -> None:
         same = jnp.ones(2)
         for params in ({"a": jnp.ones(2), "b": jnp.ones(2)}, {"a": same, "b": same}):
             assert fj.plan(fj.freeze(params, "a")).trainable == {"b"}
 
-    def test_a_layer_used_frozen_and_free_is_two_parameters(self) -> None:
+    def test_a_layer_with_a_frozen_and_a_trainable_use_is_two_parameters(self) -> None:
         layer = mlp().layers[0]
         plan = fj.plan([layer, fj.Frozen(layer)])
         assert (plan.frozen, plan.trainable) == ({"1.weight", "1.bias"}, {"0.weight", "0.bias"})

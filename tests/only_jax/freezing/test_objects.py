@@ -24,7 +24,7 @@ def test_selectors_in_a_list(together: Any) -> None:
 
 
 class TestObjects:
-    """A module that is pointed at is the one with the same arrays in the same places, and no larger one."""
+    """An object selects the module with the same arrays in the same places, and not a larger one."""
 
     A, B = jnp.ones(1), jnp.ones(1)
 
@@ -41,7 +41,7 @@ class TestObjects:
             ({"x": fj.freeze({"w": A}), "y": B}, {"w": A}, {"x.w"}),
         ],
     )
-    def test_which(self, tree: Any, wanted: Any, frozen: set[str] | None) -> None:
+    def test_the_selected_modules(self, tree: Any, wanted: Any, frozen: set[str] | None) -> None:
         if frozen is None:
             with pytest.raises(LookupError, match="It is not, or no longer, part of this tree"):
                 fj.freeze(tree, wanted)
@@ -49,7 +49,7 @@ class TestObjects:
             assert fj.plan(fj.freeze(tree, wanted)).frozen == frozen
 
     def test_many_modules_are_found_in_one_walk(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Each by itself; the cost of one does not grow with the tree."""
+        """Each object is selected alone; the cost of one does not grow with the tree."""
         tree = [{"w": jnp.ones(1)} for _ in range(40)]
         looked: list[int] = []
         original = _selection._identical

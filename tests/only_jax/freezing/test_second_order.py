@@ -1,4 +1,4 @@
-"""Second derivatives, forward mode and gradients of gradients over what trains (L11)."""
+"""Second derivatives, forward mode and gradients of gradients of the trainable part (L11)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ X = inputs()
 
 
 def of_ends(ends: tuple[Linear, Linear]) -> Array:
-    """The loss of the model as a function of what trains, split by hand."""
+    """The loss of the model as a function of the trainable part, split by hand."""
     return loss(Chain((ends[0], chain().layers[1], ends[1])), X)
 
 
@@ -29,7 +29,7 @@ def only_numbers(tree: Any) -> list[tuple[str, tuple[int, ...], bytes]]:
 
 @each_way
 def test_hessian(frozen: Way) -> None:
-    """12 + 12 free numbers and no row or column for the 12 frozen ones."""
+    """The Hessian has 12 + 12 trainable numbers, and no row or column for the 12 frozen ones."""
     trained, rest = fj.split(frozen(chain()))
 
     def of_trained(trained: Any) -> Array:
@@ -58,7 +58,7 @@ def test_forward_and_reverse_mode_agree_with_the_hand_split_model(frozen: Way) -
 
 @each_way
 def test_a_hessian_vector_product_through_grad(frozen: Way) -> None:
-    """Forward mode over `grad` itself; the tangent of a frozen leaf meets a stopped gradient."""
+    """Forward mode over `grad` itself; the tangent of a frozen leaf reaches a stopped gradient."""
     tree = frozen(chain())
     ones = jax.tree.map(jnp.ones_like, tree)
     product = jax.jvp(lambda tree: fj.grad(loss)(tree, X), (tree,), (ones,))[1]
@@ -90,10 +90,10 @@ def test_a_frozen_layer_has_a_hessian_over_its_input() -> None:
 
 
 class TestInnerLoop:
-    """One step of descent inside of what is differentiated, over the leaves that the step trains."""
+    """The differentiated function contains one step of descent on the leaves that it trains."""
 
     @each_way
-    def test_over_where_it_started(self, frozen: Way) -> None:
+    def test_the_outer_gradient_of_the_initial_leaves(self, frozen: Way) -> None:
         """The outer gradient is over the same leaves, through the step and its second derivatives.
 
         A loss gets the plain tree, so the inner loop is told the plan again; frozen uses are in the tree itself.
@@ -112,8 +112,8 @@ class TestInnerLoop:
         assert only_numbers(found) == only_numbers(jax.grad(by_hand)(ENDS))
 
     @each_way
-    def test_what_is_frozen_is_absent_from_the_outer_gradient_too(self, frozen: Way) -> None:
-        """Frozen means frozen for whoever differentiates: plain ``jax.grad`` finds zero there."""
+    def test_frozen_leaves_are_absent_from_the_outer_gradient(self, frozen: Way) -> None:
+        """Plain ``jax.grad`` finds a zero gradient for frozen leaves."""
 
         def outer(second: Linear) -> Array:
             first, _, third = chain().layers
@@ -124,7 +124,7 @@ class TestInnerLoop:
 
     @each_way
     def test_the_frozen_part_can_be_learned_by_the_outer_loop_through_split(self, frozen: Way) -> None:
-        """`split` says what the inner loop moves, and `strip` that the rest is no constant to the outer one."""
+        """`split` chooses the leaves of the inner loop, and `strip` lets the outer gradient reach the rest."""
 
         def outer(second: Linear) -> Array:
             first, _, third = small().layers
@@ -151,5 +151,5 @@ class TestInnerLoop:
 
 
 def small() -> Chain:
-    """Weights of powers of two, small enough for sixth powers of them to be exact."""
+    """Weights that are powers of two, so small that their sixth powers are exact."""
     return jax.tree.map(lambda leaf: leaf / 8, chain())

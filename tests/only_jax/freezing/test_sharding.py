@@ -23,7 +23,7 @@ def mesh() -> jax.sharding.Mesh:
 
 @each_way
 @pytest.mark.parametrize("at_once", [True, False], ids=["tree", "parts"])
-def test_summed_over_devices_the_gradient_is_that_of_one(frozen: Way, at_once: bool) -> None:
+def test_the_sum_of_gradients_over_devices_equals_that_of_one_device(frozen: Way, at_once: bool) -> None:
     tree = frozen(chain())
 
     def of_tree(tree: Any, x: Array) -> Any:
@@ -42,14 +42,14 @@ def test_summed_over_devices_the_gradient_is_that_of_one(frozen: Way, at_once: b
 
 
 @each_way
-def test_the_sum_that_jax_puts_in_by_itself(frozen: Way) -> None:
-    """Where JAX follows what varies over devices, the gradient of what does not is summed without being asked."""
+def test_the_sum_that_jax_inserts_itself(frozen: Way) -> None:
+    """If JAX tracks values that vary over devices, it sums the gradients of all others automatically."""
     step = jax.shard_map(fj.grad(loss), mesh=mesh(), in_specs=(P(), P("devices")), out_specs=P())
     assert contents(jax.jit(step)(frozen(chain()), ROWS)) == contents(by_hand(ROWS, chain()))
 
 
 def test_without_the_sum_a_device_has_its_own_gradient_only() -> None:
-    """The negative control: the sum above is one."""
+    """Negative control: the sum above is necessary."""
     step = jax.shard_map(
         lambda tree, x: jax.tree.map(lambda leaf: leaf[None], fj.grad(loss)(tree, x)),
         mesh=mesh(),
@@ -76,7 +76,7 @@ def on_devices(tree: Any) -> Any:
 
 @each_way
 def test_shardings_are_kept(frozen: Way) -> None:
-    """The columns of every weight lie on eight devices, and so do those of whatever is made of it."""
+    """The columns of every weight are on eight devices, and so are those of all results."""
     tree, plain = on_devices(frozen(chain(8))), on_devices(chain(8))
     one_layer = [P(None, "devices"), P("devices")]
     trained, rest = fj.split(tree)
@@ -103,9 +103,9 @@ def test_shardings_as_trees_of_the_same_structure(frozen: Way) -> None:
 
 
 class TestDonation:
-    """A donated buffer is gone. It may be donated once."""
+    """A donated buffer is deleted, so it can be donated only once."""
 
-    def test_of_what_trains_leaves_the_frozen_part_alone(self) -> None:
+    def test_donating_the_trainable_part_keeps_the_frozen_part(self) -> None:
         tree = fj.freeze(jax.tree.map(jnp.copy, chain()), "layers[1]")
         trained, rest = fj.split(tree)
         before = contents(rest)
@@ -123,24 +123,24 @@ class TestDonation:
         ]
 
     @pytest.mark.filterwarnings("ignore:.*donat.*:UserWarning")
-    def test_of_a_tied_tree_as_it_is_fails(self) -> None:
-        """The negative control: what the two below do not run into."""
+    def test_donating_a_tied_tree_fails(self) -> None:
+        """Negative control for the two tests below."""
         with pytest.raises(jax.errors.JaxRuntimeError, match="Attempt to donate the same buffer twice"):
             _grown(fj.strip(_tied()))
 
-    def test_of_the_trainable_part_of_a_tied_tree(self) -> None:
+    def test_donating_the_trainable_part_of_a_tied_tree(self) -> None:
         trained, rest = fj.split(_tied())
         grown = fj.strip(fj.join(_grown(trained), rest))
         assert grown["embed"] is grown["head"]["w"]
         assert contents(grown) == contents(jax.tree.map(lambda leaf: leaf + 1, fj.strip(_tied())))
 
-    def test_of_a_tied_tree_with_marks(self) -> None:
+    def test_donating_a_tied_tree_with_marks(self) -> None:
         grown = fj.strip(_grown(fj.freeze(_tied(), "other")))
         assert grown["embed"] is grown["head"]["w"]
         assert contents(grown) == contents(jax.tree.map(lambda leaf: leaf + 1, fj.strip(_tied())))
 
-    def test_of_an_array_that_is_trained_here_and_used_frozen_there(self) -> None:
-        """The frozen use is of the layer as it is, so it sees what the layer became."""
+    def test_donating_an_array_with_a_trainable_and_a_frozen_use(self) -> None:
+        """The frozen use refers to the layer, so it sees the new values of the layer."""
         layer = {"w": jnp.ones((2, 2))}
         trained, rest = fj.split(fj.tie([layer, fj.Frozen(layer)]))
         grown = fj.join(_grown(trained), rest)

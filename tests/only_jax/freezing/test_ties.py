@@ -30,7 +30,7 @@ trees = st.recursive(
 
 
 def loss(tree: Any) -> Array:
-    """Each place has a factor of its own, so that no two places have the same gradient by chance."""
+    """Each place has its own factor, so that no two places have the same gradient by chance."""
     return sum((jnp.sum(leaf**2) * (place + 1) for place, leaf in enumerate(jax.tree.leaves(tree))), jnp.zeros(()))
 
 
@@ -41,7 +41,7 @@ def table() -> dict[str, Any]:
 
 @given(trees, st.data())
 @settings(max_examples=30, deadline=None)
-def test_the_gradient_is_that_of_jax_at_what_trains_and_that_of_its_own_jit(tree: Any, data: st.DataObject) -> None:
+def test_the_gradient_equals_that_of_jax_with_and_without_jit(tree: Any, data: st.DataObject) -> None:
     names = sorted(fj.trainable(tree))
     frozen = data.draw(st.sets(st.sampled_from(names), max_size=len(names) - 1))
     marked = fj.follow(tree, fj.plan(tree).freeze(frozen))
@@ -85,7 +85,7 @@ class TestTwoReadings:
         after = fj.join(jax.tree.map(lambda leaf: leaf + 1, trained), rest)
         assert [layer["b"].tolist() for layer in after] == [[0, 0], [1, 1], [1, 1]]
 
-    def test_tied_it_is_frozen_under_every_name(self) -> None:
+    def test_a_tied_array_is_frozen_under_every_name(self) -> None:
         tied = fj.tie(table())
         assert fj.plan(fj.freeze(tied, "head.w")).frozen == {"embed"}
         assert fj.plan(fj.freeze(table(), "head.w")).frozen == {"head.w"}
@@ -98,13 +98,13 @@ class TestTwoReadings:
 
 
 class TestTie:
-    def test_by_name_is_as_by_identity(self) -> None:
+    def test_ties_by_name_equal_ties_by_identity(self) -> None:
         by_name = fj.tie(table(), "embed", "head.w")
         assert jax.tree.structure(by_name) == jax.tree.structure(fj.tie(table()))
         assert by_name["head"]["w"] is by_name["embed"]
 
     def test_equal_arrays_become_one(self) -> None:
-        """As after a checkpoint was restored, in which each name has an array of its own."""
+        """The state after restoring a checkpoint, in which each name has its own array."""
         restored = jax.tree.map(jnp.copy, table())
         tied = fj.tie(restored, "head.w", "embed")
         assert tied["embed"] is tied["head"]["w"] is restored["head"]["w"]
@@ -121,7 +121,7 @@ class TestTie:
         assert fj.trainable(tied).keys() == {"a", "d"}
         assert tied["c"] is tied["a"] is shared
 
-    def test_frozen_uses_and_marks_stay(self) -> None:
+    def test_frozen_uses_and_marks_do_not_change(self) -> None:
         layer = {"w": jnp.ones(1)}
         tied = fj.tie(fj.freeze([layer, fj.Frozen(layer), jnp.ones(1)], "[2]"))
         assert fj.plan(tied).frozen == {"1.w", "2"}
@@ -139,7 +139,7 @@ class TestTie:
         ],
         ids=["map", "jit", "pickle", "thaw", "join", "updates"],
     )
-    def test_it_survives(self, kept: Callable[[Any], Any]) -> None:
+    def test_ties_are_kept(self, kept: Callable[[Any], Any]) -> None:
         after = kept(fj.tie(table()))
         assert fj.plan(after).paths == {"embed", "head.b"}
         assert after["embed"] is after["head"]["w"]

@@ -1,4 +1,4 @@
-"""How often a step is traced: once for each distinct frozen set, and never for coming back to one."""
+"""The number of traces of a step: one for each frozen set, and none for a return to one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def step(tree: Any, x: Array) -> Any:
     return descend(tree, fj.grad(loss)(tree, x))
 
 
-def test_one_trace_for_each_frozen_set_and_none_for_coming_back() -> None:
+def test_one_trace_for_each_frozen_set_and_none_for_a_return() -> None:
     traced = Traced(step)
     tree = fj.freeze(chain(), "**", "!layers[2]")
     counts = []
@@ -91,7 +91,7 @@ def test_evaluation_of_the_stripped_tree_is_traced_once() -> None:
 
 
 def test_evaluation_of_the_tree_itself_is_traced_for_each_set() -> None:
-    """The negative control: the counter counts, and `strip` is what it takes."""
+    """Negative control: the counter counts, and `strip` avoids the traces."""
     evaluation = Traced(loss)
     for tree in (chain(), fj.freeze(chain()), fj.freeze(chain(), "layers[1]"), frozen_use(chain())):
         evaluation(tree, X)
@@ -108,7 +108,7 @@ def test_evaluation_of_a_tied_tree_is_traced_once() -> None:
 
 
 def test_a_step_over_both_parts_with_an_optimizer() -> None:
-    """Parts of one split, step after step; the rest is an argument, so that its values are no constants."""
+    """The parts of one split, step after step; the rest is an argument, so that its values are not constants."""
     tx = optax.adamw(1e-2)
 
     def of_parts(trained: Any, rest: Any, state: Any, x: Array) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""Frozen trees under jit, vmap, checkpoints, control flow and rules of one's own (L11)."""
+"""Frozen trees under jit, vmap, checkpoints, control flow and user-defined rules (L11)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ X = inputs()
 TO_FREE = {".layers[0].bias", ".layers[0].weight", ".layers[2].bias", ".layers[2].weight"}
 
 
-def test_the_numbers_themselves() -> None:
-    """What all else here is compared with, worked out on paper."""
+def test_the_gradients_as_literals() -> None:
+    """All other tests compare with these values, which were computed by hand."""
     one, two = jnp.array([[1.0, 2.0], [0.0, 1.0]]), jnp.array([[2.0, 0.0], [1.0, 1.0]])
     model = [Linear(one, jnp.zeros(2)), fj.Frozen(Linear(two, jnp.array([1.0, 0.0])))]
     value, gradient = fj.value_and_grad(lambda model, x: (model[1](model[0](x)) * jnp.array([1.0, 3.0])).sum())(
@@ -49,14 +49,14 @@ def test_as_an_argument_of_jit(frozen: Way) -> None:
 
 @each_way
 def test_as_a_constant_of_jit(frozen: Way) -> None:
-    """The tree is no argument of what is compiled, and no gradient of the other one goes through it."""
+    """The tree is not an argument of the compiled function, and no gradient passes through it."""
     tree, front = frozen(chain()), linear(7)
     found = jax.jit(jax.grad(lambda front: loss(tree, front(X))))(front)
     assert contents(found) == contents(jax.grad(lambda front: loss(chain(), front(X)))(front))
 
 
 @each_way
-def test_what_jit_returns_is_frozen_as_what_it_got(frozen: Way) -> None:
+def test_jit_returns_a_tree_with_the_same_frozen_set(frozen: Way) -> None:
     tree = frozen(chain())
     back = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf + 1, tree))(tree)
     assert jax.tree.structure(back) == jax.tree.structure(tree)
@@ -64,19 +64,19 @@ def test_what_jit_returns_is_frozen_as_what_it_got(frozen: Way) -> None:
 
 
 @each_way
-def test_plain_jax_grad_has_zeros_where_it_must_have_something(frozen: Way) -> None:
+def test_plain_jax_grad_has_zeros_for_frozen_leaves(frozen: Way) -> None:
     gradient = jax.grad(loss)(frozen(chain()), X)
     assert [gradient.layers[1].weight.any(), gradient.layers[1].bias.any()] == [False, False]
     assert contents(fj.split(gradient)[0]) == contents(by_hand(X, chain()))
 
 
 def test_without_freezing_the_second_layer_has_a_gradient() -> None:
-    """The negative control: nothing here is zero by itself."""
+    """Negative control: without freezing no gradient is zero."""
     gradient = fj.grad(loss)(chain(), X)
     assert [gradient.layers[1].weight.any(), gradient.layers[1].bias.any()] == [True, True]
 
 
-def test_a_use_built_inside_of_the_function() -> None:
+def test_a_use_built_inside_the_function() -> None:
     first, second, third = chain().layers
     found = jax.grad(lambda layer: loss(Chain((first, fj.Frozen(layer), third)), X))(second)
     assert not any(leaf.any() for leaf in jax.tree.leaves(found))
@@ -107,7 +107,7 @@ CALLS: dict[str, Callable[[Any], Callable[[Array], Array]]] = {
 @each_way
 @pytest.mark.parametrize("transform", CALLS.values(), ids=CALLS)
 def test_a_frozen_tree_is_the_function_that_is_transformed(frozen: Way, transform: Callable[..., Any]) -> None:
-    """It is open to its input, and to the input alone."""
+    """Its gradient reaches only its input."""
     assert contents(transform(frozen(chain()))(X)) == contents(transform(chain())(X))
     assert contents(transform(fj.Frozen(chain()))(X)) == contents(transform(chain())(X))
     assert contents(transform(fj.freeze(chain()))(X)) == contents(transform(chain())(X))
@@ -115,7 +115,7 @@ def test_a_frozen_tree_is_the_function_that_is_transformed(frozen: Way, transfor
 
 @each_way
 def test_checkpoints(frozen: Way) -> None:
-    """Around a frozen use, around the whole model, inside of a frozen use, and around the gradient."""
+    """The checkpoint is around a frozen use, around the whole model, inside a frozen use, or around the gradient."""
 
     def around_a_use(model: Any, x: Array) -> Array:
         first, second, third = model.layers
@@ -149,7 +149,7 @@ def _forward(layer: Linear, x: Array) -> tuple[Array, tuple[Linear, Array]]:
 
 
 def _backward(kept: tuple[Linear, Array], slope: Array) -> tuple[Linear, Array]:
-    """Seven times the gradient of the layer, to be told from the rule of JAX, and five times that of the input."""
+    """The rule returns seven times the gradient of the layer and five times that of the input, unlike JAX."""
     layer, x = kept
     return Linear(7 * x.T @ slope, 7 * slope.sum(0)), 5 * slope @ layer.weight.T
 
@@ -169,8 +169,8 @@ def _ruled() -> Chain:
 
 @each_way
 @pytest.mark.parametrize("around", [lambda fn: fn, jax.jit], ids=["eager", "jit"])
-def test_a_layer_with_a_rule_of_its_own(frozen: Way, around: Callable[..., Any]) -> None:
-    """Its rule is followed for the input, and what it says of the layer goes nowhere."""
+def test_a_layer_with_a_user_defined_rule(frozen: Way, around: Callable[..., Any]) -> None:
+    """The input gets the gradient of the rule, and the layer gets none."""
     tree = frozen(_ruled())
     gradient = around(fj.grad(loss))(tree, X)
     plain = by_hand(X, chain())
@@ -192,7 +192,7 @@ def test_control_flow(frozen: Way) -> None:
 
 @each_way
 def test_a_training_loop_inside_of_a_scan(frozen: Way) -> None:
-    """The tree is the carry; its frozen part comes out as it went in, and everything else has moved."""
+    """The tree is the carry; its frozen part does not change, and everything else moves."""
 
     def step(tree: Any, x: Array) -> tuple[Any, Array]:
         value, gradient = fj.value_and_grad(loss)(tree, x)

@@ -1,4 +1,4 @@
-"""Losses with hidden stops: for each, what of its parameters is reached, stopped and unused.
+"""Losses with hidden stops, each with its reached, stopped and unused parameters.
 
 All parameters are two ones under the names a, b and c, and the data is one and two.
 """
@@ -32,7 +32,7 @@ def stopped_once_of_twice(p: Params, x: jax.Array) -> jax.Array:
 
 
 def stopped_above(p: Params, x: jax.Array) -> jax.Array:
-    """What is below a stop is stopped as well."""
+    """Everything below a stop is stopped as well."""
     return (stop(p["a"] * x + p["b"]) * p["c"]).sum()
 
 
@@ -53,7 +53,7 @@ def in_scan(p: Params, x: jax.Array) -> jax.Array:
 
 
 def in_the_carry_of_scan(p: Params, x: jax.Array) -> jax.Array:
-    """It takes two rounds until it is known that `a` arrives, and it is stopped on its way."""
+    """The analysis needs two rounds to find that `a` arrives, and `a` is stopped on its way."""
 
     def layer(carry: Any, _: Any) -> tuple[Any, None]:
         one, two, three = carry
@@ -131,7 +131,7 @@ def zeros_of_the_host_by_rule(p: Params, x: jax.Array) -> jax.Array:
 
 
 def far_behind_a_zero_rule(p: Params, x: jax.Array) -> jax.Array:
-    """A zero stays one through whatever is below."""
+    """A zero stays zero through everything below."""
     first = jnp.outer(p["a"], x) @ x
     second = jnp.tanh(jnp.exp(first)) / (1 + jax.nn.relu(first))
     third = jnp.concatenate([second[1:], jnp.linalg.norm(second)[None]])[::-1][jnp.array([1, 0])]
@@ -147,7 +147,7 @@ def a_zero_rule_in_scan(p: Params, x: jax.Array) -> jax.Array:
 
 
 def from_nothing_by_rule(p: Params, x: jax.Array) -> jax.Array:
-    """A rule may ignore the gradient that it gets, and make one."""
+    """A rule may ignore its gradient and return another one."""
     return _from_nothing(p["a"] * x, jnp.sin(p["b"])).sum()
 
 
@@ -168,7 +168,7 @@ _injected.defvjp(lambda x, w: (x, w), lambda w, g: (g, 2 * w))
 
 
 def injected_by_rule(p: Params, x: jax.Array) -> jax.Array:
-    """The loss does not depend on `a` at all, and it gets a gradient."""
+    """The loss does not depend on `a`, but `a` gets a gradient."""
     return _injected(p["b"], p["a"]).sum()
 
 
@@ -191,7 +191,7 @@ def in_one_branch(p: Params, x: jax.Array) -> jax.Array:
 
 
 def in_another_branch(p: Params, x: jax.Array) -> jax.Array:
-    """One branch that could give a gradient is enough, taken or not."""
+    """One branch with a gradient is enough, whether it is taken or not."""
     return lax.cond(x[0] > 0, lambda: (p["a"] * stop(p["b"])).sum(), lambda: p["b"].sum())
 
 
@@ -251,7 +251,7 @@ def times_a_zero_of_the_data(p: Params, x: jax.Array) -> jax.Array:
 
 
 def times_a_zero_that_is_written(p: Params, x: jax.Array) -> jax.Array:
-    """It gives a NaN where `a` is infinite: no stop."""
+    """The gradient is NaN where `a` is infinite, so this is not a stop."""
     return (p["a"] * 0.0).sum() + (p["b"] * jnp.zeros(2)).sum()
 
 
@@ -263,7 +263,7 @@ def written_in_place(p: Params, x: jax.Array) -> jax.Array:
 
 
 def written_in_place_by_a_loop(p: Params, x: jax.Array) -> jax.Array:
-    """What one step writes, the next one reads."""
+    """A step reads values that the step before wrote."""
     kept = jax.new_ref(jnp.zeros(()))
 
     def layer(carry: None, row: Any) -> tuple[None, jax.Array]:

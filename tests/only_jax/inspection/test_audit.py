@@ -1,4 +1,4 @@
-"""Which parameters a loss can move, told from the loss alone."""
+"""The parameters that a loss can move, found from the loss alone."""
 
 from __future__ import annotations
 
@@ -37,23 +37,25 @@ def audited(reached: str = "", stopped: str = "", unused: str = "", frozen: str 
 
 
 def contradictions(found: Audit, gradient: Mapping[str, Any]) -> set[str]:
-    """The parameters that have a gradient, and that no gradient is said to reach."""
+    """The parameters that have a gradient although the audit says that none reaches them."""
     return {name for name, leaf in gradient.items() if np.asarray(leaf).tobytes() != ZEROS} - found.reached
 
 
 @each
-def test_what_is_found(loss: Callable[..., Any], reached: str, stopped: str, unused: str) -> None:
+def test_the_audit_of_each_loss(loss: Callable[..., Any], reached: str, stopped: str, unused: str) -> None:
     assert audit(loss, params(), X) == audited(" ".join(reached), " ".join(stopped), " ".join(unused))
 
 
 @each
-def test_numbers_do_not_contradict(loss: Callable[..., Any], reached: str, stopped: str, unused: str) -> None:
+def test_gradients_do_not_contradict_the_audit(
+    loss: Callable[..., Any], reached: str, stopped: str, unused: str
+) -> None:
     gradient = jax.jit(jax.grad(loss))(params(), X)
     assert contradictions(audit(loss, params(), X), gradient) == set()
 
 
-def test_a_contradiction_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Negative control: an audit to which every number is a zero."""
+def test_a_contradiction_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: an audit that takes every number for zero."""
     monkeypatch.setattr(GradientFlow, "constant", lambda self, value: 0)
     gradient = jax.grad(from_nothing_by_rule)(params(), X)
     assert contradictions(audit(from_nothing_by_rule, params(), X), gradient) == {"a"}
@@ -74,7 +76,7 @@ def test_a_gradient_that_happens_to_be_zero() -> None:
 
 
 def apply(variables: Any, x: Any) -> Any:
-    """As an apply function of a library: parameters by scope, and a stop inside."""
+    """A function like the apply function of a library, with parameters by scope and a stop inside."""
 
     def dense(scope: str, x: Any) -> Any:
         return x @ variables[scope]["w"] + variables[scope]["b"]
@@ -87,7 +89,7 @@ def scopes() -> Any:
     return {scope: {"w": jnp.ones((2, 2)), "b": jnp.ones(2)} for scope in names}
 
 
-def test_code_of_others() -> None:
+def test_functions_of_other_libraries() -> None:
     found = audit(lambda p, x: apply(p, x).sum(), scopes(), X)
     assert found == audited(
         reached="net/~/head.w net/~/head.b",
@@ -124,8 +126,8 @@ def test_a_frozen_use_made_in_the_loss() -> None:
     assert audit(loss, params()) == audited("b", "a", "c")
 
 
-def test_a_way_around_a_frozen_use() -> None:
-    """Its leaves taken out have a gradient, as in plain JAX; the plan leaves them frozen, as they are."""
+def test_leaves_taken_out_of_a_frozen_use() -> None:
+    """They have a gradient, as in plain JAX; the plan leaves them frozen."""
     tree = {"use": fj.Frozen({"w": jnp.ones(2)}), "head": jnp.ones(2)}
 
     def loss(tree: Any) -> Any:
@@ -137,7 +139,7 @@ def test_a_way_around_a_frozen_use() -> None:
 
 
 @pytest.mark.parametrize("mark", [lambda tree: tree, lambda tree: fj.freeze(tree, "rest")], ids=["plain", "marked"])
-def test_one_array_of_two_names(mark: Callable[[Any], Any]) -> None:
+def test_one_array_with_two_names(mark: Callable[[Any], Any]) -> None:
     shared = jnp.ones(2)
     tree = mark(fj.tie({"embed": shared, "head": shared, "rest": jnp.ones(2)}))
     frozen = "rest" if fj.plan(tree).frozen else ""
@@ -162,7 +164,7 @@ def test_one_array_frozen_here_and_trained_there(mark: Callable[[Any], Any]) -> 
 
 
 class Block(NamedTuple):
-    """A block with all that may be among its leaves."""
+    """A block with every kind of leaf."""
 
     w: Any
     steps: Any
@@ -171,7 +173,7 @@ class Block(NamedTuple):
     label: Any
 
 
-def test_other_leaves_are_what_they_are() -> None:
+def test_other_leaves_do_not_change() -> None:
     def loss(block: Block, x: Any, *, scale: float) -> Any:
         assert block.label == "train"
         rate = 1.0 if block.rate > 0 else 0.0
@@ -182,8 +184,8 @@ def test_other_leaves_are_what_they_are() -> None:
     assert audit(loss, block._replace(steps=jax.ShapeDtypeStruct((2,), "int32")), X, scale=2.0) == audited(reached="w")
 
 
-def test_evaluation_mode_of_what_is_frozen() -> None:
-    """The loss gets the tree as in training: frozen whole, its branch for training is not taken."""
+def test_frozen_modules_are_audited_in_evaluation_mode() -> None:
+    """The loss gets the tree as in training: a held module does not take its training branch."""
 
     def loss(tree: Any) -> Any:
         hidden = tree["norm"]["w"] if tree["norm"]["inference"] else tree["noise"]
@@ -219,8 +221,8 @@ def language_loss(model: Any, tokens: Any, key: Any) -> Any:
     return -jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[:, None], 1).mean()
 
 
-def test_a_model_that_fits_nowhere() -> None:
-    """Parameters, data and random keys may all be shapes: nothing is allocated."""
+def test_a_model_larger_than_any_memory() -> None:
+    """Parameters, data and random keys may be shapes, so nothing is allocated."""
     model = language_model(width=8192, layers=115, words=128_256)
     assert sum(leaf.size for leaf in jax.tree.leaves(model)) == 71_559_028_736
     tokens = jax.ShapeDtypeStruct((4096,), jnp.int32)
@@ -230,7 +232,7 @@ def test_a_model_that_fits_nowhere() -> None:
     assert found.idle == {"layers.mix", "norm"}
 
 
-def test_nothing_is_run() -> None:
+def test_an_audit_runs_nothing() -> None:
     ran = []
 
     def loss(p: Params, x: Any) -> Any:
@@ -242,7 +244,7 @@ def test_nothing_is_run() -> None:
 
 
 def test_under_jit() -> None:
-    """Inside of a trace it says the same."""
+    """The result inside a trace is the same."""
     seen = []
 
     @jax.jit
@@ -306,14 +308,14 @@ FIX = "Return loss.mean(). For a loss that returns (loss, aux), call audit(loss,
     ],
     ids=["array", "pair", "no pair", "integer", "none"],
 )
-def test_what_is_no_loss(loss: Callable[..., Any], has_aux: bool, text: str) -> None:
+def test_functions_that_are_not_a_loss(loss: Callable[..., Any], has_aux: bool, text: str) -> None:
     with pytest.raises(UnsupportedError) as caught:
         audit(loss, params(), X, has_aux=has_aux)
     assert str(caught.value).split("\n") == [text, FIX]
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
-def test_errors_of_a_loss_come_out() -> None:
+def test_errors_of_a_loss_are_passed_on() -> None:
     with pytest.raises(KeyError, match="absent"):
         audit(lambda p: p["absent"].sum(), params())
     with pytest.raises(ValueError, match=r"Reverse-mode differentiation does not work for lax\.while_loop"):
@@ -322,7 +324,7 @@ def test_errors_of_a_loss_come_out() -> None:
         audit(plain, {"a.b": jnp.ones(1), "a": {"b": jnp.ones(1)}}, X)
 
 
-def test_the_tree_is_as_it_was() -> None:
+def test_the_tree_does_not_change() -> None:
     tree = fj.freeze(params(), "a")
     before = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
     assert audit(plain, tree, X) == audit(plain, tree, X)
@@ -330,7 +332,7 @@ def test_the_tree_is_as_it_was() -> None:
     assert fj.plan(tree).frozen == {"a"}
 
 
-def test_as_text() -> None:
+def test_an_audit_as_text() -> None:
     tree = {f"layer{number}": jnp.ones(2) for number in range(8)} | params()
     tree = fj.freeze(tree, "a", "c")
     found = audit(lambda t: plain(t, X) + sum(stop(t[f"layer{n}"]).sum() * t["b"].sum() for n in range(7)), tree)

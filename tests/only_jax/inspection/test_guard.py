@@ -1,4 +1,4 @@
-"""The guard: silent when nothing frozen moves, and exact about what did."""
+"""The guard: it passes if nothing frozen moves, and names exactly the leaves that moved."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def lines(watching_from: Any, after: Any, **options: Any) -> list[str]:
     return str(caught.value).split("\n")
 
 
-def test_weight_decay_by_an_optimizer_of_everything_is_seen_and_named() -> None:
-    """The negative control: the commonest way by hand, stop_gradient and AdamW over everything."""
+def test_weight_decay_by_an_optimizer_of_everything_is_found_and_named() -> None:
+    """Negative control: freezing by hand, with stop_gradient and AdamW over everything."""
     params = {"w": jnp.array([[1.0, 2.0], [3.0, 4.0]]), "b": jnp.ones(2)}
     tx = optax.adamw(0.1, weight_decay=0.1)
 
@@ -44,7 +44,7 @@ def test_weight_decay_by_an_optimizer_of_everything_is_seen_and_named() -> None:
     ]
 
 
-def test_one_bit_is_seen() -> None:
+def test_one_moved_bit_is_found() -> None:
     after = {**tree(), "w": jnp.array([[1.0, 2.0], [3.0, np.nextafter(np.float32(4), np.float32(5))]])}
     assert lines(tree(), after)[1:] == [
         "'w' (parameter) moved. First difference: at [1, 1], 4.0 -> 4.000000476837158; 1 of 4 values.",
@@ -54,12 +54,12 @@ def test_one_bit_is_seen() -> None:
 
 
 @pytest.mark.parametrize(("before", "after"), [(0.0, -0.0), (1e-40, 0.0)])
-def test_values_that_are_equal_but_not_the_same_bytes(before: float, after: float) -> None:
+def test_equal_values_with_other_bytes_are_a_movement(before: float, after: float) -> None:
     frozen = fj.freeze({"w": np.array([before, 1.0], np.float32)})
     assert "1 of 2 values." in lines(frozen, {"w": np.array([after, 1.0], np.float32)})[1]
 
 
-def test_a_cast_is_seen() -> None:
+def test_a_cast_is_a_movement() -> None:
     assert lines(tree(), {**tree(), "w": tree()["w"].astype(jnp.bfloat16)})[1:] == [
         "'w' (parameter) moved. It was float32 of shape (2, 2) and is bfloat16 of shape (2, 2).",
         "  Likely cause: it was cast or reshaped.",
@@ -67,7 +67,7 @@ def test_a_cast_is_seen() -> None:
     ]
 
 
-def test_a_part_that_is_gone_is_seen() -> None:
+def test_a_missing_part_is_a_movement() -> None:
     assert lines(tree(), {"b": jnp.ones(2)})[1:] == [
         "'w' (parameter) moved. It is no longer in the tree.",
         "  Likely cause: verify got another tree, or a part of the tree was replaced or removed.",
@@ -75,7 +75,7 @@ def test_a_part_that_is_gone_is_seen() -> None:
     ]
 
 
-def test_a_counter_of_a_module_that_is_frozen_whole_is_watched() -> None:
+def test_a_counter_of_a_held_module_is_watched() -> None:
     frozen = fj.freeze({"norm": {"w": jnp.ones(2), "count": jnp.array(1)}, "head": jnp.ones(1)}, "norm")
     after = {"norm": {"w": jnp.ones(2), "count": jnp.array(2)}, "head": jnp.ones(1)}
     assert lines(frozen, after) == [
@@ -86,7 +86,7 @@ def test_a_counter_of_a_module_that_is_frozen_whole_is_watched() -> None:
     ]
 
 
-def test_large_arrays_are_told_by_stretches_or_by_a_copy() -> None:
+def test_movements_of_large_arrays_are_located_by_chunks_or_by_a_copy() -> None:
     big = np.zeros(600_000, np.float32)
     after = big.copy()
     after[300_000] = 1
@@ -96,7 +96,7 @@ def test_large_arrays_are_told_by_stretches_or_by_a_copy() -> None:
     )
 
 
-def test_what_it_watches() -> None:
+def test_the_watched_paths() -> None:
     norm = BatchNorm1d(*(jnp.ones(2) for _ in range(4)))
     layer = Linear(jnp.ones((2, 2)), jnp.ones(2))
     model = fj.freeze(
@@ -123,7 +123,7 @@ def test_every_dtype_has_bytes() -> None:
     assert [movement.path for movement in caught.value.moved] == ["key"]
 
 
-def test_memory_that_is_written_in_place_is_seen() -> None:
+def test_a_write_into_memory_in_place_is_found() -> None:
     params = {"w": np.ones(3, np.float32)}
     frozen = fj.freeze(params)
     with fj.guard(frozen) as watching:
@@ -133,6 +133,6 @@ def test_memory_that_is_written_in_place_is_seen() -> None:
             watching.verify(frozen)
 
 
-def test_an_exception_from_inside_comes_out_unchanged() -> None:
+def test_an_exception_from_inside_is_passed_on_unchanged() -> None:
     with pytest.raises(ZeroDivisionError), fj.guard(tree()):
         _ = 1 / 0

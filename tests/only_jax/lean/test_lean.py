@@ -57,8 +57,8 @@ def test_gradients_are_bitwise_the_same(model: str, place: str) -> None:
     assert gradients(fj.lean(loss), tree, x) == gradients(loss, tree, x)
 
 
-def test_gradients_are_the_same_where_xla_groups_operations_in_another_way() -> None:
-    """The operations are the same, in other fusions, so the last bit may differ."""
+def test_gradients_are_close_if_xla_fuses_operations_differently() -> None:
+    """The operations are equal but fused differently, so the last bit may differ."""
     for model in ("residual",):
         loss, tree, x = made(model, "middle")
         plain, lean = (jax.tree.leaves(jax.jit(fj.value_and_grad(fn))(tree, x)) for fn in (loss, fj.lean(loss)))
@@ -77,7 +77,7 @@ def program(loss: Any, tree: Any, x: Any) -> Any:
 
 
 def test_memory_of_the_program() -> None:
-    """Twelve layers of gelu, the first and the last trained."""
+    """The model has twelve layers with gelu; the first and the last one train."""
     layers = [w * n for n in (1, 2, 3) for w in weights(64, 64)]
     tree, x = fj.freeze(layers, "[1:11]"), data(256, 64)
     plain, lean = (program(fn, tree, x).memory_analysis().temp_size_in_bytes for fn in (gelu, fj.lean(gelu)))
@@ -85,7 +85,7 @@ def test_memory_of_the_program() -> None:
 
 
 @pytest.mark.parametrize(("loss", "place"), [(products, "[1:3]"), (stack(jax.nn.relu), "[1:3]"), (gelu, "[:3]")])
-def test_where_nothing_is_gained_the_program_is_the_same(loss: Any, place: str) -> None:
+def test_the_program_does_not_change_if_lean_saves_nothing(loss: Any, place: str) -> None:
     tree, x = fj.freeze(weights(*SQUARE), place), data(*FLAT)
     plain, lean = (program(fn, tree, x) for fn in (loss, fj.lean(loss)))
     assert lean.memory_analysis().temp_size_in_bytes == plain.memory_analysis().temp_size_in_bytes
@@ -93,19 +93,19 @@ def test_where_nothing_is_gained_the_program_is_the_same(loss: Any, place: str) 
 
 
 def test_a_choice_that_ignores_bytes_saves_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Negative control: computing everything again saves more bytes where a mask was enough."""
+    """Negative control: recomputation keeps more bytes than a mask."""
     monkeypatch.setattr(RegionChoice, "_is_worth_it", lambda self, region: True)
     loss, tree, x = made("relu", "middle")
     assert fj.cost(fj.lean(loss), tree, x).now.saved_bytes > 1536
 
 
-def test_a_function_with_no_region_stays_the_very_same_object() -> None:
+def test_a_function_without_a_region_stays_the_same_object() -> None:
     closed = jax.make_jaxpr(products)(weights(*SQUARE), data(*FLAT))
     bits = [1, 0, 0, 0, 2]
     assert Rewriting().of(closed, bits, [True] * 5) is closed
 
 
-class TestHowItIsFrozen:
+class TestWaysToFreeze:
     """A parameter is frozen if no gradient is asked for it."""
 
     def test_marks_are_read_by_any_gradient(self) -> None:
@@ -113,7 +113,7 @@ class TestHowItIsFrozen:
         found = jax.grad(fj.lean(gelu))(tree, data(*FLAT))
         assert [bool(np.any(leaf)) for leaf in fj.strip(found)] == [True, False, False, True]
 
-    def test_by_hand(self) -> None:
+    def test_a_model_split_by_hand(self) -> None:
         first, *rest = weights(*SQUARE)
         loss = fj.lean(gelu)
         plain, lean = (jax.grad(lambda w, fn=fn: fn([w, *rest], data(*FLAT)))(first) for fn in (gelu, loss))
@@ -123,7 +123,7 @@ class TestHowItIsFrozen:
         )
         assert np.allclose(stopped[0], plain, rtol=1e-6)
 
-    def test_in_uses_and_with_other_leaves(self) -> None:
+    def test_frozen_uses_and_other_leaves(self) -> None:
         model = {
             "first": data(8, 8),
             "use": fj.Frozen({"w": data(8, 8), "n": 3}),
@@ -142,7 +142,7 @@ class TestHowItIsFrozen:
         assert np.allclose(lean_gradient["first"], gradient["first"], rtol=1e-6)
         assert lean_gradient["use"]["w"] is None
 
-    def test_results_that_are_not_arrays_come_back_unchanged(self) -> None:
+    def test_results_that_are_not_arrays_do_not_change(self) -> None:
         def loss(layers: Any, x: Any) -> Any:
             return gelu(layers, x), {"name": "gelu", "layers": len(layers), "mean": x.mean()}
 
@@ -150,7 +150,7 @@ class TestHowItIsFrozen:
         (_, aux), _ = fj.value_and_grad(fj.lean(loss), has_aux=True)(tree, data(*FLAT))
         assert (aux["name"], aux["layers"], aux["mean"].shape) == ("gelu", 4, ())
 
-    def test_arrays_that_the_function_closes_over_may_be_trained(self) -> None:
+    def test_captured_arrays_may_be_trained(self) -> None:
         first, *rest = weights(*SQUARE)
 
         def outer(w: Any) -> Any:
@@ -169,7 +169,7 @@ class TestComposition:
         )
         assert np.allclose(plain, lean, rtol=1e-4, atol=1e-5)
 
-    def test_under_vmap_it_saves_as_little(self) -> None:
+    def test_a_lean_loss_under_vmap_saves_as_little(self) -> None:
         tree = fj.freeze(weights(*SQUARE), "[1:3]")
 
         def mapped(fn: Any) -> Any:
@@ -185,7 +185,7 @@ class TestComposition:
         plain, lean = (fj.cost(fn, tree, x).now.saved_bytes for fn in (gelu, fj.lean(gelu)))
         assert lean < 0.5 * plain
 
-    def test_dropout_is_the_same_one(self) -> None:
+    def test_dropout_is_the_same(self) -> None:
         def loss(layers: Any, x: Any, key: Any) -> Any:
             for w in layers:
                 x = jax.nn.gelu(x @ w) * jax.random.bernoulli(key, 0.5, x.shape)
@@ -194,7 +194,7 @@ class TestComposition:
         tree, key = fj.freeze(weights(*SQUARE), "[1:3]"), jax.random.key(3)
         assert gradients(fj.lean(loss), tree, data(*FLAT), key) == gradients(loss, tree, data(*FLAT), key)
 
-    def test_effects_are_left_alone(self) -> None:
+    def test_effects_do_not_change(self) -> None:
         seen: list[float] = []
 
         def loss(layers: Any, x: Any) -> Any:
@@ -207,7 +207,7 @@ class TestComposition:
         jax.effects_barrier()
         assert len(seen) == 1
 
-    def test_without_a_gradient_it_is_the_function(self) -> None:
+    def test_without_a_gradient_a_lean_loss_is_the_function(self) -> None:
         assert (
             np.asarray(fj.lean(gelu)(weights(*SQUARE), data(*FLAT))).tobytes()
             == np.asarray(gelu(weights(*SQUARE), data(*FLAT))).tobytes()

@@ -1,4 +1,4 @@
-"""Models without a frost line, and values that a line does not take: the whole text of each error."""
+"""Models without a frost line, and values that a line refuses: the whole text of each error."""
 
 from __future__ import annotations
 
@@ -239,8 +239,8 @@ def test_all_frozen_has_nothing_to_train() -> None:
     ]
 
 
-def test_samples_may_be_counted_where_it_makes_no_difference() -> None:
-    """The negative control: a sample may find itself by its place, and the part above may use the size of a batch."""
+def test_samples_may_be_counted_if_it_makes_no_difference() -> None:
+    """Negative control: a sample may use its own position, and the part above may use the batch size."""
 
     def own(params: Any, x: Array) -> Array:
         return jnp.tanh(x[jnp.arange(len(x)), -1] @ params["a"]) @ params["b"] / len(x)

@@ -60,7 +60,7 @@ def test_it_changes_with_one_bit_below_and_with_the_steps_there() -> None:
 
 
 def test_it_knows_which_array_is_which() -> None:
-    """Two trees have the same arrays under the same names, in another order, and use them in another order."""
+    """Two trees have the same arrays under the same names, but store and use them in another order."""
 
     @partial(jax.tree_util.register_dataclass, data_fields=["b", "a", "c"], meta_fields=[])
     @dataclass
@@ -106,7 +106,7 @@ def test_it_is_the_same_in_another_process() -> None:
 
 
 def test_a_python_function_has_no_fingerprint() -> None:
-    """A trace cannot tell two of them apart, so both would use the same features."""
+    """A trace cannot distinguish two of them, so both would use the same features."""
 
     def called(params: Any, x: Array) -> Array:
         return net(params, jax.jit(lambda x: jax.pure_callback(lambda x: x * 2, x, x))(x))

@@ -1,4 +1,4 @@
-"""The frost line: its place, and its two sides, which together are the function."""
+"""The frost line: its place, and its two sides, which together equal the function."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_prefix() -> None:
     assert repr(line) == "<FrostLine at tanh: 16 bytes and 32 FLOPs a sample>"
 
 
-def test_two_layers_and_what_skips_them() -> None:
+def test_two_layers_and_a_skip_connection() -> None:
     line = check_same(net, fj.freeze(weights("a", "b", "c"), "a", "b"), X)
     assert line.boundary == (Boundary("sin", (4,), "float32", 16),)
     assert line.flops == 2 * 2 * 4 * 4
@@ -59,7 +59,7 @@ def test_an_output_that_is_below_crosses_and_comes_back() -> None:
     assert [each.name for each in check_same(two, fj.freeze(weights("a", "b"), "a"), X).boundary] == ["tanh"]
 
 
-def test_casts_masks_and_copies_are_made_again_above() -> None:
+def test_casts_masks_and_copies_are_computed_again_above() -> None:
     def masked(params: Any, x: Array, is_kept: Array) -> Array:
         first = jnp.tanh(x @ params["a"])
         mask = jnp.broadcast_to(jnp.where(is_kept[:, None, None], 0.0, -1e9), (*is_kept.shape, 5, 4))
@@ -89,7 +89,7 @@ def test_values_that_do_not_depend_on_a_sample_are_not_stored() -> None:
     assert check_same(rotary, tree, SEQUENCES).boundary == (Boundary("mul", (5, 4), "float32", 80),)
 
 
-def test_a_mean_over_samples_right_at_the_line_is_above() -> None:
+def test_a_mean_over_samples_directly_at_the_line_is_above() -> None:
     line = fj.frostline(lambda p, x: (x @ p["a"]).mean(0) @ p["b"], PREFIX, X)
     assert [each.name for each in line.boundary] == ["dot_general"]
 
@@ -109,13 +109,13 @@ def test_samples_that_are_not_first_and_samples_that_are_merged_with_steps() -> 
 
 
 def test_a_function_that_is_compiled_as_one_is_opened() -> None:
-    """Equal up to the last bits: XLA fuses the whole function in other groups than its two sides."""
+    """The outputs are equal up to the last bits, because XLA fuses the whole function differently from its sides."""
     line = fj.frostline(jax.jit(net), PREFIX, X)
     assert line.boundary == (Boundary("tanh", (4,), "float32", 16),)
     np.testing.assert_array_max_ulp(line.above(PREFIX, *line.below(X)), jax.jit(net)(PREFIX, X), maxulp=4)
 
 
-def test_sides_that_are_compiled_one_by_one() -> None:
+def test_separately_compiled_sides() -> None:
     line = fj.frostline(net, PREFIX, X)
     (value,) = jax.jit(line.below)(X)
     np.testing.assert_array_max_ulp(jax.jit(line.above)(PREFIX, value), jax.jit(net)(PREFIX, X), maxulp=4)
@@ -123,8 +123,8 @@ def test_sides_that_are_compiled_one_by_one() -> None:
     assert [leaf is None for leaf in loss(PREFIX, value)[1].values()] == [True, False, False]
 
 
-def test_a_function_of_jax_that_does_two_steps_in_one() -> None:
-    """A float times a bool is a cast and a product; compiled as one, a negative zero is a positive one."""
+def test_a_jax_function_that_combines_two_operations() -> None:
+    """A float times a bool is a cast and a product; compiled together, a negative zero becomes positive."""
 
     def masked(params: Any, x: Array) -> Array:
         return jnp.tanh(x @ params["a"]) @ params["b"] * (x > 0)
@@ -148,7 +148,7 @@ def recurrent(params: Any, x: Array) -> Array:
 
 
 def test_a_loop_becomes_two_loops() -> None:
-    """The output of the lower layer at each step crosses; the compiled loop above is equal up to the last bits."""
+    """The output of the lower layer crosses at each step; the compiled loop above is equal up to the last bits."""
     tree = fj.freeze(weights("a", "b", "c"), "a")
     line = fj.frostline(recurrent, tree, SEQUENCES)
     assert line.boundary == (Boundary("scan", (5, 4), "float32", 80),)
@@ -178,7 +178,7 @@ def test_a_loop_over_frozen_layers_is_below() -> None:
     assert check_same(layers, tree, X).flops == 2 * 2 * 4 * 4
 
 
-def test_a_checkpoint_is_opened_and_its_trainable_part_stays_one() -> None:
+def test_a_checkpoint_is_opened_and_its_trainable_part_stays_a_checkpoint() -> None:
     block = jax.checkpoint(lambda params, x: jnp.sin(jnp.tanh(x @ params["a"]) @ params["b"]) @ params["c"])
     line = fj.frostline(block, PREFIX, X)
     assert line.boundary == (Boundary("tanh", (4,), "float32", 16),)
@@ -204,7 +204,7 @@ def halved(x: Array, w: Array) -> Array:
 halved.defvjp(lambda x, w: (x @ w, (x, w)), lambda kept, slope: (slope @ kept[1].T, kept[0].T @ slope / 2))
 
 
-def test_rules_of_their_own_are_kept_above() -> None:
+def test_user_defined_rules_are_kept_above() -> None:
     def ruled(params: Any, x: Array) -> Array:
         return straight_through(halved(jnp.tanh(x @ params["a"]), params["b"]) * 3) * 0.5
 
@@ -217,7 +217,7 @@ def test_rules_of_their_own_are_kept_above() -> None:
 
 
 def test_partial_evaluation_of_jax_drops_the_rule() -> None:
-    """The reason for our own division: if JAX ever keeps the rules, ours can go."""
+    """This is why frostline divides a function itself: if JAX ever keeps the rules, that code can go."""
     traced = jax.make_jaxpr(lambda w, x: straight_through(x * w))(2.0, 2.0)
     assert "custom_jvp_call" in str(traced)
     fun = jax.extend.linear_util.wrap_init(
@@ -284,7 +284,7 @@ def test_a_key_in_the_tree_makes_other_masks_at_the_line_and_above_it_in_each_st
     assert bits(one) != bits(other)
 
 
-def test_arrays_of_numpy() -> None:
+def test_numpy_arrays() -> None:
     tree = fj.freeze({name: np.asarray(leaf) for name, leaf in weights("a", "b", "c").items()}, "a")
     line = fj.frostline(net, tree, np.asarray(X, np.float64))
     assert bits(line.above(tree, *line.below(np.asarray(X)))) == bits(net(PREFIX, X))

@@ -27,7 +27,7 @@ def gradients(params: Any, number: Any) -> Any:
 
 
 def follow(params: Any, frozen: str) -> Any:
-    """The net with exactly these frozen, a letter each."""
+    """The net with exactly these parameters frozen, each named by one letter."""
     return fj.freeze(fj.thaw(params), *frozen) if frozen else fj.thaw(params)
 
 
@@ -50,6 +50,6 @@ def raw(saved: dict[str, Any]) -> dict[str, bytes]:
 
 
 def kept_of(saved: dict[str, Any], name: str) -> dict[str, bytes]:
-    """What is saved of one parameter, but for the number of its cohort."""
+    """The saved state of one parameter, without the number of its cohort."""
     found = {key: array for key, array in saved.items() if key.startswith(f"{name}/") and key != f"{name}/cohort"}
     return raw(found)

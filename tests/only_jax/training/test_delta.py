@@ -1,4 +1,4 @@
-"""Deltas in JAX: what is saved, that it comes back bit for bit, and what is refused."""
+"""Deltas in JAX: saving them, loading them bitwise, and refusals."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def step(tree: Any, tx: Any, state: Any, number: int) -> tuple[Any, Any]:
 
 
 def raw(tree: Any) -> list[tuple[str, str, bool, bytes]]:
-    """Every leaf of any tree: where, of what dtype, whether that is weak, and its bytes."""
+    """Every leaf of a tree: its path, its dtype, whether the dtype is weak, and its bytes."""
     leaves = [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
     return [
         (path, str(getattr(leaf, "dtype", type(leaf))), getattr(leaf, "weak_type", False), plain(leaf).tobytes())
@@ -72,22 +72,22 @@ def plain(leaf: Any) -> np.ndarray:
     return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
 
 
-class TestWhatIsSaved:
+class TestSaving:
     def names(self, file: str) -> tuple[set[str], set[str]]:
         return set(document(Path(file))["tensors"]), set(document(Path(file))["base"])
 
-    def test_trainable_arrays_and_all_others_that_may_move(self, file: str) -> None:
+    def test_trainable_arrays_and_all_others_that_may_move_are_saved(self, file: str) -> None:
         fj.save_delta(file, fj.freeze(net(), "trunk", "neck.b"))
         assert self.names(file) == ({"neck.w", "neck.steps", "head"}, {"trunk.w", "trunk.b", "trunk.steps", "neck.b"})
 
-    def test_the_base_is_what_a_guard_watches(self, file: str) -> None:
+    def test_the_base_contains_the_arrays_that_a_guard_watches(self, file: str) -> None:
         tree = fj.freeze(net(), "trunk", "neck.b")
         fj.save_delta(file, tree)
         with fj.guard(tree) as watching:
             watching.verify(tree)
         assert self.names(file)[1] == watching.paths
 
-    def test_a_tied_array_once(self, file: str) -> None:
+    def test_a_tied_array_is_saved_once(self, file: str) -> None:
         shared, still = jnp.ones(2), jnp.zeros(2)
         tree = {"a": shared, "b": shared, "c": still, "d": still}
         for each in (fj.tie(tree | {"x": 1}), fj.freeze(fj.tie(tree), "c")):
@@ -119,8 +119,8 @@ class TestWhatIsSaved:
         assert Path(file).read_bytes() == Path("again").read_bytes()
 
 
-class TestThereAndBack:
-    def test_into_a_fresh_tree_that_is_frozen_otherwise(self, file: str) -> None:
+class TestRoundTrip:
+    def test_a_delta_loads_into_a_new_tree_with_another_frozen_set(self, file: str) -> None:
         tree, tx = fj.freeze(net(), "trunk", "neck.b"), fj.optimizer(optax.adamw(0.1))
         state = tx.init(tree)
         for number in range(3):
@@ -154,7 +154,7 @@ class TestThereAndBack:
         ],
     )
     @pytest.mark.parametrize("in_jax", [True, False])
-    def test_every_dtype_and_every_bit(self, file: str, dtype: Any, in_jax: bool) -> None:
+    def test_every_dtype_is_restored_bitwise(self, file: str, dtype: Any, in_jax: bool) -> None:
         kind = np.dtype(dtype)
         dice = np.random.default_rng(0).integers(0, 2 if kind == np.bool_ else 256, 12 * kind.itemsize, np.uint8)
         made = dice.view(kind).reshape(3, 4)
@@ -192,7 +192,7 @@ class TestThereAndBack:
         assert bool((loaded["keys"] == make(1)["keys"]).all())
         assert loaded["keys"].dtype == make(1)["keys"].dtype
 
-    def test_weak_types_are_those_that_were_saved(self, file: str) -> None:
+    def test_weak_types_are_restored(self, file: str) -> None:
         """A weak float32 times a bfloat16 is a bfloat16, a strong one is a float32."""
         weak, strong = {"w": jnp.full(2, 1.0)}, {"w": jnp.full(2, 1.0, jnp.float32)}
         assert (weak["w"].weak_type, strong["w"].weak_type) == (True, False)
@@ -201,7 +201,7 @@ class TestThereAndBack:
                 fj.save_delta(file, saved)
                 assert fj.load_delta(file, fresh).tree["w"].weak_type == saved["w"].weak_type
 
-    def test_arrays_go_where_those_of_the_tree_are(self, file: str) -> None:
+    def test_arrays_are_loaded_to_the_devices_of_the_tree(self, file: str) -> None:
         mesh = jax.make_mesh((2,), ("x",), devices=jax.devices()[:2])
         spread = NamedSharding(mesh, PartitionSpec("x"))
         fj.save_delta(file, {"a": jnp.arange(4.0), "b": jnp.arange(4.0)})
@@ -225,13 +225,13 @@ class TestThereAndBack:
         assert loaded["a"] is loaded["b"]
         assert raw(fj.strip(loaded)) == raw({"a": shared, "b": shared, "c": jnp.zeros(2)})
 
-    def test_another_base_if_told_so(self, file: str) -> None:
+    def test_another_base_is_accepted_on_request(self, file: str) -> None:
         fj.save_delta(file, fj.freeze(net(), "trunk"))
         loaded = fj.load_delta(file, net(1), any_base=True).tree
         assert bits(loaded["trunk"]) == bits(net(1)["trunk"])
         assert bits(loaded["neck"]) == bits(net()["neck"])
 
-    def test_a_tree_of_which_the_frozen_part_is_only_described(self, file: str) -> None:
+    def test_a_tree_whose_frozen_part_is_only_described(self, file: str) -> None:
         fj.save_delta(file, fj.freeze(net(), "trunk", "neck"))
         described = jax.eval_shape(lambda: {k: v for k, v in net().items() if k != "name"})
         tree = {**described, "head": jnp.zeros((2, 3)), "name": "net", "rate": 0.5}
@@ -265,17 +265,17 @@ class TestTheOptimizer:
         return raw(tree), raw(state), jax.tree.structure((tree, state))
 
     @pytest.mark.parametrize("kind", TRANSFORMATIONS)
-    def test_a_resumed_run_is_the_run(self, file: str, kind: str) -> None:
+    def test_a_resumed_run_equals_an_uninterrupted_one(self, file: str, kind: str) -> None:
         whole = self.run(kind, "release", None)
         assert self.run(kind, "release", 2) == whole
 
     @pytest.mark.parametrize("moments", ["keep", "cpu"])
-    def test_whatever_is_done_with_the_state_of_what_is_frozen(self, file: str, moments: str) -> None:
+    def test_each_treatment_of_the_state_of_frozen_parameters(self, file: str, moments: str) -> None:
         whole = self.run("adamw", moments, None)
         for cut in range(1, 4):
             assert self.run("adamw", moments, cut) == whole
 
-    def test_without_the_state_it_would_be_another_run(self, file: str) -> None:
+    def test_without_the_state_the_run_differs(self, file: str) -> None:
         """The negative control."""
         tree, tx = net(), fj.optimizer(optax.adam(0.1))
         tree, state = step(tree, tx, tx.init(tree), 0)
@@ -283,7 +283,7 @@ class TestTheOptimizer:
         loaded = fj.load_delta(file, net()).tree
         assert raw(step(loaded, tx, tx.init(loaded), 1)[0]) != raw(step(tree, tx, state, 1)[0])
 
-    def test_it_is_in_the_file_by_name(self, file: str) -> None:
+    def test_the_state_is_in_the_file_by_name(self, file: str) -> None:
         tree, tx = fj.freeze(net(), "trunk", "neck"), fj.optimizer(optax.sgd(0.1, momentum=0.9))
         fj.save_delta(file, tree, optimizer=tx, state=tx.init(tree))
         names = {name for name in load_file(file) if not name.endswith("/cohort")}
@@ -296,7 +296,7 @@ class TestTheOptimizer:
 
 
 def on_the_base_of(tree: Any, file: str) -> Any:
-    """A fresh tree that has of another one only what a delta does not hold."""
+    """A new tree that has only those leaves of another one that a delta does not contain."""
     held = document(Path(file))["tensors"].keys()
     leaves, structure = jax.tree_util.tree_flatten_with_path(fj.strip(tree))
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
@@ -402,7 +402,7 @@ REFUSED: list[tuple[str, Callable[[], object], Callable[[], Any], Any, list[str]
 
 
 @pytest.mark.parametrize(("save", "make", "tx", "lines"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
-def test_the_whole_text_of_what_is_refused(file: str, save: Any, make: Any, tx: Any, lines: list[str]) -> None:
+def test_the_whole_text_of_a_refused_delta(file: str, save: Any, make: Any, tx: Any, lines: list[str]) -> None:
     save()
     with pytest.raises(DeltaError) as caught:
         fj.load_delta(file, make(), optimizer=tx and tx())
@@ -459,7 +459,7 @@ SAVING: list[tuple[str, Callable[[], object], list[str]]] = [
 
 
 @pytest.mark.parametrize(("act", "lines"), [row[1:] for row in SAVING], ids=[row[0] for row in SAVING])
-def test_the_whole_text_of_what_cannot_be_saved(file: str, act: Callable[[], object], lines: list[str]) -> None:
+def test_the_whole_text_of_a_delta_that_cannot_be_saved(file: str, act: Callable[[], object], lines: list[str]) -> None:
     with pytest.raises(DeltaError) as caught:
         act()
     assert str(caught.value).split("\n") == lines
@@ -467,7 +467,7 @@ def test_the_whole_text_of_what_cannot_be_saved(file: str, act: Callable[[], obj
 
 
 @pytest.mark.parametrize("act", [fj.save_delta, fj.load_delta])
-def test_not_in_compiled_code(file: str, act: Any) -> None:
+def test_a_delta_is_refused_in_compiled_code(file: str, act: Any) -> None:
     with pytest.raises(UnsupportedError) as caught:
         jax.jit(lambda tree: act(file, tree) and None)({"w": jnp.ones(2)})
     assert str(caught.value).split("\n") == [
@@ -476,13 +476,13 @@ def test_not_in_compiled_code(file: str, act: Any) -> None:
     ]
 
 
-def test_what_a_frozen_use_holds_is_not_trained(file: str) -> None:
+def test_parameters_of_a_frozen_use_are_not_saved_as_trained(file: str) -> None:
     fj.save_delta(file, {"w": jnp.ones(2), "use": {"w": jnp.ones(2)}})
     with pytest.raises(PinnedError):
         fj.load_delta(file, {"w": jnp.ones(2), "use": fj.Frozen({"w": jnp.ones(2)})})
 
 
-def test_numbers_of_64_bits_that_jax_would_make_smaller(file: str) -> None:
+def test_numbers_of_64_bits_that_jax_would_narrow(file: str) -> None:
     with jax.enable_x64(True):
         tree = {"w": jnp.ones(2, jnp.float64)}
         fj.save_delta(file, tree)
@@ -495,7 +495,7 @@ def test_numbers_of_64_bits_that_jax_would_make_smaller(file: str) -> None:
 
 
 class TestDamage:
-    def test_no_damage_is_loaded(self, file: str) -> None:
+    def test_a_damaged_file_is_refused(self, file: str) -> None:
         tree, tx = fj.freeze(net(), "trunk"), fj.optimizer(optax.adam(0.1))
         tree, state = step(tree, tx, tx.init(tree), 0)
         fj.save_delta(file, tree, optimizer=tx, state=state, schedule={"step": 1})
@@ -524,7 +524,7 @@ class TestDamage:
             {"format": "frostline.optimizer", "version": 1, "keys": {}},
         ],
     )
-    def test_a_state_that_is_none(self, file: str, optimizer: object) -> None:
+    def test_a_state_that_is_not_a_state(self, file: str, optimizer: object) -> None:
         tree, tx = net(), fj.optimizer(optax.adam(0.1))
         fj.save_delta(file, tree, optimizer=tx, state=tx.init(tree))
         fields = {**document(Path(file)), "optimizer": optimizer}

@@ -1,4 +1,4 @@
-"""A driver gives each tree the marks that a schedule says, and the factors of the learning rates as a value."""
+"""A driver gives each tree the marks of a schedule, and the factors of the learning rates as a value."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def trained(driver: fj.Driver, tx: Any, params: Any, state: Any) -> tuple[Any, A
 
 
 class TestFollowing:
-    def test_start_enacts_step_0_and_each_step_the_next_one(self) -> None:
+    def test_start_applies_step_0_and_each_step_applies_the_next(self) -> None:
         driver = fj.Driver(ULMFiT(["a", "b", "c"], period=2, decay=1))
         params, seen = driver.start(net()), []
         for _ in range(6):
@@ -52,7 +52,7 @@ class TestFollowing:
             (5, ["a", "b", "c"], "3 of 3 blocks"),
         ]
 
-    def test_what_moves_is_what_the_phase_of_the_step_trains(self) -> None:
+    def test_each_step_moves_the_trainable_parameters_of_its_phase(self) -> None:
         driver, tx = fj.Driver(HiFT(["a", "b", "c"])), fj.optimizer(optax.adamw(0.1, weight_decay=0.1))
         params, found = driver.start(net()), []
         state = tx.init(params)
@@ -62,7 +62,7 @@ class TestFollowing:
             params = driver.step(after)
         assert found == [{"a"}, {"b"}, {"c"}, {"a"}]
 
-    def test_the_tree_that_was_given_stays_as_it_is(self) -> None:
+    def test_the_given_tree_does_not_change(self) -> None:
         tree = net()
         driver = fj.Driver(LinearProbe(["c"], steps=1))
         params = driver.start(tree)
@@ -78,7 +78,7 @@ class TestFollowing:
         assert driver.step(params) is params
         assert driver.step(params) is not params
 
-    def test_a_policy_judges_by_the_steps_for_which_there_is_an_observation(self) -> None:
+    def test_a_policy_uses_only_steps_with_an_observation(self) -> None:
         driver = fj.Driver(Plateau([Phase(["**", "!c"]), Phase()], patience=2))
         params, seen = driver.start(net()), []
         for observation in ({"loss": 1.0}, {}, {"loss": 1.0}, {}, {"loss": 1.0, "accuracy": 0.1}, {"loss": 9.0}):
@@ -110,7 +110,7 @@ class TestLog:
             ("frostline", "INFO", "step 3: thaw 2 (a, b); fine-tune"),
         ]
 
-    def test_nothing_changes_nothing_is_said(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_step_without_a_change_logs_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.DEBUG, logger="frostline")
         driver = fj.Driver(FreezeOut(["a", "b"], steps=100))
         params = driver.start(net())
@@ -131,7 +131,7 @@ class TestRates:
             params = driver.step(after)
         assert found == [{"a": 0.5, "b": 1.0, "c": 1.0}] * 2 + [{"a": 0.0, "b": 0.25, "c": 1.0}]
 
-    def test_updates_keep_their_types_and_what_has_none_has_none(self) -> None:
+    def test_updates_keep_their_types_and_missing_updates_stay_missing(self) -> None:
         driver = fj.Driver(Phases([Span(0, None, Phase(["a"], rates=[("**", 1 / 3)]))]))
         params = driver.start({"a": jnp.ones(1), "b": jnp.ones(1, jnp.bfloat16), "c": jnp.ones(1, jnp.float16)})
         updates = driver.factors.scaled(fj.grad(lambda tree: loss(tree).astype(float))(params))
@@ -147,7 +147,7 @@ class TestRates:
         assert [float(leaf[0]) for leaf in jax.tree.leaves(updates)] == [1.0, 0.0]
         assert driver.factors.names == ("embed", "head", "rest")
 
-    def test_in_compiled_code_other_factors_are_no_other_trace(self) -> None:
+    def test_new_factors_cause_no_trace_of_compiled_code(self) -> None:
         driver = fj.Driver(FreezeOut(["a", "b"], steps=8, t0=1.0, scaled=False))
         params, tx = driver.start(net()), fj.optimizer(optax.sgd(1.0))
         state = tx.init(params)
@@ -185,7 +185,7 @@ class TestRates:
             "Scale the updates of the tree that the driver was started with."
         )
 
-    def test_factors_that_nobody_has_read(self) -> None:
+    def test_factors_that_were_not_read(self) -> None:
         driver = fj.Driver(ULMFiT(["a", "b", "c"], period=1, decay=2))
         params = driver.step(driver.start(net()))
         with pytest.raises(ScheduleError) as caught:
@@ -202,7 +202,7 @@ class TestRates:
 
 
 class TestTraces:
-    def test_one_for_each_frozen_set_and_none_for_coming_back(self) -> None:
+    def test_one_trace_for_each_frozen_set_and_none_for_a_return(self) -> None:
         driver = fj.Driver(HiFT(["a", "b", "c"], period=2))
         params, traced, counts = driver.start(net()), Traced(lambda tree: fj.grad(loss)(tree)), []
         for _ in range(14):
@@ -212,7 +212,7 @@ class TestTraces:
         assert counts == [1, 1, 2, 2, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3]
 
     def test_with_an_optimizer_whose_state_follows_between_the_steps(self) -> None:
-        """And two for each set where the state follows within the step."""
+        """Each set has two traces if the state follows within the step."""
         for follows, expected in ((True, [1, 1, 2, 2, 3, 3, 3, 3]), (False, [1, 1, 2, 3, 4, 5, 6, 6])):
             driver, tx = fj.Driver(HiFT(["a", "b", "c"], period=2)), fj.optimizer(optax.adam(0.1))
             params, counts = driver.start(net()), []
@@ -242,7 +242,7 @@ class TestRefused:
         ],
         ids=["late phase", "late rate", "part", "policy"],
     )
-    def test_a_typo_that_comes_late(self, along: Any) -> None:
+    def test_a_typo_in_a_late_phase(self, along: Any) -> None:
         driver = fj.Driver(along)
         with pytest.raises(NoMatchError) as caught:
             driver.start(net())
@@ -258,12 +258,12 @@ class TestRefused:
         with pytest.raises(TiedError):
             fj.Driver(LinearProbe(["head"], steps=9)).start(fj.tie({"embed": shared, "head": shared}))
 
-    def test_no_schedule(self) -> None:
+    def test_an_object_that_is_not_a_schedule(self) -> None:
         with pytest.raises(ScheduleError) as caught:
             fj.Driver("lisa.toml")
         assert str(caught.value) == (
             "Driver(str, ...) got 'lisa.toml', which is neither a schedule nor a policy.\n"
-            "Write, for example: Driver(LinearProbe(['head'], steps=500), ...)."
+            "Pass a schedule: Driver(LinearProbe(['head'], steps=500), ...)."
         )
 
     @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ class TestRefused:
             ("driver.factors", lambda driver: driver.factors),
         ],
     )
-    def test_not_started(self, expression: str, call: Any) -> None:
+    def test_a_driver_that_was_not_started(self, expression: str, call: Any) -> None:
         with pytest.raises(ScheduleError) as caught:
             call(fj.Driver(RATED))
         assert str(caught.value) == (
@@ -293,7 +293,7 @@ class TestRefused:
             ),
         ],
     )
-    def test_compiled(self, expression: str, call: Any) -> None:
+    def test_a_driver_in_compiled_code(self, expression: str, call: Any) -> None:
         driver = fj.Driver(LinearProbe(["c"], steps=1))
         params = driver.start(net())
         with pytest.raises(StructureError) as caught:
@@ -313,7 +313,7 @@ class TestRefused:
 
 
 class TestState:
-    def test_it_is_json_and_the_one_of_the_other_front_end(self) -> None:
+    def test_the_state_is_json_and_equals_that_of_the_other_front_end(self) -> None:
         driver = fj.Driver(Plateau([Phase(["a"]), Phase()], patience=3))
         params = driver.start(net())
         for observed in (0.5, 0.75):
@@ -335,7 +335,7 @@ class TestState:
             "plan": {"format": "frostline.plan", "version": 1, "frozen": ["a"], "trainable": ["b", "c"]},
         }
 
-    def test_loading_freezes_a_tree_as_it_was(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_loading_restores_the_frozen_set_of_a_tree(self, caplog: pytest.LogCaptureFixture) -> None:
         driver, other = fj.Driver(LinearProbe(["c"], steps=2)), fj.Driver(LinearProbe(["c"], steps=2))
         params = driver.step(driver.start(net()))
         caplog.set_level(logging.INFO, logger="frostline")
@@ -345,7 +345,7 @@ class TestState:
         assert bits(again) == bits(net())
         assert caplog.messages == ["step 1: freeze 2 (a, b); probe"]
 
-    def test_a_driver_that_is_further_on_goes_back(self) -> None:
+    def test_a_later_driver_can_load_an_earlier_state(self) -> None:
         driver = fj.Driver(LinearProbe(["c"], steps=2))
         params = driver.start(net())
         state = driver.state_dict()
@@ -354,7 +354,7 @@ class TestState:
         params = driver.load_state_dict(state, params)
         assert (driver.steps, sorted(fj.trainable(params))) == (0, ["c"])
 
-    def test_of_another_schedule_or_another_tree(self) -> None:
+    def test_the_state_of_another_schedule_or_tree(self) -> None:
         driver = fj.Driver(LinearProbe(["c"], steps=2))
         driver.start(net())
         with pytest.raises(ScheduleError) as caught:
@@ -373,18 +373,18 @@ class TestState:
             "Make both from the same model, for example with plan(model)."
         )
 
-    def test_arrays_of_numpy(self) -> None:
+    def test_numpy_arrays(self) -> None:
         driver = fj.Driver(LinearProbe(["c"], steps=1))
         params = driver.start({name: np.asarray(leaf) for name, leaf in net().items()})
         assert sorted(fj.trainable(params)) == ["c"]
 
 
 class TestKept:
-    """A schedule leaves alone what is frozen in the tree that it starts with (L13)."""
+    """A schedule does not thaw parameters that are frozen in its first tree (L13)."""
 
     TWICE = Phases([Span(0, 1, Phase(["c"])), Span(1, 2, Phase()), Span(2, None, Phase(["c"]))])
 
-    def test_what_is_frozen_before_stays_frozen(self) -> None:
+    def test_parameters_frozen_before_stay_frozen(self) -> None:
         driver = fj.Driver(self.TWICE)
         params, seen = driver.start(fj.freeze(net(), "a")), []
         for _ in range(3):
@@ -392,21 +392,21 @@ class TestKept:
             params = driver.step(params)
         assert seen == [["b"], ["b", "c"], ["b"]]
 
-    def test_what_is_thawed_since_is_followed_at_the_next_change(self) -> None:
+    def test_a_later_thaw_is_followed_at_the_next_change(self) -> None:
         driver = fj.Driver(self.TWICE)
         params = driver.step(fj.thaw(driver.start(fj.freeze(net(), "a")), "a"))
         assert sorted(fj.trainable(params)) == ["a", "b", "c"]
 
-    def test_marks_that_were_lost_on_the_way_are_no_thaw(self) -> None:
+    def test_lost_marks_are_not_a_thaw(self) -> None:
         driver = fj.Driver(self.TWICE)
         params = driver.step(dict(fj.strip(driver.start(fj.freeze(net(), "a")))))
         assert sorted(fj.trainable(params)) == ["b", "c"]
 
-    def test_what_is_named_by_its_own_path_is_meant(self) -> None:
+    def test_a_parameter_named_by_its_own_path_is_thawed(self) -> None:
         params = fj.Driver(Phases([Span(0, None, Phase(["**", "!a"]))])).start(fj.freeze(net(), "a"))
         assert sorted(fj.trainable(params)) == ["a"]
 
-    def test_a_phase_of_nothing_else_is_an_error(self) -> None:
+    def test_a_phase_that_trains_nothing_else_is_an_error(self) -> None:
         driver = fj.Driver(HiFT(["{a,b}", "c"]))
         with pytest.raises(ConstantError) as caught:
             driver.start(fj.freeze(net(), "a", "b"))
@@ -417,7 +417,7 @@ class TestKept:
             "  b",
         ]
 
-    def test_it_is_said_once(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_the_log_mentions_it_once(self, caplog: pytest.LogCaptureFixture) -> None:
         driver = fj.Driver(self.TWICE)
         with caplog.at_level(logging.WARNING, "frostline"):
             params = driver.start(fj.freeze(net(), "a"))
@@ -427,7 +427,7 @@ class TestKept:
         assert said == ["step 0: leaves 1 parameter frozen that was frozen before the schedule (a)"]
 
     @pytest.mark.parametrize("marked", [True, False])
-    def test_a_resumed_run_keeps_it(self, marked: bool) -> None:
+    def test_a_resumed_run_keeps_them_frozen(self, marked: bool) -> None:
         driver, other = fj.Driver(self.TWICE), fj.Driver(self.TWICE)
         params = driver.start(fj.freeze(net(), "a"))
         saved = json.loads(json.dumps(driver.state_dict()))

@@ -1,4 +1,4 @@
-"""Whatever Optax does: frozen leaves keep their bytes and have no state, the rest trains as if they were not there."""
+"""With any Optax transformation, frozen leaves keep their bytes and have no state, and the rest trains unaffected."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STEPS = 5
 
 
 def net() -> dict[str, Any]:
-    """A net with what additions change: negative zeros, denormals, a NaN with a payload."""
+    """A net with values that an addition changes: negative zeros, denormals, a NaN with a payload."""
     nan = np.array([0x7FC12345], np.uint32).view(np.float32)[0]
     return {
         "body": {"w": jnp.array([[1.0, -2.0], [3.0, -0.5]]), "b": jnp.array([-0.0, 1e-42])},
@@ -37,7 +37,7 @@ def frozen_net() -> Any:
 
 
 def gradients(params: Any, step: int) -> Any:
-    """Gradients of any size where trainable, and nonsense where frozen."""
+    """Gradients of any size for trainable leaves, and nonsense for frozen ones."""
     full = {
         "body": {"w": jnp.full((2, 2), np.nan), "b": jnp.array([1e30, -1e30])},
         "odd": jnp.array([1.0, np.inf, -1.0, 0.0]),
@@ -102,7 +102,7 @@ def arrays(tree: Any) -> list[tuple[str, bytes]]:
 
 
 def by_hand(tx: Any, trained: Any, grads: Callable[[Any, int], Any]) -> tuple[Any, Any]:
-    """Plain Optax over the trainable part."""
+    """Plain Optax on the trainable part."""
     state, update = tx.init(trained), jax.jit(tx.update)
     for step in range(STEPS):
         updates, state = update(grads(trained, step), state, trained)
@@ -116,8 +116,8 @@ def trained_gradients(trained: Any, step: int) -> Any:
 
 
 @each
-def test_frozen_leaves_are_still_and_the_rest_trains_as_if_alone(name: str) -> None:
-    """An unmodified loop: all gradients, optax.apply_updates over the whole tree."""
+def test_frozen_leaves_do_not_move_and_the_rest_trains_as_if_alone(name: str) -> None:
+    """An unmodified loop with all gradients, and optax.apply_updates on the whole tree."""
     params = frozen_net()
     tx = optimizer(made(name))
     state, update = tx.init(params), jax.jit(tx.update)
@@ -133,7 +133,7 @@ def test_frozen_leaves_are_still_and_the_rest_trains_as_if_alone(name: str) -> N
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "clip, then decay", "accumulation"])
 def test_plain_optax_moves_frozen_leaves(name: str) -> None:
-    """The negative control: the same loop without ``optimizer``, and gradients of zero where frozen."""
+    """Negative control: the same loop without ``optimizer``, with zero gradients for frozen leaves."""
     params, tx = fj.strip(frozen_net()), made(name)
     state, update = tx.init(params), jax.jit(tx.update)
     for step in range(STEPS):
@@ -145,7 +145,7 @@ def test_plain_optax_moves_frozen_leaves(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["adamw", "decay, then clip", "accumulation", "masked"])
-def test_gradients_with_none_where_frozen(name: str) -> None:
+def test_gradients_with_none_for_frozen_leaves(name: str) -> None:
     def loss(params: Any, x: Any) -> Any:
         return ((x @ params["body"]["w"] @ params["head"]["w"] + params["head"]["b"]) ** 2).sum()
 
@@ -178,20 +178,20 @@ def test_updates_have_the_shape_of_gradients() -> None:
 
 
 @pytest.mark.parametrize("under", [jax.jit, lambda apply: apply], ids=["jit", "eager"])
-def test_still_leaves_every_byte(under: Callable[..., Any]) -> None:
+def test_an_update_of_a_frozen_leaf_keeps_every_byte(under: Callable[..., Any]) -> None:
     odd = {"ours": jnp.asarray(net()["odd"]), "numpy": net()["odd"], "half": jnp.array([-0.0, 6e-8], jnp.bfloat16)}
     assert moved(odd, under(optax.apply_updates)(odd, jax.tree.map(lambda _: NoUpdate(), odd))) == set()
 
 
 @pytest.mark.parametrize("zero", [0.0, -0.0])
-def test_no_zeros_would(zero: float) -> None:
-    """The negative control: neither kind of zero leaves denormals, and one of them not the sign of zero."""
+def test_an_update_of_zeros_changes_bytes(zero: float) -> None:
+    """Negative control: adding either zero flushes denormals, and one of them also loses the sign of zero."""
     odd = {"zero": jnp.array([-0.0]), "denormal": jnp.array([1e-42])}
     zeros = jax.tree.map(lambda leaf: jnp.full_like(leaf, zero), odd)
     assert moved(odd, optax.apply_updates(odd, zeros)) == ({"zero", "denormal"} if str(zero) == "0.0" else {"denormal"})
 
 
-def test_the_norm_inside_is_the_trainable_one() -> None:
+def test_the_norm_inside_is_that_of_the_trainable_part() -> None:
     seen = []
 
     def look(updates: Any, state: Any, params: Any = None) -> Any:
@@ -205,7 +205,7 @@ def test_the_norm_inside_is_the_trainable_one() -> None:
     assert fj.strip(updates)["a"].tolist() == [0.6000000238418579, 0.800000011920929]
 
 
-def test_further_arguments_are_handed_on() -> None:
+def test_further_arguments_are_passed_on() -> None:
     params = fj.freeze({"a": jnp.array([1.0]), "b": jnp.array([1.0])}, "b")
     grads = jax.tree.map(lambda leaf: leaf * 2, params)
     for tx in (optimizer(optax.polyak_sgd()), optimizer(optax.MultiSteps(optax.polyak_sgd(), 1))):
@@ -215,7 +215,7 @@ def test_further_arguments_are_handed_on() -> None:
     assert fj.strip(plain.update(grads, plain.init(params), params, value=1.0)[0])["a"].tolist() == [-2.0]
 
 
-def test_frozen_uses_and_leaves_that_are_no_parameters() -> None:
+def test_frozen_uses_and_leaves_that_are_not_parameters() -> None:
     layer = {"w": jnp.array([1.0, -0.0])}
     params = [layer, fj.Frozen({"w": jnp.array([-0.0])}), {"steps": jnp.arange(2), "act": None}]
     tx = optimizer(optax.adamw(0.1))
@@ -249,7 +249,7 @@ def test_an_array_is_a_tree() -> None:
 
 
 def test_a_scan_and_an_ensemble() -> None:
-    """The state keeps its structure, and what is mapped is mapped."""
+    """The state keeps its structure, and mapped leaves stay mapped."""
     tx = optimizer(optax.adamw(0.1))
 
     def trained(params: Any) -> Any:
@@ -296,6 +296,6 @@ def test_bytes_of_each_parameter() -> None:
     }
 
 
-def test_bytes_go_to_the_longest_name() -> None:
+def test_bytes_count_for_the_longest_name() -> None:
     params = {"w": jnp.ones(1), "a": {"w": jnp.ones(2)}, "mu": jnp.ones(4), "count": jnp.ones(8)}
     assert state_bytes(optax.adam(0.1).init(params), params) == {"a.w": 16, "count": 64, "mu": 32, "w": 8}

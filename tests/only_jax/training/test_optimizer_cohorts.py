@@ -1,4 +1,4 @@
-"""Freezing and thawing between steps: who keeps moments, who starts afresh, what stays with the run, what is traced."""
+"""Freezing and thawing between steps: kept and new moments, the step of the run, and traces."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def gradients(params: Any, step: Any) -> Any:
 
 
 def walked(tx: Any, params: Any, state: Any, first: int, steps: int, **options: Any) -> tuple[Any, Any, Any]:
-    """Some steps in a row, and the updates of all of them; options are those of the compiler."""
+    """Several steps, and the updates of each; the options are those of the compiler."""
 
     def step(carry: Any, number: Any) -> Any:
         params, state = carry
@@ -51,7 +51,7 @@ def walked(tx: Any, params: Any, state: Any, first: int, steps: int, **options: 
 
 
 def alone(tx: Any, leaf: Any, first: int, steps: int, **options: Any) -> Any:
-    """The updates of plain Optax, fresh, on the parameter b alone."""
+    """The updates of a new plain Optax optimizer on the parameter b alone."""
 
     def step(state: Any, number: Any) -> Any:
         updates, state = tx.update(gradients(net(), number)["b"], state, leaf)
@@ -64,7 +64,7 @@ def alone(tx: Any, leaf: Any, first: int, steps: int, **options: Any) -> Any:
 
 
 def largest_ratio(updates: Any, fresh: Any) -> float:
-    """By how much the updates are larger than the fresh ones, at worst; where these are zero, so must those be."""
+    """The largest ratio of the updates to the new ones; where those are zero, the updates must be zero."""
     updates, fresh = np.abs(np.asarray(updates)), np.abs(np.asarray(fresh))
     assert not updates[fresh == 0].any()
     return float((updates[fresh > 0] / fresh[fresh > 0]).max())
@@ -81,7 +81,7 @@ ADAPTIVE: dict[str, Callable[[], Any]] = {
 }
 
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-"""Compiles in a third of the time; the size of an update does not depend on it."""
+"""These options compile in a third of the time, and do not change the size of an update."""
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)
@@ -96,8 +96,8 @@ def test_a_thawed_leaf_moves_like_one_with_a_fresh_optimizer(name: str) -> None:
     assert largest_ratio(fj.strip(updates)["b"], fresh) <= 1.05
 
 
-def test_in_the_count_of_the_others_it_would_not() -> None:
-    """The negative control: fresh moments beside the count of the others, by hand."""
+def test_with_the_count_of_the_others_a_thawed_leaf_moves_differently() -> None:
+    """Negative control: new moments with the count of the others, set by hand."""
     tx = optax.adam(RATE)
     moments = tx.init(net()["b"])
     moments = (moments[0]._replace(count=jnp.array(1000)), *moments[1:])
@@ -106,7 +106,7 @@ def test_in_the_count_of_the_others_it_would_not() -> None:
     assert 4.5 < ratio < 6
 
 
-def test_the_others_are_what_they_are_without_the_thaw() -> None:
+def test_a_thaw_does_not_change_the_updates_of_the_others() -> None:
     tx = optimizer(optax.adamw(RATE, weight_decay=0.1))
     params = fj.freeze(net(), "b")
     params, state, _ = walked(tx, params, tx.init(params), 0, 10)
@@ -148,7 +148,7 @@ def test_schedules_stay_on_the_step_of_the_run() -> None:
     assert round(float(alone(optax.adam(falling), net()["b"], 4, 1)[0, 0, 0]), 4) == -1.0
 
 
-def test_clipping_counts_all_that_trains() -> None:
+def test_clipping_counts_all_trainable_parameters() -> None:
     tx = optimizer(optax.chain(optax.scale_by_adam(b1=0.0, b2=0.0, eps=0.0), optax.clip_by_global_norm(1.0)))
     before = optimizer(optax.chain(optax.clip_by_global_norm(1.0), optax.trace(0.0), optax.scale_by_adam(0.0, 0.999)))
     params = {"a": jnp.array([3.0]), "b": jnp.array([4.0])}
@@ -160,11 +160,11 @@ def test_clipping_counts_all_that_trains() -> None:
         if expected:
             assert {name: round(float(leaf[0]), 4) for name, leaf in updates.items()} == expected
         else:
-            # Gradients of 3 and 4 are 0.6 and 0.8 in all: what Adam squares is what was clipped.
+            # Gradients of 3 and 4 become 0.6 and 0.8: Adam squares the clipped gradients.
             assert round(float(state.inner[2].nu["b"][0]), 8) == 0.00064
 
 
-def test_several_cohorts_that_come_and_go() -> None:
+def test_several_cohorts_start_and_end() -> None:
     tx = optimizer(optax.adam(RATE))
     update = jax.jit(tx.update)
     seen = []
@@ -195,8 +195,8 @@ def test_several_cohorts_that_come_and_go() -> None:
 
 
 @pytest.mark.parametrize(("selectors", "expected"), [(["b"], -0.1), ([], -0.09423)], ids=["frozen between", "not"])
-def test_a_leaf_that_was_frozen_and_thawed_has_a_fresh_cohort(selectors: list[str], expected: float) -> None:
-    """The first update of Adam is the whole rate; with the moments of the steps before, and other gradients, less."""
+def test_a_leaf_that_was_frozen_and_thawed_has_a_new_cohort(selectors: list[str], expected: float) -> None:
+    """The first update of Adam is the full rate; with moments of earlier steps and other gradients it is less."""
     tx = optimizer(optax.adam(RATE))
     params, state, _ = walked(tx, net(), tx.init(net()), 0, 3)
     between = fj.freeze(params, *selectors) if selectors else params
@@ -207,7 +207,7 @@ def test_a_leaf_that_was_frozen_and_thawed_has_a_fresh_cohort(selectors: list[st
 
 
 def test_traces() -> None:
-    """A change is one trace, what follows it another; what is the same, or was there before, is none."""
+    """A change needs one trace and the steps after it another; an equal or earlier frozen set needs none."""
     tx = optimizer(optax.adam(RATE))
     traces = []
 
@@ -254,8 +254,8 @@ def labelled(params: Any) -> Any:
     ids=["masked", "partitioned", "lists of moments"],
 )
 @pytest.mark.parametrize("shape", [lambda tree: tree, lambda tree: list(tree.values())], ids=["dict", "list"])
-def test_moments_are_found_wherever_they_are(tx: Callable[[], Any], shape: Callable[[Any], Any]) -> None:
-    """After a thaw the thawed leaf moves as if alone, and the others as if it were not there."""
+def test_moments_are_found_in_any_state(tx: Callable[[], Any], shape: Callable[[Any], Any]) -> None:
+    """After a thaw the thawed leaf moves as if alone, and the others as if it did not exist."""
     ours, theirs = optimizer(tx()), tx()
     params = shape(net())
     first, second, third = sorted(fj.trainable(params))
@@ -271,7 +271,7 @@ def test_moments_are_found_wherever_they_are(tx: Callable[[], Any], shape: Calla
     assert bits(updates) == bits(others) | bits(started)
 
 
-def test_the_same_set_under_other_marks_is_no_change() -> None:
+def test_the_same_frozen_set_with_other_marks_is_not_a_change() -> None:
     tx = optimizer(optax.adam(RATE))
     frozen = fj.freeze({"use": {"w": jnp.ones(2)}, "head": jnp.ones(2)}, "use")
     _, state = tx.update(frozen, tx.init(frozen), frozen)

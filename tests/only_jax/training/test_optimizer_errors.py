@@ -161,7 +161,7 @@ def test_the_whole_text(name: str) -> None:
     assert (type(again), str(again)) == (type(caught.value), str(caught.value))
 
 
-def test_the_fix_for_ties_is_one() -> None:
+def test_the_fix_for_ties_works() -> None:
     params = fj.thaw(tied())
     updated(fj.grad(lambda p: (p["embed"] * p["head"]).sum())(params), params)
 
@@ -184,7 +184,7 @@ def ordered(params: Any) -> tuple[Any, ...]:
     ],
     ids=["one vector", "by order"],
 )
-def test_what_is_kept_of_all_parameters_together_is_refused(tx: Any, shared: str, frozen: tuple[str, ...]) -> None:
+def test_state_of_all_parameters_together_is_refused(tx: Any, shared: str, frozen: tuple[str, ...]) -> None:
     tx = optimizer(tx)
     params = {name: jnp.ones(2) for name in "abc"}
     state = tx.init(params)

@@ -1,4 +1,4 @@
-"""Moments of what is frozen: kept, moved or released; what comes back is what was there, bit for bit."""
+"""Moments of frozen parameters: kept, parked or released; parked moments return bitwise."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def of_b(tree: Any) -> bytes:
 
 
 def alike(ours: Any, alone: Any, sets: list[str]) -> list[bool]:
-    """At each step of b: whether its update is that of plain Optax on b alone, which sees these steps only."""
+    """For each step of b, whether its update is that of plain Optax on b alone, which sees only these steps."""
     params, lone, same = follow(net(), sets[0]), {"b": net()["b"]}, []
     state, lone_state = ours.init(params), alone.init(lone)
-    # How XLA rounds depends on what it compiles together.
+    # The rounding of XLA depends on the operations that it compiles together.
     with jax.disable_jit():
         for number, frozen in enumerate(sets):
             params = follow(params, frozen)
@@ -64,18 +64,18 @@ def alike(ours: Any, alone: Any, sets: list[str]) -> list[bool]:
 class TestKept:
     @each
     @both
-    def test_it_is_as_if_nothing_had_happened_to_it(self, name: str, kept: Any) -> None:
+    def test_a_thawed_parameter_continues_as_if_it_had_never_been_frozen(self, name: str, kept: Any) -> None:
         sets = ["", "", "", "b", "b", "", "", "b", "ab", "a", ""]
         assert alike(optimizer(KINDS[name](), moments=kept), KINDS[name](), sets) == [True] * 7
 
     @each
-    def test_released_it_begins_anew(self, name: str) -> None:
-        """The negative control: the same without keeping."""
+    def test_a_parameter_with_released_moments_starts_again(self, name: str) -> None:
+        """Negative control: the same run without keeping moments."""
         assert alike(optimizer(KINDS[name]()), KINDS[name](), ["", "", "", "b", ""]) == [True, True, True, False]
 
     @both
     @pytest.mark.parametrize("under", [jax.jit, lambda update: update], ids=["jit", "eager"])
-    def test_what_is_kept_does_not_change(self, kept: Any, under: Callable[[Any], Any]) -> None:
+    def test_parked_moments_do_not_change(self, kept: Any, under: Callable[[Any], Any]) -> None:
         tx = optimizer(optax.adamw(RATE), moments=kept)
         update = under(tx.update)
         params, state = walked(tx, ["", ""])
@@ -89,7 +89,7 @@ class TestKept:
         assert [cohort.moments.keys() for cohort in state.parked] == [{"b"}]
         assert int(state.parked[0].counts["[0].count"]) == 2
 
-    def test_the_others_are_not_touched(self) -> None:
+    def test_the_moments_of_the_others_do_not_change(self) -> None:
         sets = ["", "b", "b", "", "b", ""]
         kept, state = walked(optimizer(optax.adamw(RATE), moments="keep"), sets)
         released, other = walked(optimizer(optax.adamw(RATE)), sets)
@@ -100,7 +100,7 @@ class TestKept:
                 ours, theirs = getattr(its.inner[0], moment), getattr(lone.inner[0], moment)
                 assert {name: bits(ours)[name] for name in "ac"} == bits(theirs)
 
-    def test_counts_of_cohorts_that_come_and_go(self) -> None:
+    def test_counts_of_cohorts_that_start_and_end(self) -> None:
         tx = optimizer(optax.adam(RATE), moments="keep")
         update, seen = jax.jit(tx.update), []
         params = follow(net(), "bc")
@@ -117,7 +117,7 @@ class TestKept:
             (["a", "b"], [2, 1], []),
             (["a", "b", "c"], [3, 2, 1], []),
             (["c"], [2], [("a", 3), ("b", 2)]),
-            # Nothing trains: what goes on is the count of none of them.
+            # Nothing trains, so no count continues.
             ([], [3], [("a", 3), ("b", 2), ("c", 2)]),
             (["a", "b", "c"], [4, 3, 3], []),
             (["a"], [5], [("b", 3), ("c", 3)]),
@@ -125,12 +125,12 @@ class TestKept:
             (["b", "c", "a"], [5, 5, 6], []),
         ]
 
-    def test_what_was_frozen_together_thaws_together_or_apart(self) -> None:
+    def test_parameters_frozen_together_thaw_together_or_separately(self) -> None:
         tx = optimizer(optax.adam(RATE), moments="keep")
         params, state = walked(tx, ["", "bc"])
         _, together = walked(tx, [""], params, state, 2)
-        _, apart = walked(tx, ["c", ""], params, state, 2)
-        assert (together.cohorts, apart.cohorts) == ((("a",), ("b", "c")), (("a",), ("b",), ("c",)))
+        _, separate = walked(tx, ["c", ""], params, state, 2)
+        assert (together.cohorts, separate.cohorts) == ((("a",), ("b", "c")), (("a",), ("b",), ("c",)))
 
     def test_without_counts_there_is_one_cohort(self) -> None:
         tx = optimizer(optax.sgd(RATE, momentum=0.9), moments="keep")
@@ -168,7 +168,7 @@ class TestKept:
         assert state.inner[0].count.tolist() == [6, 6]
 
     def test_traces(self) -> None:
-        """A change is one trace, what follows it another; coming back, when all have their cohorts, is none."""
+        """A change needs one trace and the steps after it another; a return with all cohorts needs none."""
         tx = optimizer(optax.adam(RATE), moments="keep")
         traces = []
 
@@ -187,7 +187,7 @@ class TestKept:
         assert counted == [1, 3, 5, 7, 9, 10, 10, 10, 10]
 
     def test_the_state_can_be_donated(self) -> None:
-        """No buffer is in it twice, though those that are frozen or thaw apart have the same counts."""
+        """No buffer occurs twice, although parameters that freeze or thaw separately have equal counts."""
         tx = optimizer(optax.adam(RATE), moments="keep")
         update = jax.jit(tx.update, donate_argnums=1)
         params, state = walked(tx, ["", "bc"])
@@ -214,8 +214,8 @@ class TestBytes:
             assert state.parked == ()
 
     @both
-    def test_kept_it_is_more(self, kept: Any) -> None:
-        """The negative control, and what a report shows."""
+    def test_kept_moments_need_more_bytes(self, kept: Any) -> None:
+        """Negative control, with the numbers of a report."""
         tx = optimizer(optax.adamw(RATE), moments=kept)
         params, state = walked(tx, ["", "b"])
         # 40 bytes of moments, and the count of each cohort.
@@ -225,13 +225,13 @@ class TestBytes:
         assert sum(leaf.nbytes for leaf in jax.tree.leaves(released)) == 28
         assert state_bytes(released, params) == {"a": 16, "b": 0, "c": 8}
 
-    def test_what_never_trained_has_none(self) -> None:
+    def test_a_parameter_that_never_trained_has_no_moments(self) -> None:
         tx = optimizer(optax.adamw(RATE), moments="keep")
         params, state = walked(tx, ["b", "b"])
         assert state_bytes(state, params) == {"a": 16, "b": 0, "c": 8}
         assert state.parked == ()
 
-    def test_a_parameter_that_is_gone_takes_what_was_kept_with_it(self) -> None:
+    def test_the_moments_of_a_removed_parameter_are_removed(self) -> None:
         tx = optimizer(optax.adamw(RATE), moments="keep")
         params, state = walked(tx, ["", "bc"])
         rest = {name: fj.strip(params)[name] for name in "ab"}
@@ -240,7 +240,7 @@ class TestBytes:
 
 
 class TestMainMemory:
-    """Where JAX runs on the processor all is in the main memory; here it is told that it does not."""
+    """On a CPU all arrays are in main memory; here JAX is told otherwise."""
 
     @pytest.fixture
     def elsewhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +248,7 @@ class TestMainMemory:
 
     @pytest.mark.usefixtures("elsewhere")
     @pytest.mark.parametrize("under", [jax.jit, lambda update: update], ids=["jit", "eager"])
-    def test_it_goes_there_and_comes_back(self, under: Callable[[Any], Any]) -> None:
+    def test_moments_are_parked_in_main_memory_and_return(self, under: Callable[[Any], Any]) -> None:
         tx = optimizer(optax.adamw(RATE), moments="cpu")
         update, kinds = under(tx.update), []
         params, state = walked(tx, ["", ""])
@@ -264,7 +264,7 @@ class TestMainMemory:
         assert kinds[2] == ["device"] * 8
 
     @pytest.mark.usefixtures("elsewhere")
-    def test_there_or_not_the_run_is_the_same(self) -> None:
+    def test_the_run_does_not_depend_on_the_memory(self) -> None:
         sets = ["", "b", "bc", "a", "", "b", ""]
         one, state = walked(optimizer(optax.adamw(RATE), moments="cpu"), sets)
         other, kept = walked(optimizer(optax.adamw(RATE), moments="keep"), sets)
@@ -274,7 +274,7 @@ class TestMainMemory:
         ]
 
     @pytest.mark.usefixtures("elsewhere")
-    def test_what_is_saved_from_there_loads_anywhere(self) -> None:
+    def test_a_state_saved_from_main_memory_loads_anywhere(self) -> None:
         there, here = (optimizer(optax.adamw(RATE), moments=kept) for kept in ("cpu", "keep"))
         params, state = walked(there, ["", "b"])
         saved = there.save(state, params)
@@ -284,12 +284,12 @@ class TestMainMemory:
         assert [leaf.sharding.memory_kind for leaf in jax.tree.leaves(again.parked[0].moments)] == ["pinned_host"] * 2
         assert raw(there.save(again, params)) == raw(saved)
 
-    def test_on_the_processor_it_is_there_already(self) -> None:
+    def test_on_a_cpu_moments_are_already_in_main_memory(self) -> None:
         _, state = walked(optimizer(optax.adamw(RATE), moments="cpu"), ["", "b"])
         assert {leaf.sharding.memory_kind for leaf in jax.tree.leaves(state)} == {"device"}
 
 
-def test_another_word_for_moments() -> None:
+def test_an_unknown_value_of_moments_is_refused() -> None:
     with pytest.raises(BindError) as caught:
         optimizer(optax.sgd(RATE), moments="drop")  # type: ignore[arg-type]
     assert str(caught.value).split("\n") == [

@@ -1,4 +1,4 @@
-"""The state of an optimizer by name: what one frozen set saves, another one loads."""
+"""The state of an optimizer by name: a tree with another frozen set can load it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def labelled(params: Any) -> Any:
     return jax.tree.map(lambda leaf: "vector" if leaf.ndim == 1 else "matrix", params)
 
 
-# name: the transformation, and what is saved of one parameter, the matrix b.
+# name: the transformation, and the saved state of one parameter, the matrix b.
 KINDS: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "sgd": (lambda: optax.sgd(RATE), []),
     "momentum": (lambda: optax.sgd(RATE, momentum=0.9), ["0.trace"]),
@@ -57,7 +57,7 @@ def made(name: str, moments: Any = "keep") -> Any:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two states are one: structure, types and bits."""
+    """Whether two states are equal in structure, types and bits."""
     leaves = [[(leaf.dtype, np.asarray(leaf).tobytes()) for leaf in jax.tree.leaves(state)] for state in (one, other)]
     return jax.tree.structure(one) == jax.tree.structure(other) and leaves[0] == leaves[1]
 
@@ -94,7 +94,7 @@ class TestSaved:
         plain = fj.strip(params)
         assert tx.load(saved, plain).cohorts == (("mlp/~/linear.0", "use.w"),)
 
-    def test_a_tied_array_is_there_once(self) -> None:
+    def test_a_tied_array_is_saved_once(self) -> None:
         table = jnp.ones((2, 2))
         params = fj.tie({"embed": table, "out": table})
         tx = made("momentum")
@@ -107,7 +107,7 @@ class TestSaved:
         assert list(saved) == ["/0.count", "/cohort", "/0.mu", "/0.nu"]
         assert same(tx.load(saved, jnp.ones(3)), state)
 
-    def test_a_file_of_arrays_holds_it(self, tmp_path: Path) -> None:
+    def test_a_file_of_arrays_can_store_the_state(self, tmp_path: Path) -> None:
         tx = made("adamw")
         params, state = walked(tx, ["", "b", "c"])
         np.savez(tmp_path / "state.npz", **{name: np.asarray(a) for name, a in tx.save(state, params).items()})
@@ -126,7 +126,7 @@ class TestLoaded:
     @pytest.mark.parametrize(
         ("then", "now"), list(itertools.product(["", "a", "b", "bc"], ["", "a", "bc", "abc"])), ids=str
     )
-    def test_of_one_frozen_set_into_another(self, then: str, now: str) -> None:
+    def test_the_state_of_one_frozen_set_loads_into_another(self, then: str, now: str) -> None:
         tx = made("adamw")
         params, state = walked(tx, ["", "a", then])
         saved = tx.save(state, params)
@@ -137,7 +137,7 @@ class TestLoaded:
         assert loaded.names == set("abc") - set(now)
         assert sorted(name for cohort in loaded.parked for name in cohort.moments) == sorted(now)
 
-    def test_and_a_step_later_each_goes_on_from_its_own(self) -> None:
+    def test_after_loading_each_parameter_continues_from_its_own_state(self) -> None:
         tx = made("adamw")
         params, state = walked(tx, ["c", "c", "b"])
         saved = tx.save(state, params)
@@ -148,15 +148,15 @@ class TestLoaded:
         counts = [int(loaded.inner[0].count), *(int(counts["[0].count"]) for counts in loaded.counts)]
         assert (loaded.cohorts, counts) == ((("a",), ("c",), ("b",)), [4, 2, 3])
 
-    def test_by_position_optax_itself_would_mix_them_up(self) -> None:
-        """The negative control: leaves of the state of one frozen set in that of another, and not a word."""
+    def test_loading_by_position_mixes_up_states(self) -> None:
+        """Negative control: without names, the state of one frozen set loads silently into another."""
         params = {name: jnp.ones(2) for name in "abc"}
         trained, others = (fj.split(fj.freeze(params, name))[0] for name in "ac")
         _, state = step_of_ones(optax.adam(RATE), trained)
         mixed = jax.tree.unflatten(jax.tree.structure(optax.adam(RATE).init(others)), jax.tree.leaves(state))
         assert bits(mixed[0].mu)["a"] == bits(state[0].mu)["b"]
 
-    def test_released_they_begin_anew(self) -> None:
+    def test_released_moments_start_again(self) -> None:
         tx = made("adamw", "release")
         params, state = walked(tx, ["", "b"])
         saved = tx.save(state, params)
@@ -164,7 +164,7 @@ class TestLoaded:
         loaded = tx.load(saved, fj.thaw(params))
         assert loaded.cohorts == (("a", "c"), ("b",))
         assert (int(loaded.counts[0]["[0].count"]), bits(loaded.inner[0].mu)["b"]) == (0, bytes(8))
-        # Those that were kept are dropped where what is frozen is to have none.
+        # Parked moments are dropped if frozen parameters must have none.
         kept = made("adamw")
         _, state = walked(kept, ["", "b"])
         dropped = tx.load(kept.save(state, params), follow(net(), "ab"))
@@ -172,8 +172,8 @@ class TestLoaded:
 
     @pytest.mark.parametrize("moments", ["keep", "release"])
     @pytest.mark.parametrize("name", ["adamw", "scheduled", "momentum"])
-    def test_a_resumed_run_is_the_run(self, name: str, moments: Any) -> None:
-        """Cut after any step, also where nothing trains; weights and state are the same to the bit."""
+    def test_a_resumed_run_equals_an_uninterrupted_one(self, name: str, moments: Any) -> None:
+        """The run is cut after any step, also where nothing trains; weights and state are bitwise equal."""
         sets = ["b", "", "ab", "abc", "c", "", "a"]
         tx = made(name, moments)
         runs = [walked(tx, sets[:1])]
@@ -200,7 +200,7 @@ class TestLoaded:
         jax.jit(tx.update, donate_argnums=1)(params, other, params)
         assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
-    def test_moments_go_where_their_parameters_are(self) -> None:
+    def test_moments_are_loaded_to_the_devices_of_their_parameters(self) -> None:
         mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
         where = NamedSharding(mesh, PartitionSpec("x"))
         params = jax.tree.map(lambda leaf: jax.device_put(leaf, where), {"a": jnp.ones(4), "b": jnp.ones(2)})
@@ -329,7 +329,7 @@ TEXTS: dict[str, tuple[Callable[[], object], list[str]]] = {
             FIX,
         ],
     ),
-    "with a cohort that is no number": (
+    "with a cohort that is not a number": (
         lambda: loading(saved_by() | {"a/cohort": jnp.ones(2)}),
         [
             "tx.load(saved, params) got 1 array of another shape or type.",
@@ -349,8 +349,8 @@ def test_the_whole_text(name: str) -> None:
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
-def test_what_was_put_together_by_hand_has_a_cohort_for_each_count() -> None:
-    """The number of a cohort is a label: counts that differ are never made one."""
+def test_a_state_built_by_hand_gets_a_cohort_for_each_count() -> None:
+    """The number of a cohort is a label: different counts are never merged."""
     saved = saved_by(frozen="") | {"b/0.count": jnp.array(5, jnp.int32), "b/cohort": np.asarray(0, np.int32)}
     loaded = loading(saved)
     assert sorted(loaded.cohorts) == [("a", "c"), ("b",)]

@@ -1,4 +1,4 @@
-"""Rules: factors of the learning rate by selector, for what trains now and for what thaws later."""
+"""Rules: factors of the learning rate by selector, also for parameters that thaw later."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def net() -> dict[str, Any]:
 
 
 def moved_by(tx: Any, params: Any, state: Any = None, gradient: float = 1.0) -> tuple[dict[str, float], Any]:
-    """The update of each parameter that trains, where all of its numbers have one."""
+    """The update of each trainable parameter whose elements all have one."""
     updates, state = tx.update(
         jax.tree.map(lambda leaf: jnp.full_like(leaf, gradient), params), state or tx.init(params), params
     )
@@ -56,8 +56,8 @@ class TestRates:
         }
 
     @pytest.mark.parametrize("moments", ["release", "keep"])
-    def test_what_thaws_later_has_its_rate(self, moments: Any) -> None:
-        """In a cohort of its own, too."""
+    def test_a_parameter_that_thaws_later_has_its_rate(self, moments: Any) -> None:
+        """The rule also holds in a separate cohort."""
         tx = optimizer(optax.adam(1.0), rules=[Rule("encoder[0]", lr_scale=0.5)], moments=moments)
         frozen = fj.freeze(net(), "encoder")
         updates, state = moved_by(tx, frozen)
@@ -71,7 +71,7 @@ class TestRates:
             -1.0,
         )
 
-    def test_without_a_rule_it_would_have_the_whole(self) -> None:
+    def test_without_a_rule_it_has_the_full_rate(self) -> None:
         """The negative control."""
         updates, _ = moved_by(optimizer(optax.adam(1.0)), net())
         assert set(updates.values()) == {-1.0}
@@ -87,26 +87,26 @@ class TestRates:
         for _ in range(2):
             updates, state = ours.update(grads, state, params)
             seen.append({name: round(float(array[0]), 4) for name, array in updates.items()})
-        # A gradient of norm 5 is clipped to (0.6, 0.8), whatever the rates are.
+        # A gradient of norm 5 is clipped to (0.6, 0.8) for any rates.
         assert seen == [{"a": -0.3, "b": -0.8}, {"a": -0.15, "b": -0.4}]
 
-    def test_what_no_rule_names_is_bitwise_as_without_rules(self) -> None:
+    def test_parameters_without_a_rule_are_bitwise_as_without_rules(self) -> None:
         plain, ruled = optimizer(optax.adamw(0.1)), optimizer(optax.adamw(0.1), rules=[Rule("encoder", lr_scale=0.0)])
         grads = jax.tree.map(jnp.sin, net())
         one, _ = plain.update(grads, plain.init(net()), net())
         other, state = ruled.update(grads, ruled.init(net()), net())
         assert bits(other)["head.w"] == bits(one)["head.w"]
         assert bits(optax.apply_updates(net(), other))["encoder.0.w"] == bits(net())["encoder.0.w"]
-        # A rate of zero is no freezing: its state is kept and moves.
+        # A rate of zero does not freeze: the state is kept and moves.
         assert float(state.inner[0].mu["encoder"][0]["w"][0, 0]) != 0.0
 
-    def test_half_precision_stays(self) -> None:
+    def test_rules_keep_half_precision(self) -> None:
         tx = optimizer(optax.sgd(1.0), rules=[Rule("**", lr_scale=0.1)])
         params = {"w": jnp.ones(2, jnp.bfloat16), "z": jnp.ones(2, jnp.complex64)}
         updates, _ = tx.update(params, tx.init(params), params)
         assert {name: str(array.dtype) for name, array in updates.items()} == {"w": "bfloat16", "z": "complex64"}
 
-    def test_a_rule_without_options_says_nothing(self) -> None:
+    def test_a_rule_without_options_has_no_effect(self) -> None:
         updates, _ = moved_by(optimizer(optax.sgd(1.0), rules=[Rule("head")]), net())
         assert set(updates.values()) == {-1.0}
 
@@ -127,7 +127,7 @@ class TestNames:
             updates, _ = moved_by(optimizer(optax.sgd(1.0), rules=[Rule(name, lr_scale=0.5)]), params)
             assert updates == {"embed": -0.5}
 
-    def test_ties_that_nothing_notes_are_two_within_jit_and_outside(self) -> None:
+    def test_an_array_at_two_places_without_a_tie_has_two_rates(self) -> None:
         table = jnp.ones((2, 2))
         params = {"embed": table, "out": table}
         tx = optimizer(optax.sgd(1.0), rules=[Rule("out", lr_scale=0.5)])
@@ -135,20 +135,20 @@ class TestNames:
             updates, _ = update(params, tx.init(params), params)
             assert {name: float(array[0, 0]) for name, array in updates.items()} == {"embed": -1.0, "out": -0.5}
 
-    def test_frozen_uses_and_what_is_no_parameter(self) -> None:
+    def test_frozen_uses_and_leaves_that_are_not_parameters(self) -> None:
         params = [fj.Frozen({"w": jnp.ones(2)}), {"w": jnp.ones(2), "steps": jnp.arange(2), "size": 3}]
         tx = optimizer(optax.sgd(1.0), rules=[Rule("[0]", lr_scale=0.5), Rule("[1].w", lr_scale=0.25)])
         grads = [fj.Frozen({"w": None}), {"w": jnp.ones(2), "steps": None, "size": None}]
         updates, _ = tx.update(grads, tx.init(params), params)
         assert updates[1]["w"].tolist() == [-0.25, -0.25]
 
-    def test_by_class(self) -> None:
+    def test_a_rule_for_a_class(self) -> None:
         tx = optimizer(optax.sgd(1.0), rules=[Rule(of_type(Part), lr_scale=0.5)])
         updates, _ = moved_by(tx, {"part": Part(jnp.ones(2)), "w": jnp.ones(2)})
         assert updates == {"part.w": -0.5, "w": -1.0}
 
     def test_traces(self) -> None:
-        """Rules are structure: no trace is for them, and they are resolved once for each frozen set."""
+        """Rules are structure: they cause no trace, and are resolved once for each frozen set."""
         tx = optimizer(optax.adam(1.0), rules=layerwise(["encoder[0]", "encoder[1]", "head"], decay=0.5))
         traces = []
 
@@ -181,7 +181,7 @@ class Part:
         return cls(*children)
 
 
-def test_a_rule_for_nothing() -> None:
+def test_a_rule_without_a_match() -> None:
     tx = optimizer(optax.sgd(0.1), rules=[Rule("encodr", lr_scale=0.1)])
     with pytest.raises(NoMatchError) as caught:
         tx.init(net())
@@ -200,7 +200,7 @@ def test_a_rule_for_nothing() -> None:
         tx.update(net(), state, net())
 
 
-def test_an_option_that_is_inside_of_the_transformation() -> None:
+def test_an_option_inside_the_transformation() -> None:
     with pytest.raises(BindError) as caught:
         optimizer(optax.adamw(0.1), rules=[Rule("**.b", weight_decay=0.0, lr_scale=2.0, eps=1.0)])
     assert str(caught.value).split("\n") == [
@@ -214,7 +214,7 @@ def test_an_option_that_is_inside_of_the_transformation() -> None:
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
-def test_the_fix_for_it_is_one() -> None:
+def test_the_fix_for_such_an_option_works() -> None:
     decay = optax.add_decayed_weights(0.1, mask=lambda tree: jax.tree.map(lambda leaf: leaf.ndim > 1, tree))
     tx = optimizer(optax.chain(decay, optax.scale(-1.0)), rules=[Rule("encoder", lr_scale=0.5)])
     updates, _ = moved_by(tx, fj.freeze(net(), "encoder[0]"), gradient=0.0)

@@ -1,4 +1,4 @@
-"""What else is in a tree, what a layer may call its own, paths, classes and precision (L5, L11)."""
+"""Other leaves of a tree, the names that a layer may use, paths, classes and precision (L5, L11)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = ("bias", "child", "frostline", "inner", "marks", "pins", "seen", "ties")
 @partial(register_dataclass, data_fields=[*NAMES], meta_fields=["kind"])
 @dataclass(eq=False)
 class Odd:
-    """A layer whose names are those of what holds it."""
+    """A layer that has the attribute names of the window around it."""
 
     bias: Any = 0.0
     child: Any = 1.0
@@ -64,7 +64,7 @@ def test_no_name_of_a_layer_is_hidden(window: Any) -> None:
         _ = layer.missing
 
 
-def test_what_is_seen_through_a_use_is_stopped_by_every_way() -> None:
+def test_every_access_through_a_use_stops_gradients() -> None:
     def through(layer: Odd) -> Array:
         use = fj.Frozen(layer)
         return use.inner + use.twice() + use.total + use(2.0)
@@ -73,7 +73,7 @@ def test_what_is_seen_through_a_use_is_stopped_by_every_way() -> None:
 
 
 @each_way
-def test_a_window_has_the_class_of_what_it_holds(frozen: Way) -> None:
+def test_a_window_has_the_class_of_its_content(frozen: Way) -> None:
     tree = frozen(chain())
     assert isinstance(tree, Chain)
     assert [isinstance(layer, Linear) for layer in tree.layers] == [True, True, True]
@@ -83,7 +83,7 @@ def test_a_window_has_the_class_of_what_it_holds(frozen: Way) -> None:
 
 
 def test_mapping_over_layers_by_class_freezes_each() -> None:
-    """The functional way to freeze; doing so again changes nothing."""
+    """This freezes functionally; repeating it changes nothing."""
 
     def is_layer(node: object) -> bool:
         return isinstance(node, Linear)
@@ -107,8 +107,8 @@ def test_paths_are_those_of_the_unfrozen_model(frozen: Way) -> None:
     assert seen == paths(chain())
 
 
-def test_joined_by_a_separator_paths_are_those_of_the_stripped_tree() -> None:
-    """A node has a key for each child in JAX, so that of a window is there, and empty."""
+def test_paths_with_a_separator_are_those_of_the_stripped_tree() -> None:
+    """JAX needs a key for each child of a node, so the key of a window is empty."""
 
     def paths(tree: Any) -> list[str]:
         return [keystr(path, simple=True, separator="/") for path, _ in tree_flatten_with_path(tree)[0]]
@@ -143,7 +143,7 @@ def odd_leaves() -> dict[str, Any]:
 MOVES = {"w", "complex", "numpy", "half"}
 
 
-def test_odd_leaves_are_frozen_left_and_joined() -> None:
+def test_odd_leaves_survive_freeze_split_and_join() -> None:
     tree = odd_leaves()
     assert fj.trainable(tree).keys() == MOVES
     frozen = fj.freeze(tree, "numpy", "half")
@@ -159,7 +159,7 @@ def test_odd_leaves_are_frozen_left_and_joined() -> None:
     }
 
 
-def test_a_loss_gets_odd_leaves_as_they_are() -> None:
+def test_a_loss_gets_odd_leaves_unchanged() -> None:
     tree = fj.freeze(odd_leaves(), "numpy")
 
     def energy(tree: dict[str, Any]) -> Array:
@@ -174,7 +174,7 @@ def test_a_loss_gets_odd_leaves_as_they_are() -> None:
 
 
 def test_a_use_of_a_layer_with_odd_leaves() -> None:
-    """Called, mapped over arrays and split; nothing but its arrays is stopped, and its mode is set."""
+    """The use is called, mapped and split; only its arrays are stopped, and its mode is set."""
     use = fj.Frozen(odd_leaves())
     assert fj.trainable([use]) == {}
     assert (use["text"], use["int"], use["fn"], use["inference"]) == ("relu", 3, jnp.tanh, True)
@@ -183,7 +183,7 @@ def test_a_use_of_a_layer_with_odd_leaves() -> None:
 
 
 class TestPrecision:
-    """Half precision, whole or for the computation alone."""
+    """Half precision of the whole model, or only of the computation."""
 
     @each_way
     def test_a_model_in_bfloat16(self, frozen: Way) -> None:
@@ -207,7 +207,7 @@ class TestPrecision:
 
     @each_way
     def test_a_frozen_part_in_half_precision_inside_of_a_trained_one(self, frozen: Way) -> None:
-        """The usual economy: what does not move is stored in half the bytes."""
+        """Frozen parameters are stored in half the bytes."""
         trained, rest = fj.split(frozen(chain()))
         tree = fj.join(trained, jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), rest))
         gradient = fj.grad(loss)(tree, X)
@@ -218,8 +218,8 @@ class TestPrecision:
         assert contents(gradient) == contents(by_hand(X, fj.strip(tree)))
 
 
-def test_marks_inside_of_marks_are_no_part_of_what_a_loss_sees() -> None:
-    """A marked model beside the one it was made from: their ties are noted around its marks."""
+def test_a_loss_does_not_see_marks_inside_of_marks() -> None:
+    """A marked model is beside its original; their ties are noted around the marks."""
     model = chain()
 
     def difference(pair: Any, x: Array) -> Array:

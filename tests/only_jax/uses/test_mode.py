@@ -1,4 +1,4 @@
-"""The mode of a module as a leaf, where ``jax.jit`` makes an array of it."""
+"""The mode of a module as a leaf, which ``jax.jit`` turns into an array."""
 
 from __future__ import annotations
 
@@ -46,6 +46,6 @@ def test_a_frozen_use_sets_a_mode_inside_of_jit() -> None:
     assert bool(jax.jit(lambda tree: fj.Frozen(tree)["norm"]["inference"])(tree()))
 
 
-def test_a_mask_of_many_is_no_mode() -> None:
+def test_a_mask_with_several_elements_is_not_a_mode() -> None:
     many = {"w": jnp.ones(2), "inference": jnp.zeros(2, bool)}
     assert fj.freeze(many)["inference"].tolist() == [False, False]

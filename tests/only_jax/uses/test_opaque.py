@@ -1,4 +1,4 @@
-"""Frozen uses of what JAX cannot look into: functions over arrays, and objects that are no pytrees."""
+"""Frozen uses of objects that are opaque to JAX: functions over arrays, and objects that are not pytrees."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NO_PYTREE = [
 
 
 class TestWhatCannotBeSeen:
-    """Gradients of what JAX does not see in a layer cannot be stopped: they would pass, and nobody would know."""
+    """Arrays that JAX does not find in a layer cannot be stopped: their gradients would pass unnoticed."""
 
     @pytest.mark.parametrize(
         ("layer", "lines"),

@@ -1,4 +1,4 @@
-"""Copied, pickled, exported and checkpointed (L5, L11)."""
+"""Copying, pickling, exporting and checkpointing (L5, L11)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ X = inputs()
     [copy.copy, copy.deepcopy, lambda tree: pickle.loads(pickle.dumps(tree))],
     ids=["copy", "deepcopy", "pickle"],
 )
-def test_a_copy_is_frozen_as_the_tree_is(frozen: Way, again: Any) -> None:
+def test_a_copy_has_the_same_frozen_set(frozen: Way, again: Any) -> None:
     tree = frozen(chain())
     other = again(tree)
     assert jax.tree.structure(other) == jax.tree.structure(tree)
@@ -45,10 +45,10 @@ def test_two_models_that_are_copied_together_still_share(again: Any) -> None:
 
 
 class TestExport:
-    """A compiled function in a file; trees are arguments and results of it."""
+    """A compiled function in a file takes and returns trees."""
 
     @each_way
-    def test_of_a_gradient(self, frozen: Way) -> None:
+    def test_an_exported_gradient(self, frozen: Way) -> None:
         tree = frozen(chain())
         exported = export.export(jax.jit(fj.value_and_grad(loss)))(tree, X)
         again = export.deserialize(exported.serialize())
@@ -59,7 +59,7 @@ class TestExport:
         assert jax.tree.structure(gradient) == jax.tree.structure(fj.split(tree)[0])
         assert contents(value) == contents(loss(chain(), X))
 
-    def test_of_a_tree_with_ties_uses_and_marks(self) -> None:
+    def test_an_exported_tree_with_ties_uses_and_marks(self) -> None:
         model = chain()
         tree = fj.freeze(fj.tie([model, fj.Frozen(model), model.layers[0]]), "[0].layers[1].bias")
         exported = export.export(jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf * 2, tree)))(tree)
@@ -71,7 +71,7 @@ class TestExport:
         assert contents(plain) == contents(jax.tree.map(lambda leaf: leaf * 2, [model, model, model.layers[0]]))
 
     @each_way
-    def test_the_gradient_of_what_was_exported(self, frozen: Way) -> None:
+    def test_the_gradient_of_an_exported_function(self, frozen: Way) -> None:
         tree = frozen(chain())
         exported = export.export(jax.jit(loss))(tree, X)
         again = export.deserialize(exported.serialize(vjp_order=1))
@@ -79,7 +79,7 @@ class TestExport:
         assert contents(fj.split(gradient)[0]) == contents(by_hand(X, chain()))
         assert [gradient.layers[1].weight.any(), gradient.layers[1].bias.any()] == [False, False]
 
-    def test_of_evaluation_takes_the_stripped_tree_of_any_plan(self) -> None:
+    def test_an_exported_evaluation_takes_the_stripped_tree_of_any_plan(self) -> None:
         exported = export.export(jax.jit(loss))(chain(), X)
         again = export.deserialize(exported.serialize())
         values = [again.call(fj.strip(tree), X) for tree in (chain(), frozen_use(chain()), frozen_by_mark(chain()))]
@@ -89,10 +89,10 @@ class TestExport:
 
 
 class TestOrbax:
-    """Saved stripped, a checkpoint is that of the model that was never frozen."""
+    """The checkpoint of a stripped tree equals that of a model that was never frozen."""
 
     @each_way
-    def test_into_the_never_frozen_model_and_back_to_the_frozen_one(self, frozen: Way, tmp_path: Path) -> None:
+    def test_a_checkpoint_loads_into_the_unfrozen_model_and_back(self, frozen: Way, tmp_path: Path) -> None:
         tree = frozen(chain())
         restored = _restored(tmp_path, fj.strip(tree), jax.tree.map(lambda leaf: leaf * 0, chain()))
         assert jax.tree.structure(restored) == jax.tree.structure(chain())
@@ -102,8 +102,8 @@ class TestOrbax:
         assert contents(fj.grad(loss)(again, X)) == contents(by_hand(X, chain()))
 
     @each_way
-    def test_from_the_never_frozen_model(self, frozen: Way, tmp_path: Path) -> None:
-        """The structure is the frozen one's, stripped; the values go back behind its windows."""
+    def test_a_checkpoint_of_the_unfrozen_model_loads(self, frozen: Way, tmp_path: Path) -> None:
+        """The restored values go into a tree with the structure of the stripped one, and then behind its windows."""
         tree = frozen(jax.tree.map(lambda leaf: leaf * 0, chain()))
         restored = _restored(tmp_path, chain(), fj.strip(tree))
         again = jax.tree.unflatten(jax.tree.structure(tree), jax.tree.leaves(restored))

@@ -1,4 +1,4 @@
-"""Ensembles built by vmap, and layers stacked for a scan (L11)."""
+"""Ensembles that vmap builds, and layers that are stacked for a scan (L11)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def of_member(number: int, tree: Any) -> Any:
 @each_way
 @pytest.mark.parametrize("around", [lambda fn: fn, jax.jit], ids=["eager", "jit"])
 def test_an_ensemble_of_models_that_were_frozen_when_built(frozen: Way, around: Callable[..., Any]) -> None:
-    """Frozen inside of the vmap that builds them: each has weights of its own, all have the one plan."""
+    """The models are frozen inside the vmap that builds them: each has its own weights, and all have one plan."""
     ensemble = jax.vmap(lambda key: frozen(member(key)))(KEYS)
     assert jax.tree.structure(ensemble) == jax.tree.structure(frozen(chain()))
     assert fj.plan(ensemble) == fj.plan(frozen(chain()))
@@ -60,7 +60,7 @@ def test_an_ensemble_that_is_frozen_afterwards(frozen: Way) -> None:
 
 @each_way
 def test_an_ensemble_around_one_frozen_part(frozen: Way) -> None:
-    """Many heads on one body: the mask says which leaves there are many of."""
+    """Several heads share one body; the mask marks the leaves that are stacked."""
     tree = frozen(chain())
     trained, rest = fj.split(tree)
     many = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf + 1]), trained)
@@ -115,14 +115,14 @@ def test_a_scan_over_frozen_layers(made: Callable[[], Any], around: Callable[...
     assert (gradient["stack"].weight, gradient["stack"].bias) == (None, None)
 
 
-def test_a_scan_over_free_layers_gives_them_a_gradient() -> None:
+def test_a_scan_over_trainable_layers_gives_them_a_gradient() -> None:
     """The negative control."""
     gradient = fj.grad(ends_around_a_scan)(with_stack(stacked(*LAYERS)), X)
     assert [bool(gradient["stack"].weight[number].any()) for number in range(3)] == [True, True, True]
 
 
 def test_a_scan_over_layers_that_are_frozen_in_part() -> None:
-    """The marks of the stacked layers are those of each."""
+    """The stacked layers have the marks of each layer."""
     layers = stacked(*(fj.freeze(layer, "weight") for layer in LAYERS))
     assert sorted(fj.trainable(layers)) == ["bias"]
 

@@ -21,7 +21,7 @@ from only_torch.cache.cached import DrawnLine, Noisy, Numbered, line, net
 pytestmark = pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning")
 
 NAME = "FeatureCache('features', line)"
-ANOTHER = "Name another folder, FeatureCache('features-2', line), or delete it: frostline cache clear features"
+ANOTHER = "Use another folder, FeatureCache('features-2', line), or delete it: frostline cache clear features"
 SPLIT = "FeatureCache(..., split=lambda sample: (inputs, rest))"
 FREEZE = "Freeze it again, or draw a new line and make a new cache for it: line = frostline(model, *example)."
 
@@ -70,7 +70,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
             "  sample 0",
             "  sample 1",
             "  sample 2",
-            "Store several views of each: FeatureCache(..., views=4); or take the augmentation out.",
+            "Store several views of each: FeatureCache(..., views=4); or remove the augmentation.",
         ],
     ),
     (
@@ -78,7 +78,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         lambda: fill(Numbered(), views=2),
         [
             "cache.fill(dataset) would store 2 equal views: 8 samples were read twice, and none differs.",
-            "Store one: FeatureCache(..., views=1).",
+            "Store one view: FeatureCache(..., views=1).",
         ],
     ),
     (
@@ -104,13 +104,13 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         lambda: fill(Stream()),
         [
             "A feature cache needs samples by index, but Stream has none.",
-            "Give a dataset with __len__ and __getitem__.",
+            "Pass a dataset with __len__ and __getitem__.",
         ],
     ),
     (
         "no sample",
         lambda: fill([]),
-        ["A feature cache needs samples, and the dataset has none.", "Give another dataset."],
+        ["A feature cache needs samples, but the dataset has none.", "Pass another dataset."],
     ),
     (
         "a rest that is no number",
@@ -189,7 +189,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
             f"{NAME}.dataset(dataset) lacks 2 of 2 rows.",
             "  sample 0",
             "  sample 1",
-            "Compute them: cache.fill(dataset). If other ranks are filling it, wait until they have.",
+            "Compute them: cache.fill(dataset). If other ranks are filling the cache, wait until they have finished.",
         ],
     ),
 ]
@@ -257,16 +257,16 @@ def test_a_cache_of_other_weights() -> None:
 @pytest.mark.parametrize("options", [{"dtype": "int8"}, {"preprocessing": "crop"}, {"views": 2}])
 def test_a_cache_that_was_made_in_another_way(options: dict[str, object]) -> None:
     fill(Numbered())
-    with pytest.raises(CacheError, match="holds features that were made in another way"):
+    with pytest.raises(CacheError, match="holds features with other options"):
         ft.FeatureCache("features", line(), **options)  # type: ignore[arg-type]
 
 
 def test_another_dataset() -> None:
     fill(Numbered())
     for change in (lambda x: x + 1e-6, lambda x: x.flip(0)):
-        with pytest.raises(CacheError, match="holds features of other samples: 8 of 8 that were looked at differ"):
+        with pytest.raises(CacheError, match="holds features of other samples: 8 of 8 compared samples differ"):
             ft.FeatureCache("features", line()).dataset(Numbered(change=change))
-        with pytest.raises(CacheError, match="holds features of other samples: 8 of 8 that were looked at differ"):
+        with pytest.raises(CacheError, match="holds features of other samples: 8 of 8 compared samples differ"):
             fill(Numbered(change=change))
 
 

@@ -335,7 +335,7 @@ class TestRefused:
     def test_no_schedule(self, along: Any, name: str, shown: str) -> None:
         assert self.refused(ScheduleError, along, net()) == (
             f"Driver({name}, ...) got {shown}, which is neither a schedule nor a policy.\n"
-            "Write, for example: Driver(LinearProbe(['head'], steps=500), ...)."
+            "Pass a schedule: Driver(LinearProbe(['head'], steps=500), ...)."
         )
 
     def test_several_optimizers_that_are_not_bound(self) -> None:
@@ -490,7 +490,7 @@ class TestState:
         model[2] = ft.Frozen(model[2])
         state = self.driver(model=model).state_dict()
         assert self.refused(ScheduleError, self.driver(), state) == (
-            "driver.load_state_dict(state) got a state of another model: at step 0 the same phase is another plan "
+            "driver.load_state_dict(state) got the state of another model: at step 0 the same phase gives another plan "
             "here.\n"
             "  against the saved plan: thaw 2 (2.bias, 2.weight)\n"
             "Load it into a model with the same ties and the same frozen uses."
@@ -509,7 +509,7 @@ class TestState:
     )
     def test_no_state(self, state: Any, problem: str) -> None:
         assert self.refused(ScheduleError, self.driver(), state) == (
-            f"driver.load_state_dict(state) got no state of a driver: {problem}.\n"
+            f"driver.load_state_dict(state) got data that is not the state of a driver: {problem}.\n"
             "Load what driver.state_dict() gave, into a driver with the same schedule."
         )
 
@@ -524,5 +524,5 @@ class TestState:
             "Plateau(...) got a state of another policy.\n"
             "  given: {'place': 7}\n"
             "  for example: {'place': 0, 'best': None, 'waited': 0}\n"
-            "Begin with Plateau(...).init(), or load the state that was saved with this policy."
+            "Start with Plateau(...).init(), or load the state that was saved with this policy."
         )

@@ -1,4 +1,4 @@
-"""What lies at and below each name of a model: how much of it there is, and how much of that is frozen."""
+"""The rows of a report: for each name of a model, the sums over the parameters at and below it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from frostline._core.tree import NameNode
 @final
 @dataclass(frozen=True, slots=True)
 class Amounts:
-    """Sums over parameters, a tied one counted once, at its canonical path.
+    """Sums over parameters; a tied parameter counts once, at its canonical path.
 
     Attributes:
         params: elements of parameters.
-        frozen_params: elements of frozen ones.
+        frozen_params: elements of frozen parameters.
         bytes: bytes of parameters.
-        frozen_bytes: bytes of frozen ones.
-        optimizer_bytes: bytes that the optimizer keeps for them.
+        frozen_bytes: bytes of frozen parameters.
+        optimizer_bytes: bytes of their optimizer state.
         buffer_bytes: bytes of buffers.
     """
 
@@ -37,32 +37,32 @@ class Amounts:
         return Amounts(*(value * times for value in self.values()))
 
     def values(self) -> Iterator[int]:
-        """The numbers, in the order of the attributes."""
+        """Returns the numbers, in the order of the attributes."""
         return (getattr(self, field.name) for field in fields(self))
 
     @classmethod
     def total(cls, parts: Iterable[Amounts]) -> Amounts:
-        """The sum of all parts."""
+        """Returns the sum of all parts."""
         return cls(*(sum(column) for column in zip(cls().values(), *(part.values() for part in parts), strict=True)))
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class ReportRow:
-    """One name of a model.
+    """The row of one name of a model.
 
     Attributes:
         keys: its keys from the root down.
         kind: the class of a module; dtype and shape of a parameter.
-        amounts: of all at and below it.
+        amounts: the sums over all parameters at and below it.
         state: "frozen", "trainable", "partly", or "" if nothing here can be frozen.
         is_param: whether it is a parameter.
-        tied: the other names of a tied parameter; the canonical one alone, where this is not it.
-        is_alias: whether it is a name of a parameter that is counted elsewhere.
+        tied: the other names of a tied parameter; only the canonical name, if this is another one.
+        is_alias: whether it is a second name of a parameter that counts elsewhere.
         pinned: whether a frozen use holds it.
         held: whether it is a held module.
-        span: how many entries there are at and below it.
-        likeness: equal numbers stand for entries that differ in their own key only.
+        span: the number of rows at and below it.
+        likeness: a number that is equal for rows that differ only in their last key.
     """
 
     keys: tuple[str, ...]
@@ -79,11 +79,11 @@ class ReportRow:
 
     @property
     def path(self) -> str:
-        """How a pattern spells it; "" is the root."""
+        """The path as a pattern spells it; "" is the root."""
         return spell(self.keys)
 
     def to_dict(self) -> dict[str, object]:
-        """The entry as JSON-able data."""
+        """Returns the row as data for JSON."""
         numbers = {field.name: getattr(self.amounts, field.name) for field in fields(self.amounts)}
         words = {"path": self.path, "kind": self.kind, "state": self.state, "tied": list(self.tied)}
         return words | numbers | {"is_param": self.is_param, "frozen_use": self.pinned, "held": self.held}
@@ -92,11 +92,11 @@ class ReportRow:
 def account(
     inventory: Inventory, plan: Plan, optimizer_bytes: Mapping[str, int], held: frozenset[str]
 ) -> tuple[ReportRow, ...]:
-    """An entry for each name, in pre-order: what is below an entry follows it."""
+    """Returns a row for each name, in pre-order: the rows below a row follow it."""
     bookkeeper = _Bookkeeper(plan, optimizer_bytes, held)
     nodes = inventory.tree.nodes
     entries: dict[int, ReportRow] = {}
-    # Backwards, so that what is below a node is there before the node.
+    # In reverse order, so that the rows below a node exist before its own.
     for node in reversed(nodes):
         below = [entries[child.start] for child in node.children.values()]
         entries[node.start] = bookkeeper.entry(node, below)
@@ -105,7 +105,7 @@ def account(
 
 @final
 class _Bookkeeper:
-    """Makes entries, and numbers those that are alike."""
+    """Makes rows, and numbers equal ones."""
 
     def __init__(self, plan: Plan, optimizer_bytes: Mapping[str, int], held: frozenset[str]) -> None:
         self.plan, self.optimizer_bytes, self.held = plan, optimizer_bytes, held
@@ -134,7 +134,7 @@ class _Bookkeeper:
     def _kind(self, node: NameNode) -> str:
         if node.param is not None:
             return f"{node.param.dtype}[{', '.join(map(str, node.param.shape))}]"
-        # A module of the class `object` is one whose class is not known, as in a checkpoint.
+        # The class `object` means that the class is unknown, as in a checkpoint.
         return node.module.owner.__name__ if node.module is not None and node.module.owner is not object else ""
 
     def _amounts(self, node: NameNode, below: list[ReportRow]) -> Amounts:

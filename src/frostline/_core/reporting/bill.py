@@ -1,4 +1,4 @@
-"""Bills: the cost of a step or of one unit of it, and the culprit of a needless chain of gradients."""
+"""The cost of a step or of one unit, and the culprit that makes gradients pass through frozen units."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Bill:
     """The cost of one training step. A multiplication and an addition are two floating-point operations.
 
     Attributes:
-        forward_flops: operations of the forward pass, including parts that are repeated during backward.
+        forward_flops: operations of the forward pass, including parts that are recomputed during backward.
         input_gradient_flops: operations for gradients with respect to activations.
         weight_gradient_flops: operations for gradients with respect to parameters.
-        saved_bytes: bytes kept for backward, without parameters and buffers, each storage once.
-        gradient_bytes: gradients of parameters.
-        optimizer_bytes: the state of the optimizer.
-        peak_bytes: all bytes at the highest point of a step; for a model, not for its units.
+        saved_bytes: bytes kept for backward, without parameters and buffers; each storage counts once.
+        gradient_bytes: bytes of the gradients of parameters.
+        optimizer_bytes: bytes of the optimizer state.
+        peak_bytes: the largest number of bytes during a step; only for a whole model.
     """
 
     forward_flops: int = 0
@@ -38,12 +38,12 @@ class Bill:
         return self.forward_flops + self.input_gradient_flops + self.weight_gradient_flops
 
     def to_dict(self) -> dict[str, int]:
-        """The bill as data for JSON."""
+        """Returns the bill as data for JSON."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def total(cls, bills: Iterable[Bill]) -> Bill:
-        """The sum of bills; peaks do not add, so it has none.
+        """Returns the sum of bills; it has no peak, because peaks do not add.
 
         Example:
             >>> from frostline._core.reporting.bill import Bill
@@ -64,9 +64,9 @@ class UnitCost:
     Attributes:
         path: its dotted path; "" is the model itself, with the loss.
         kind: the name of its class, or "".
-        now: as the model is frozen.
-        all_trained: with every parameter trained.
-        limit: the least for the gradients that are wanted now.
+        now: the cost as the model is frozen.
+        all_trained: the cost with every parameter trained.
+        limit: the least cost for the gradients of the trainable parameters.
     """
 
     path: str
@@ -76,7 +76,7 @@ class UnitCost:
     limit: Bill
 
     def to_dict(self) -> dict[str, object]:
-        """The unit as data for JSON."""
+        """Returns the unit as data for JSON."""
         bills = {name: getattr(self, name).to_dict() for name in ("now", "all_trained", "limit")}
         return {"path": self.path, "kind": self.kind} | bills
 
@@ -84,11 +84,11 @@ class UnitCost:
 @final
 @dataclass(frozen=True, slots=True)
 class Culprit:
-    """Trainable parameters near the input that alone make a gradient pass through frozen units.
+    """Trainable parameters near the input that make the gradient pass through frozen units.
 
     Attributes:
         paths: the parameters, in the order in which the model uses them.
-        chain_flops: operations for input gradients of frozen units that are needed for these parameters alone.
+        chain_flops: operations for input gradients of frozen units that only these parameters need.
         flops: operations of a step as the model is frozen now.
         flops_without: operations of a step with these parameters frozen, too.
         fix: the code that freezes them.
@@ -102,11 +102,11 @@ class Culprit:
 
     @property
     def ratio(self) -> float:
-        """The operations of a step over those without them: 1.5 is half as much again."""
+        """The operations of a step divided by those without the culprit."""
         return self.flops / self.flops_without
 
     def to_dict(self) -> dict[str, object]:
-        """The culprit as data for JSON."""
+        """Returns the culprit as data for JSON."""
         numbers = {name: getattr(self, name) for name in ("chain_flops", "flops", "flops_without")}
         return {"paths": list(self.paths), **numbers, "ratio": round(self.ratio, 4), "fix": self.fix}
 

@@ -22,17 +22,17 @@ _TITLES = ("", "forward", "input grad", "weight grad", "saved", "least saved", "
 @final
 @dataclass(frozen=True, repr=False)
 class Cost:
-    """The cost of a step: prints as a table, renders in a notebook, and returns plain data.
+    """The cost of a step: it prints as a table, renders in a notebook, and returns plain data.
 
     The limit is the least that exact gradients need if nothing is computed twice: a forward pass, input gradients down
-    to the lowest trainable parameters, weight gradients of the trainable ones; and of the saved tensors only the part
-    that one of these gradients reads, with masks and pooling indices as bits.
+    to the lowest trainable parameters, weight gradients of the trainable parameters, and only those parts of the saved
+    tensors that one of these gradients reads, with masks and pooling indices as bits.
 
     Attributes:
-        units: in the order of the model, each without the units below it, so that they add up.
-        now: as the model is frozen.
-        all_trained: with every parameter trained.
-        limit: the least for the parameters that are trainable now.
+        units: the cost of each unit without the units below it, in the order of the model.
+        now: the cost as the model is frozen.
+        all_trained: the cost with every parameter trained.
+        limit: the least cost for the parameters that are trainable now.
         culprit: the parameters that make the step expensive, or None.
     """
 
@@ -44,16 +44,16 @@ class Cost:
 
     @property
     def flop_percent(self) -> float:
-        """How close a step is to the FLOP limit; 100 is at the limit."""
+        """The FLOP limit as a percentage of the FLOPs of a step; 100 is at the limit."""
         return _share(self.limit.flops, self.now.flops)
 
     @property
     def byte_percent(self) -> float:
-        """How close the bytes kept for backward are to the limit; 100 is at the limit."""
+        """The byte limit as a percentage of the bytes kept for backward; 100 is at the limit."""
         return _share(self.limit.saved_bytes, self.now.saved_bytes)
 
     def to_dict(self) -> dict[str, object]:
-        """The cost as data for JSON: nothing is folded or left out."""
+        """Returns the complete cost as data for JSON."""
         bills = {name: getattr(self, name).to_dict() for name in ("now", "all_trained", "limit")}
         percents = {"flop_percent": round(self.flop_percent, 4), "byte_percent": round(self.byte_percent, 4)}
         culprit = None if self.culprit is None else self.culprit.to_dict()

@@ -1,4 +1,4 @@
-"""The rows of a cost table: few enough for one screen, with equal neighbours in one row."""
+"""The rows of a cost table: they fit on one screen, and equal neighbours share a row."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class CostRow:
 
     Attributes:
         keys: the keys of its top module, from the root down.
-        count: how many neighbours in a list it is for.
-        units: all units in it.
+        count: the number of equal neighbours in the row.
+        units: all units of the row.
     """
 
     keys: tuple[str, ...]
@@ -34,7 +34,7 @@ class CostRow:
         return label(self.keys, self.count) if self.keys else "model"
 
     def parts(self) -> list[CostRow]:
-        """The rows below it, with equal neighbours together; itself alone if there are none."""
+        """Returns the rows below it, with equal neighbours in one row; without any, the row itself."""
         if self.count > 1:
             return [self]
         depth = len(self.keys) + 1
@@ -47,11 +47,7 @@ class CostRow:
 
 
 def rows(units: Sequence[UnitCost]) -> list[CostRow]:
-    """The finest rows of a model that fit on one screen.
-
-    Args:
-        units: in the order of the model.
-    """
+    """Returns the finest rows of a model that fit on one screen; the units come in the order of the model."""
     found = CostRow((), 1, tuple(units)).parts()
     position = 0
     while position < len(found):

@@ -1,4 +1,4 @@
-"""Equal neighbours in a list, in one row of a table."""
+"""Grouping equal neighbours of a list in one row of a table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 
 
 def grouped(items: Sequence[Item], key: Callable[[Item], str], likeness: Callable[[Item], object]) -> list[list[Item]]:
-    """The items in order: those with consecutive numbers for keys that are alike together, every other one alone.
+    """Groups equal items whose keys are consecutive numbers; every other item is a group of its own.
 
     Example:
         >>> grouped(["0a", "1a", "2b", "head"], key=lambda item: item.rstrip("ab"), likeness=lambda item: item[-1])
@@ -29,7 +29,7 @@ def grouped(items: Sequence[Item], key: Callable[[Item], str], likeness: Callabl
 
 
 def label(keys: Sequence[str], count: int) -> str:
-    """The name of a row for `count` neighbours, the first of which has these keys.
+    """Returns the name of a row for `count` neighbours, the first of which has these keys.
 
     Example:
         >>> label(("encoder", "layers", "2"), 1), label(("encoder", "layers", "2"), 3)

@@ -1,4 +1,4 @@
-"""The lines that a report shows: short enough for one screen, and saying all that differs."""
+"""The lines of a printed report: equal neighbours share a line, so that it fits on one screen."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class OutlineLine:
 
     Attributes:
         guide: the branches of the tree before the label.
-        label: what it is called below the line that it hangs on.
+        label: the name below the parent line.
         kind: the class of a module; dtype and shape of a parameter.
-        amounts: of all that the line stands for.
+        amounts: the sums over all rows of the line.
         state: "frozen", "trainable", "partly" or "".
-        note: what else there is to say.
+        note: "held", "frozen use" and the tied names, if any.
     """
 
     guide: str
@@ -36,17 +36,17 @@ class OutlineLine:
 @final
 @dataclass(frozen=True, slots=True)
 class _Branch:
-    at: int  # number of the first entry that it stands for
-    count: int  # how many siblings it stands for
-    times: int  # the same, counting what encloses it
+    at: int  # the number of its first row
+    count: int  # the number of siblings in it
+    times: int  # the same, multiplied with that of the branches above
     label: str
     guide: str
-    below: str  # the guide of what hangs on it
-    quiet: bool  # whether a note above says already that it is held or in use
+    below: str  # the guide of the lines below it
+    quiet: bool  # whether a line above already has the note that it is held or in a frozen use
 
 
 def outline(entries: Sequence[ReportRow]) -> Iterator[OutlineLine]:
-    """The lines of the tree; equal neighbours in a list are one line with the sums of all of them."""
+    """Yields the lines of the tree; equal neighbours in a list share a line with the sums of all of them."""
     branches = [_Branch(0, 1, 1, "model", "", "", quiet=False)]
     while branches:
         branch = branches.pop()
@@ -95,7 +95,7 @@ def _children(at: int, entries: Sequence[ReportRow]) -> Iterator[int]:
 
 
 def _says_all(above: ReportRow, groups: list[list[int]], entries: Sequence[ReportRow]) -> bool:
-    """Whether the line of a module says what those of its parameters would say."""
+    """Whether the line of a module already shows everything that the lines of its parameters would show."""
     below = [entries[at] for group in groups for at in group]
     plain = all(entry.is_param and not entry.tied and entry.pinned == above.pinned for entry in below)
     return not below or (plain and above.state != "partly")

@@ -1,4 +1,4 @@
-"""The report of a model: its frozen set with counts and bytes, for people and for programs."""
+"""The report of a model: its frozen set with counts and bytes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def report(
     Args:
         inventory: the model.
         plan: what is frozen in it.
-        optimizer_bytes: bytes that an optimizer keeps for each parameter, by canonical path; None if there is none.
+        optimizer_bytes: bytes of the optimizer state of each parameter, by canonical path; None without an optimizer.
         held: paths of the held modules.
 
     Raises:
@@ -62,12 +62,12 @@ def report(
 @final
 @dataclass(frozen=True, repr=False)
 class Report:
-    """What is frozen in a model: prints as a table, is a table in a notebook, and gives plain data.
+    """The frozen set of a model: it prints as a table, renders in a notebook, and returns plain data.
 
     Attributes:
-        entries: one for each name of the model, in pre-order, the model itself first.
-        has_optimizer: whether bytes of an optimizer are known.
-        cost: the cost of a step, if it is known.
+        entries: a row for each name of the model, in pre-order, starting with the model itself.
+        has_optimizer: whether the bytes of an optimizer are known.
+        cost: the cost of a step, or None.
     """
 
     entries: tuple[ReportRow, ...]
@@ -75,7 +75,7 @@ class Report:
     cost: Cost | None = None
 
     def with_cost(self, cost: Cost | None) -> Report:
-        """The report with the cost of a step below it."""
+        """Returns the report with the cost of a step below it."""
         return replace(self, cost=cost)
 
     @property
@@ -84,7 +84,7 @@ class Report:
         return self.entries[0].amounts
 
     def to_dict(self) -> dict[str, object]:
-        """The report as data for JSON: nothing is folded or left out."""
+        """Returns the complete report as data for JSON."""
         totals = self.entries[0].to_dict()
         params, frozen = self.totals.params, self.totals.frozen_params
         totals["trainable_percent"] = round(100 * (params - frozen) / params, 4) if params else 0.0
@@ -122,7 +122,7 @@ class Report:
 
 
 def _summary(amounts: Amounts) -> str:
-    """The totals in one sentence."""
+    """Returns the totals in one sentence."""
     trainable = amounts.params - amounts.frozen_params
     share = f"{100 * trainable / amounts.params:.1f}%" if amounts.params else "0%"
     size = f"{human(amounts.bytes - amounts.frozen_bytes)} of {human(amounts.bytes)}"

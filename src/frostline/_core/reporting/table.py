@@ -1,4 +1,4 @@
-"""Tables for people: one for a terminal, by rich, and one for a page."""
+"""Tables for a terminal and for a notebook."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 Cell = tuple[str, str]
-"""A text and its style; in a first column several may follow one another."""
+"""A text and its style; a cell of the first column may have several."""
 
 
 def rendered(
     titles: Sequence[str], rows: Iterable[Sequence[Cell | Sequence[Cell]]], sentences: Iterable[str], *, numbers: int
 ) -> RenderableType:
-    """A table for a terminal, with sentences below it.
+    """Returns a table for a terminal, with sentences below it.
 
     Args:
-        titles: of the columns.
-        rows: cells by row; a cell of several parts is a sequence of them.
-        sentences: a line each.
-        numbers: how many columns after the first hold numbers.
+        titles: the titles of the columns.
+        rows: the cells by row; a cell may be a sequence of parts.
+        sentences: the sentences, each on a line.
+        numbers: the number of columns after the first one that contain numbers.
     """
     # Imported here and below, because most programs show no table.
     from rich.console import Group
@@ -33,13 +33,13 @@ def rendered(
     for place, title in enumerate(titles):
         shown.add_column(title, justify="right" if 1 <= place <= numbers else "left", no_wrap=True)
     for row in rows:
-        # Text, not markup: a path may hold brackets.
+        # Text, not markup: a path may contain brackets.
         shown.add_row(*(Text(*cell) if isinstance(cell[0], str) else Text.assemble(*cell) for cell in row))
     return Group(shown, *map(Text, sentences))
 
 
 def plain(shown: RenderableType) -> str:
-    """The text of a table, as wide as it needs to be."""
+    """Returns the text of a table without wrapping it."""
     from rich.console import Console
 
     console = Console(width=100_000, color_system=None, force_terminal=False, legacy_windows=False, emoji=False)
@@ -49,12 +49,12 @@ def plain(shown: RenderableType) -> str:
 
 
 def page(titles: Iterable[str], rows: Iterable[str], sentences: Iterable[str]) -> str:
-    """A table for a notebook, with sentences below it: no script, nothing from elsewhere.
+    """Returns a table for a notebook, with sentences below it; the HTML has no scripts and no links.
 
     Args:
-        titles: of the columns.
-        rows: each made by :func:`html_row`.
-        sentences: a paragraph each.
+        titles: the titles of the columns.
+        rows: the rows, made by :func:`html_row`.
+        sentences: the sentences, each in a paragraph.
     """
     head = "".join(f"<th style='text-align:left'>{escape(title)}</th>" for title in titles)
     below = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
@@ -62,11 +62,11 @@ def page(titles: Iterable[str], rows: Iterable[str], sentences: Iterable[str]) -
 
 
 def html_row(name: str, numbers: Iterable[str], rest: str = "") -> str:
-    """A row for :func:`page`.
+    """Returns a row for :func:`page`.
 
     Args:
-        name: of the row, as HTML.
-        numbers: texts of the columns with numbers.
+        name: the name of the row, as HTML.
+        numbers: the texts of the columns with numbers.
         rest: the other columns, as HTML.
     """
     cells = "".join(f"<td style='text-align:right'>{escape(number)}</td>" for number in numbers)
@@ -74,5 +74,5 @@ def html_row(name: str, numbers: Iterable[str], rest: str = "") -> str:
 
 
 def code(text: str) -> str:
-    """A text in a fixed-width font, as HTML."""
+    """Returns a text in a fixed-width font, as HTML."""
     return f"<code>{escape(text)}</code>"

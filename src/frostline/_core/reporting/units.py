@@ -1,4 +1,4 @@
-"""Bytes, operations and percentages for people: one place for all units."""
+"""The units of bytes, operations and percentages in printed texts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def human(count: int) -> str:
-    """A number of bytes for people.
+    """Formats a number of bytes.
 
     Example:
         >>> human(999), human(2048), human(3 * 1024**3)
@@ -16,7 +16,7 @@ def human(count: int) -> str:
 
 
 def flops(count: int) -> str:
-    """A number of floating-point operations for people.
+    """Formats a number of floating-point operations.
 
     Example:
         >>> from frostline._core.reporting.units import flops
@@ -27,13 +27,13 @@ def flops(count: int) -> str:
 
 
 def percent(value: float) -> str:
-    """A percentage without decimals."""
+    """Formats a percentage without decimals."""
     return f"{value:.0f} %"
 
 
 def _scaled(count: float, step: int, units: Sequence[str]) -> str:
     size, rest = count / step, list(units)
-    # A size just below the step would be printed as the step, 1024.0.
+    # A size just below the next unit would print as 1024.0.
     while size >= step - 0.05 and len(rest) > 1:
         size, rest = size / step, rest[1:]
     return f"{size:.1f} {rest[0]}"

@@ -1,1 +1,1 @@
-"""Selectors, from the text of a pattern to the parameters that it names."""
+"""Selectors: reading patterns, and finding the parameters that they match."""

@@ -1,4 +1,4 @@
-"""What the leaves of an expression match, each by itself."""
+"""The names that each leaf of an expression matches."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from frostline._core.tree import NameNode, NameTree
 
 
 def names_of(leaf: Selector, inventory: Inventory) -> set[int]:
-    """The numbers of the names that `leaf` matches.
+    """Returns the numbers of the names that `leaf` matches.
 
-    A pattern and a regular expression match names, so that they may match one name of a tied parameter and not the
-    other; the others match parameters, which is all of their names.
+    A pattern or a regular expression matches names, so it may match one name of a tied parameter and not the other. All
+    other leaves match parameters, with all of their names.
 
     Raises:
         UnsupportedError: the leaf names rows of a parameter.
@@ -59,7 +59,7 @@ def _of_type(classes: tuple[type, ...], inventory: Inventory) -> set[int]:
 
 def _at(paths: tuple[str, ...], tree: NameTree) -> set[int]:
     nodes = [node for path in paths if (node := tree.find(path)) is not None]
-    # A tensor object is all of its names; a module object is what lies below the names that were given.
+    # A tensor object stands for all of its names; a module object stands for everything below the given names.
     params = (node.param for node in nodes if node.param is not None)
     return _below(nodes) | _names_of_params(params, tree)
 

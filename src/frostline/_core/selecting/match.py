@@ -1,4 +1,4 @@
-"""Which nodes of a tree a pattern names."""
+"""Matching a pattern against the tree of names of a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from frostline._core.tree import NameNode, NameTree
 
 
 def nodes_of(pattern: str, tree: NameTree) -> list[NameNode]:
-    """The nodes that `pattern` names, each once.
+    """Returns the nodes that `pattern` names, each once.
 
     Raises:
         UnsupportedError: the pattern names rows of a parameter.
@@ -20,7 +20,7 @@ def nodes_of(pattern: str, tree: NameTree) -> list[NameNode]:
 
 
 def walk(steps: Iterable[Step], tree: NameTree, pattern: str) -> list[NameNode]:
-    """The nodes that `steps` lead to from the root; a last ``**`` adds nothing, as a node names all below it."""
+    """Returns the nodes that `steps` reach from the root; a last ``**`` adds nothing, as a node includes all below."""
     nodes, deep = [tree.root], False
     for step in steps:
         if isinstance(step, Deep):
@@ -59,7 +59,7 @@ def _below(nodes: list[NameNode], keys: list[str], tree: NameTree) -> list[NameN
 
 
 def outermost(nodes: Sequence[NameNode]) -> list[NameNode]:
-    """The nodes that are below no other one of them, in pre-order."""
+    """Returns the nodes that are not below another one of them, in pre-order."""
     tops: list[NameNode] = []
     for node in sorted(nodes, key=lambda node: node.start):
         if not tops or node.start >= tops[-1].stop:

@@ -1,4 +1,4 @@
-"""The parameters that selectors name one by one, by their own paths."""
+"""Parameters that selectors name individually, by their own paths."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from frostline._core.selecting.selectors import Difference, Intersection, Select
 
 
 def named(selectors: Iterable[str | Selector], inventory: Inventory) -> frozenset[str]:
-    """The canonical paths of the parameters that selectors name each by its own path.
+    """Returns the canonical paths of the parameters that selectors name by their own paths.
 
-    A module, a pattern and a predicate name many parameters at once, even where there is only one.
+    A module, a pattern or a predicate does not count, even if it matches only one parameter.
 
     Example:
         >>> from frostline._core.inventory import Inventory

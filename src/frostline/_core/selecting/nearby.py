@@ -1,4 +1,4 @@
-"""The names that are closest to one that does not exist."""
+"""Suggestions for a name that does not exist."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from frostline._core.tree import NameNode, NameTree
 
 
 def closest(word: object, words: Iterable[str]) -> list[str]:
-    """The words that `word` may have been meant as: three at most, best first, in upper or lower case.
+    """Returns at most three words that are similar to `word`, best first; case does not matter.
 
     Example:
         >>> closest("lisa", ["LISA", "HiFT"])
@@ -29,7 +29,7 @@ def closest(word: object, words: Iterable[str]) -> list[str]:
 
 
 def no_match(leaf: Selector, source: str, inventory: Inventory) -> NoMatchError:
-    """The error of a leaf that matches nothing in `inventory`, `source` being how its author wrote it."""
+    """Returns the error for a leaf that matches nothing in `inventory`; `source` is the leaf as its author wrote it."""
     count, tree = len(inventory.params), inventory.tree
     if isinstance(leaf, of_type):
         return NoMatchError(source, count, _classes(inventory), heading="Classes in the model")

@@ -1,4 +1,4 @@
-"""The grammar of patterns: what is written after ``model.`` in Python, with wildcards.
+"""The grammar of patterns: a path as Python writes it after ``model.``, with wildcards.
 
 pattern = step { step }
 step    = name | "*" | "**" | index | key     names after the first are preceded by a dot
@@ -61,20 +61,20 @@ _INDEX = re.compile(rf"{_INTEGER}(?:(:){_INTEGER}(?::{_INTEGER})?)?")
 
 
 def spell(keys: Sequence[str]) -> str:
-    """The pattern that names exactly the path with these keys.
+    """Returns the pattern that names exactly the path with these keys.
 
     Example:
         >>> print(spell(("layers", "0", "mlp/~/linear", "a.b", "w")))
         layers.0.mlp/~/linear['a.b'].w
     """
-    # What does not print could rewrite the terminal that an error or a report ends in.
+    # Unprintable characters could rewrite the terminal that shows an error or a report.
     plain = (re.fullmatch(f"{_BARE}+", key) and key.isprintable() for key in keys)
     parts = (f".{key}" if bare else f"[{key!r}]" for key, bare in zip(keys, plain, strict=True))
     return "".join(parts).removeprefix(".")
 
 
 def covering(paths: Sequence[str], others: Iterable[str]) -> list[str]:
-    """The shortest patterns that together name all paths and none of some others; a path has a dot between keys.
+    """Returns the shortest patterns that together match all paths and none of the others; paths are dotted.
 
     Example:
         >>> covering(["stem.weight", "stem.bias", "body.0.weight"], ["body.1.weight"])
@@ -91,7 +91,7 @@ def covering(paths: Sequence[str], others: Iterable[str]) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def parse(pattern: str) -> tuple[Step, ...]:
-    """The steps of a pattern.
+    """Reads a pattern.
 
     Args:
         pattern: its text.

@@ -1,4 +1,4 @@
-"""What selectors choose in a model."""
+"""Resolving selectors in a model."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ def resolve(
     expect: int | None = None,
     allow_empty: bool = False,
 ) -> frozenset[str]:
-    """The paths that `selectors` choose, in order: the last one that matches a name decides.
+    """Returns the paths that `selectors` choose: the last selector that matches a name decides.
 
-    Each string and each leaf of an expression is checked alone: in ``glob("encoder.*") | glob("typo.*")`` the typo is
-    the error.
+    Each string and each leaf of an expression must match something, so the typo in
+    ``glob("encoder.*") | glob("typo.*")`` raises an error.
 
     Args:
-        selectors: strings, of which those with a leading "!" take back, and selector values. None means everything.
-        inventory: the model to look in.
-        expect: how many parameters must be chosen; tied ones count once, modules with buffers only do not count.
+        selectors: strings and selector values; a string with a leading "!" excludes. No selectors mean everything.
+        inventory: the model.
+        expect: the number of parameters that must be chosen; a tied parameter counts once, a module without parameters
+            does not count.
         allow_empty: whether a selector may match nothing.
 
     Returns:
         Canonical paths of parameters, and of modules that are frozen by their own name.
 
     Raises:
-        SelectorError: a selector cannot be read, or the first one takes back.
+        SelectorError: a selector cannot be read, or the first one excludes.
         NoMatchError: a selector matches nothing.
         UnsupportedError: a selector names rows of a parameter.
-        TiedError: one name of a tensor is chosen, another one refused.
-        CountError: `expect` is another number.
+        TiedError: one name of a tensor is chosen and another is refused.
+        CountError: the number of chosen parameters is not `expect`.
 
     Example:
         >>> from frostline._core.inventory import Inventory

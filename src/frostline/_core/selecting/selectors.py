@@ -1,4 +1,4 @@
-"""Selectors as values: equal by value, hashable, and printed as the source that made them."""
+"""Selectors as values: they compare by value, are hashable, and print as the source code that creates them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from frostline._core.selecting.pattern import parse
 
 @dataclass(frozen=True, slots=True)
 class Selector(ABC):
-    """What to freeze, before it is known in which model.
+    """A choice of parameters that does not depend on a model.
 
-    ``a | b`` takes what either takes, ``a & b`` what both take, ``a - b`` what only the first takes, ``~a`` the rest.
+    ``a | b`` selects the union, ``a & b`` the intersection, ``a - b`` the difference, and ``~a`` the complement.
     """
 
-    # How tightly its source binds, as Python has it: | & - ~ and calls.
+    # The precedence of its source code in Python: | & - ~ and calls.
     binds: ClassVar[int] = 5
 
     def __or__(self, other: Selector) -> Selector:
@@ -39,20 +39,20 @@ class Selector(ABC):
     def __repr__(self) -> str: ...
 
     def within(self, binds: int) -> str:
-        """The source, in parentheses if what is around it binds tighter than `binds` allows."""
+        """Returns the source code, in parentheses if its precedence is below `binds`."""
         return repr(self) if self.binds >= binds else f"({self!r})"
 
 
 @final
 @dataclass(frozen=True, slots=True, repr=False)
 class glob(Selector):
-    """What a pattern names, and all below it.
+    """The parameters that a pattern names, and all parameters below the modules that it names.
 
-    A string among the selectors of ``freeze`` is this; ``glob`` is for expressions.
+    In ``freeze`` a plain string means the same; ``glob`` is for expressions.
 
     Args:
-        pattern: what one would write after ``model.`` in Python, with ``*`` for one segment, ``**`` for any number of
-            them, ``{a,b}`` for alternatives, and indices and slices of containers.
+        pattern: a path as Python writes it after ``model.``, with ``*`` for one segment, ``**`` for any number of
+            segments, ``{a,b}`` for alternatives, and indices and slices of containers.
 
     Raises:
         SelectorError: the pattern cannot be read.
@@ -76,10 +76,10 @@ class glob(Selector):
 @final
 @dataclass(frozen=True, slots=True, repr=False)
 class regex(Selector):
-    r"""The parameters whose whole dotted name a regular expression matches.
+    r"""The parameters whose dotted names match a regular expression.
 
     Args:
-        pattern: the expression; it must match from the first letter of the name to the last.
+        pattern: the expression; it must match the whole name.
 
     Raises:
         SelectorError: the expression cannot be read.
@@ -105,13 +105,13 @@ class regex(Selector):
 @final
 @dataclass(frozen=True, slots=True, repr=False, init=False)
 class of_type(Selector):
-    """Everything at or below a module of one of these classes, or of a subclass.
+    """All parameters at or below a module of one of these classes or of a subclass.
 
     Args:
         classes: the classes, one or more.
 
     Raises:
-        SelectorError: one of them is not a class, or there is none.
+        SelectorError: an argument is not a class, or there is none.
 
     Example:
         >>> of_type(int, float)
@@ -139,10 +139,10 @@ def _class_name(owner: object) -> str:
 @final
 @dataclass(frozen=True, slots=True, repr=False)
 class where(Selector):
-    """The parameters for which a predicate holds.
+    """The parameters for which a predicate is true.
 
     Args:
-        predicate: gets a `Param` (its `path`, `shape`, `size`, `dtype`, ...) and says whether to take it.
+        predicate: takes a `Param` (its `path`, `shape`, `size`, `dtype`, ...) and returns whether to select it.
 
     Raises:
         SelectorError: the predicate cannot be called.
@@ -168,11 +168,11 @@ class where(Selector):
 @final
 @dataclass(frozen=True, slots=True, repr=False, init=False)
 class at(Selector):
-    """The modules and parameters with these dotted paths: what an object of a model was turned into.
+    """The modules and parameters with these dotted paths; an object of a model becomes this selector.
 
     Args:
-        paths: all the paths of the object.
-        label: how its author would write it.
+        paths: all paths of the object.
+        label: the object as its author would write it.
 
     Example:
         >>> at("encoder.layers.0", label="model.encoder.layers[0]")
@@ -193,7 +193,7 @@ class at(Selector):
 @final
 @dataclass(frozen=True, slots=True, repr=False)
 class _Everything(Selector):
-    """The whole model: a value, not a call.
+    """All parameters of the model; it is a value, so it is not called.
 
     Example:
         >>> everything - glob("head")
@@ -210,7 +210,7 @@ everything: Selector = _Everything()
 @final
 @dataclass(frozen=True, slots=True, repr=False)
 class Union(Selector):
-    """What either of two selectors takes."""
+    """The union of two selectors."""
 
     binds: ClassVar[int] = 1
     left: Selector
@@ -223,7 +223,7 @@ class Union(Selector):
 @final
 @dataclass(frozen=True, slots=True, repr=False)
 class Intersection(Selector):
-    """What both of two selectors take."""
+    """The intersection of two selectors."""
 
     binds: ClassVar[int] = 2
     left: Selector
@@ -236,7 +236,7 @@ class Intersection(Selector):
 @final
 @dataclass(frozen=True, slots=True, repr=False)
 class Difference(Selector):
-    """What only the first of two selectors takes."""
+    """The difference of two selectors."""
 
     binds: ClassVar[int] = 3
     left: Selector
@@ -249,7 +249,7 @@ class Difference(Selector):
 @final
 @dataclass(frozen=True, slots=True, repr=False)
 class Complement(Selector):
-    """What a selector leaves."""
+    """The complement of a selector."""
 
     binds: ClassVar[int] = 4
     inner: Selector

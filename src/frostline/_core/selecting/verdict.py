@@ -1,4 +1,4 @@
-"""Which names an expression chooses, which it refuses, and which it does not mention."""
+"""Verdicts: the names that an expression chooses, and the names that it refuses."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from frostline._core.selecting.selectors import Complement, Difference, Intersec
 @final
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Numbers of names that are chosen and that are refused, never both; all others are not mentioned."""
+    """The numbers of the chosen and of the refused names; no name is both, and a name may be neither."""
 
     chosen: AbstractSet[int] = frozenset()
     refused: AbstractSet[int] = frozenset()
 
     def either(self, other: Verdict) -> Verdict:
-        """What one of the two chooses; a name that one chooses is not refused."""
+        """Returns the union: a name that one verdict chooses is not refused."""
         chosen = self.chosen | other.chosen
         return Verdict(chosen, (self.refused | other.refused) - chosen)
 
     def both(self, other: Verdict) -> Verdict:
-        """What both choose; what only one chooses is not mentioned."""
+        """Returns the intersection: a name that only one verdict chooses is neither chosen nor refused."""
         return Verdict(self.chosen & other.chosen, self.refused | other.refused)
 
     def without(self, names: AbstractSet[int]) -> Verdict:
-        """The same, but `names` are refused."""
+        """Returns the verdict with `names` refused."""
         return Verdict(self.chosen - names, self.refused | names)
 
 
@@ -48,14 +48,14 @@ class Judge:
     allow_empty: bool = False
 
     def names(self, leaf: Selector, source: str) -> AbstractSet[int]:
-        """What a leaf matches, `source` being how its author wrote it."""
+        """Returns the names that a leaf matches; `source` is the leaf as its author wrote it."""
         names = names_of(leaf, self.inventory)
         if not names and not self.allow_empty:
             raise no_match(leaf, source, self.inventory)
         return names
 
     def verdict(self, selector: Selector) -> Verdict:
-        """The verdict of an expression."""
+        """Returns the verdict of an expression."""
         match pushed(selector):
             case Union(left, right):
                 return self.verdict(left).either(self.verdict(right))
@@ -68,7 +68,7 @@ class Judge:
                 return Verdict(self.names(leaf, repr(leaf)))
 
     def speaker(self, selector: Selector, name: int, *, chosen: bool) -> Selector:
-        """The part of an expression that chooses a name, or refuses it."""
+        """Returns the part of an expression that chooses a name, or refuses it."""
         selector = pushed(selector)
         if isinstance(selector, Union | Intersection):
             for side in (selector.left, selector.right):
@@ -79,9 +79,9 @@ class Judge:
 
 
 def pushed(selector: Selector) -> Selector:
-    """The same selector with ``~`` nowhere but at the leaves of its two sides, and without ``-``.
+    """Returns the same selector without ``-`` at the top, and with ``~`` moved one level towards the leaves.
 
-    This makes the laws of De Morgan hold for what is refused as well, not only for what is chosen.
+    So the laws of De Morgan hold for refused names as well as for chosen ones.
 
     Example:
         >>> from frostline._core.selecting.selectors import glob

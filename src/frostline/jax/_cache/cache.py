@@ -127,7 +127,7 @@ class FeatureCache:
             LineError: samples have other shapes or dtypes than the line's example.
         """
         size = filling.positive("batch_size", batch_size)
-        keys, samples = filling.keys_of(dataset, self._key), Samples.of(dataset, self._split)
+        keys, samples = agreement.keys_of(dataset, self._key), Samples.of(dataset, self._split)
         wanted = replace(self._said, samples=len(keys), rest=samples.rest, structure=samples.structure)
         store = agreement.planned(self.directory, wanted)
         run = filling.Filling(store, keys, rank=rank, ranks=ranks, verify=verify, progress=progress)
@@ -161,7 +161,7 @@ class FeatureCache:
             CacheError: not all of its samples are stored, or it is another dataset.
             DamagedCacheError: stored bytes have changed.
         """
-        keys = filling.keys_of(dataset, self._key)
+        keys = agreement.keys_of(dataset, self._key)
         store = agreement.complete(self.directory, self._said, keys)
         manifest = store.manifest
         if manifest.views == 1:

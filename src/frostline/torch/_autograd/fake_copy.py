@@ -39,7 +39,7 @@ class FakeTensors:
 
     @contextmanager
     def without_data(self) -> Iterator[None]:
-        """Makes new tensors without data in this context, and leaves nothing of them behind.
+        """Makes new tensors have no data in this context, and leaves no trace of them afterwards.
 
         PyTorch's log of errors is silent; they are raised. Outer hooks on saved tensors are off, because a checkpoint
         counts the tensors that pass its own. The cache of autocast is cleared, because it would mix real and fake
@@ -107,7 +107,7 @@ def fake_copy(
             memo[id(item)] = tensors.of(item)
         else:
             memo.update(copied_hooks(item))
-    for item in reversed(found):  # what is inside comes first
+    for item in reversed(found):  # inner modules come first
         if isinstance(item, nn.Module) and is_compiled(item):
             memo[id(item)] = _Interpreted(_copied(item.get_submodule("_orig_mod"), memo, expression))
         elif isinstance(item, Frozen):
@@ -119,7 +119,7 @@ def fake_copy(
 
 @final
 class _Interpreted(nn.Module):
-    """Replaces a compiled module: runs the module in it, under the same path, as it is written."""
+    """Replaces a compiled module: it runs the uncompiled module inside it, under the same path."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()

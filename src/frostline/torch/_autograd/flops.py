@@ -1,9 +1,9 @@
-"""How many floating-point operations a kernel needs: products of matrices, convolutions, attention and recurrence.
+"""The floating-point operations of a kernel: products of matrices, convolutions, attention and recurrence.
 
-A multiplication and an addition are two. Element-wise work is not counted, nor what a kernel skips (zeros that pad a
-convolution, what a causal mask hides). These are formulas of our own, because ``torch.utils.flop_counter`` counts the
-weight gradient of a grouped convolution as if there were no groups, and knows no recurrent kernel and no attention
-on a processor.
+A multiplication and an addition are two operations. Element-wise work does not count, and neither do values that a
+kernel skips: the padding of a convolution, the scores behind a causal mask. ``torch.utils.flop_counter`` is not used,
+because it counts the weight gradient of a grouped convolution as if there were no groups, and lacks the recurrent
+kernels and the attention of a processor.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _aten = torch.ops.aten
 @final
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a backward kernel spends on the gradient of one argument of its forward kernel.
+    """The operations of a backward kernel for the gradient of one argument of its forward kernel.
 
     Attributes:
         edge: the position of the argument among the tensors of the forward kernel; None if any gradient needs it.
-        flops: what is done.
-        least: what would have to be done.
+        flops: the operations of the kernel.
+        least: the operations that the gradient needs.
     """
 
     edge: int | None
@@ -39,9 +39,9 @@ def forward_flops(kernel: Any, args: Args, made: Any) -> int:
     """The operations of a kernel whose cost follows from its arguments; 0 if it is not counted.
 
     Args:
-        kernel: an operator, as a dispatch mode sees it.
+        kernel: an operator, as a dispatch mode gets it.
         args: its positional arguments.
-        made: what it returned.
+        made: its result.
 
     Example:
         >>> from frostline.torch._autograd.flops import forward_flops
@@ -67,7 +67,7 @@ def backward_shares(kernel: Any, args: Args) -> tuple[Share, ...]:
 
 
 def _product(left: int, right: int) -> Callable[[Args], int]:
-    """The formula of a product of the two arguments at these positions, batched or not."""
+    """Returns the formula for a product of the arguments at two positions, batched or not."""
 
     def formula(args: Args) -> int:
         columns = args[right].shape[-1] if args[right].dim() > 1 else 1
@@ -78,7 +78,7 @@ def _product(left: int, right: int) -> Callable[[Args], int]:
 
 def _grouped_product(args: Args) -> int:
     left, right = args[:2]
-    # Each row or column meets the matrix of its own group only.
+    # Each row or column is multiplied only by the matrix of its own group.
     return 2 * right.numel() * left.shape[-2] if (left.dim(), right.dim()) == (3, 2) else _product(0, 1)(args)
 
 
@@ -88,7 +88,7 @@ def _linear(args: Args) -> int:
 
 def _convolution(args: Args, made: torch.Tensor) -> int:
     data, weight, transposed = args[0], args[1], args[6]
-    # Each place of the smaller picture meets the whole kernel, whatever the stride or the number of groups.
+    # Each position of the smaller image is multiplied by the whole kernel, for any stride and number of groups.
     return 2 * data.shape[0] * math.prod((data if transposed else made).shape[2:]) * weight.numel()
 
 
@@ -111,7 +111,7 @@ def _attention_backward(args: Args) -> Iterator[Share]:
     _, query, key, value = args[:4]
     scores = _scores(query, key)
     keys, values = scores * query.shape[-1], scores * value.shape[-1]
-    # The kernel computes the scores again, once for all three.
+    # The kernel recomputes the scores once for all three gradients.
     yield Share(None, keys, 0)
     yield Share(None, values, values)
     yield from (Share(0, keys, keys), Share(1, keys, keys), Share(2, values, values))
@@ -125,7 +125,7 @@ def _recurrence(args: Args) -> int:
 def _recurrence_backward(args: Args) -> Iterator[Share]:
     data, into, again = args[:3]
     steps = 2 * math.prod(data.shape[:-1])
-    # The way back through time is needed for whatever is wanted.
+    # Every gradient needs the backward pass through time.
     yield Share(None, steps * again.numel(), steps * again.numel())
     yield Share(0, steps * into.numel(), steps * into.numel())
     yield Share(1, steps * into.numel(), steps * into.numel())
@@ -154,7 +154,7 @@ def _encoder_layer(args: Args) -> int:
 
 
 def _known(names: dict[str, Any]) -> dict[Any, Any]:
-    """By operator; a name that this PyTorch lacks is left out, since no kernel of that name can run."""
+    """Returns the formulas by operator, without the names that this release of PyTorch lacks."""
     return {getattr(_aten, name): formula for name, formula in names.items() if hasattr(_aten, name)}
 
 

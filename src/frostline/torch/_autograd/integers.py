@@ -43,7 +43,7 @@ def run(
     Args:
         kernel: an operator, as a dispatch mode sees it.
         args: its positional arguments.
-        kwargs: its other ones.
+        kwargs: its keyword arguments.
         is_own: whether a tensor belongs to the fake copy or was made while it ran; no other tensor is written to.
     """
     if kernel in _MIXED and all(map(is_exact, tensors(args[1]))):

@@ -1,6 +1,6 @@
-"""The one table of what backward reads: for each kind of node, the form in which a saved tensor is enough.
+"""The table of saved tensor rules: for each kind of node, the smallest form of a saved tensor that backward needs.
 
-`lean` takes from it the form to keep, and `cost` the least number of bytes. So what is kept is never below the limit.
+`lean` reads the form to keep from it, and `cost` the least bytes, so the kept bytes are never below the limit.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ Choose = Callable[[Any, Tensor], Codec | None]
 @final
 @dataclass(frozen=True)
 class Form:
-    """The form in which a saved tensor is enough for backward.
+    """The smallest form of a saved tensor that backward needs.
 
     Attributes:
         bits: the least bits for each element.
@@ -80,12 +80,12 @@ Read = Callable[[Any, Wants, ModuleCall | None], Form]
 @final
 @dataclass(frozen=True)
 class SavedTensorRule:
-    """How the backward of some kinds of nodes reads the tensors that they save.
+    """The rule for the tensors that some kinds of nodes save for backward.
 
     Attributes:
         nodes: class names of autograd nodes.
-        tensors: for the names of saved tensors how they are read; others are read whole.
-        reads: names of other saved values that the rule looks at.
+        tensors: how backward reads each saved tensor, by its name; it reads all other tensors whole.
+        reads: the names of other saved values that the rule reads.
     """
 
     nodes: tuple[str, ...]
@@ -126,7 +126,7 @@ def rules_by_kind(
 
 
 def _read_for(*edges: int, unread: Form = UNREAD) -> Read:
-    """Read for the gradients of these edges alone."""
+    """The tensor is read only for the gradients of these edges."""
     return lambda _node, wants, _call: WHOLE if any(map(wants, edges)) else unread
 
 

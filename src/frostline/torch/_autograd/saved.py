@@ -55,7 +55,7 @@ def packed(data: Any) -> Any:
 
 @final
 class SavedTensors:
-    """The tensors that the graph holds for backward, of those that were packed while this was watching.
+    """The tensors that the graph holds for backward, among those that were packed while this object watched.
 
     A tensor that the graph has released (after backward, or with an output that nobody holds) is not among them.
     """

@@ -1,4 +1,4 @@
-"""The workspace that a kernel keeps for its backward, which tensors without data do not show."""
+"""The workspace that a kernel keeps for its backward pass, and that fake tensors do not have."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _PAGE = 4096
 
 
 def with_workspace(kernel: Any, args: tuple[Any, ...], made: Any) -> Any:
-    """What a kernel made, with a workspace of the size that it would have.
+    """Returns the result of a kernel with a workspace of its real size.
 
     Args:
         kernel: an operator, as a dispatch mode sees it.
         args: its positional arguments.
-        made: what it made, of tensors without data.
+        made: its result, with fake tensors.
     """
     is_lstm = kernel.overloadpacket is getattr(torch.ops.aten, "mkldnn_rnn_layer", None)
     if (
@@ -30,9 +30,9 @@ def lstm_workspace(data: torch.Tensor, width: int) -> int:
 
     Args:
         data: steps × samples × features.
-        width: of the hidden state.
+        width: the width of the hidden state.
 
-    Source: oneDNN, ``src/cpu/rnn/rnn_utils.cpp``, whose parts each begin a page; held by a test against the kernel.
+    Source: oneDNN, ``src/cpu/rnn/rnn_utils.cpp``, where each part starts a page; a test compares it with the kernel.
     """
     steps, samples, features = data.shape
     rows, states = steps * samples, 2 * (steps + 1) * samples
@@ -41,7 +41,7 @@ def lstm_workspace(data: torch.Tensor, width: int) -> int:
         size * rows * _leading(4 * width, size),  # the four gates
         size * rows * _leading(width, size),
         size * states * _leading(widest, size),
-        *[4 * states * _leading(widest, 4)] * 2,  # what is summed up is in single precision
+        *[4 * states * _leading(widest, 4)] * 2,  # sums have single precision
         size * states * width,
         4 * states * width,
     )
@@ -49,7 +49,7 @@ def lstm_workspace(data: torch.Tensor, width: int) -> int:
 
 
 def _leading(length: int, size: int) -> int:
-    """The numbers in a row: whole cache lines, and no multiple of 256, which would share cache sets."""
+    """The length of a row: whole cache lines, but not a multiple of 256, which would share cache sets."""
     line = 64 // size
     rounded = -(-length // line) * line
     return rounded + line if rounded % 256 == 0 else rounded

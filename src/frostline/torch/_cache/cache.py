@@ -1,4 +1,4 @@
-"""The features of each sample, computed once and stored."""
+"""The feature cache: the features of each sample, computed once and stored."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from frostline.torch._tensors import dtype_name
 class FeatureCache:
     """A folder with the values that cross a line, for each sample of a dataset.
 
-    The folder belongs to one line: to the weights, buffers, graph and dtype of all that is below it. A cache of
-    another model is refused, and so is one whose model was thawed or written to below the line.
+    The folder belongs to one line: to the weights, buffers, operators and dtypes below it. The cache of another model
+    is refused, and so is a cache whose model was thawed or changed below the line.
 
     Args:
         directory: the folder; made when it is filled.
         line: the line, as `frostline` returns it.
-        dtype: how floats are stored: "exact" (bitwise, the default), "float32", "bfloat16", or "int8" (steps
-            between the least and the greatest number of a sample). They come back in the dtype of the boundary.
-        budget: the most that it may take, in bytes or as "20GB"; None for all that the disk has.
-        views: how many views of each sample are stored, of a dataset whose samples are random.
-        preprocessing: a name for the processing before the model; another name is another cache.
+        dtype: the precision of stored floats: "exact" (bitwise, the default), "float32", "bfloat16", or "int8" (steps
+            between the minimum and the maximum of a sample). Features are read in the dtype of the boundary.
+        budget: the largest size, in bytes or as "20GB"; None for no limit.
+        views: the number of stored views of each sample, for a dataset whose samples are random.
+        preprocessing: a name for the preprocessing; another name needs another cache.
         split: sample → (inputs of the model, rest); by default the first part is the input. Several inputs are a
             tuple, or a dict of them by name. The rest, such as a label, is stored as well.
-        key: index → the key of the sample, a number or a text; by default the index.
+        key: index → the key of the sample, an int or a str; by default the index.
 
     Raises:
-        CacheError: the folder is something else, or the cache of another line, dtype, preprocessing or number of views.
+        CacheError: the folder is not a cache, or its cache has another line, dtype, preprocessing or number of views.
 
     Example:
         >>> import tempfile
@@ -101,28 +101,28 @@ class FeatureCache:
     ) -> None:
         """Computes and stores the rows that are missing, and computes damaged shards again.
 
-        It may be killed at any instant, and called again: stored rows stay. Of several processes, each with its own
-        rank, every one computes its own part of the samples.
+        It may be killed at any moment and called again: stored rows stay. If several processes fill the cache, each
+        with its own rank, each computes its own part of the samples.
 
         Args:
-            dataset: with a length and samples by index, always the same ones unless there are several views.
-            batch_size: how many samples go through the model at a time. Kernels may round otherwise in a batch of
-                another size, so features are bitwise those that ``line.below`` computes for the same batches.
-            num_workers: how many processes read samples.
-            rank: which of the processes that fill the cache this one is.
-            ranks: how many there are.
-            verify: whether all stored bytes are compared with their digests first; if not, only headers and sizes are
+            dataset: a dataset with a length and an index; its samples must not change, unless several views are stored.
+            batch_size: the number of samples in a call of the model. Kernels may round differently for another batch
+                size, so features are bitwise those that ``line.below`` computes for the same batches.
+            num_workers: the number of processes that read samples.
+            rank: the number of this process among those that fill the cache.
+            ranks: the number of processes that fill the cache.
+            verify: whether to compare all stored bytes with their digests first; otherwise only headers and sizes are
                 checked.
-            progress: whether to show a bar, on a terminal.
+            progress: whether to show a progress bar on a terminal.
 
         Raises:
             CacheError: the dataset has no length, its samples are random, or they cannot be stored.
-            CacheBudgetError: it would be larger than the budget; nothing was written.
-            CacheSpaceError: the disk has no room.
+            CacheBudgetError: the cache would exceed the budget; nothing was written.
+            CacheSpaceError: the disk has too little space.
             StaleCacheError: something below the line has changed.
         """
         self._watch.check(bytes_too=True)
-        keys, samples = filling.keys_of(dataset, self._key), Samples.of(dataset, self._split)
+        keys, samples = agreement.keys_of(dataset, self._key), Samples.of(dataset, self._split)
         wanted = replace(self._said, samples=len(keys), rest=samples.rest, structure=samples.structure)
         store = agreement.planned(self.directory, wanted)
         run = filling.Filling(store, keys, rank=rank, ranks=ranks, verify=verify, progress=progress)
@@ -142,15 +142,15 @@ class FeatureCache:
         """Returns the dataset with features in place of the model's inputs.
 
         Args:
-            dataset: the one that the cache was filled with. Some of its samples are read to check that.
+            dataset: the dataset with which the cache was filled. Some of its samples are read to check this.
 
         Raises:
-            CacheError: not all of its samples are stored, or it is another dataset.
+            CacheError: some samples are not stored, or it is another dataset.
             DamagedCacheError: stored features are damaged.
             StaleCacheError: something below the line has changed.
         """
         self._watch.check(bytes_too=True)
-        keys = filling.keys_of(dataset, self._key)
+        keys = agreement.keys_of(dataset, self._key)
         store = agreement.complete(self.directory, self._said, keys)
         manifest = store.manifest
         if manifest.views == 1:

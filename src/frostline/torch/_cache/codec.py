@@ -1,4 +1,4 @@
-"""Tensors of a feature cache as the bytes that are stored, and back."""
+"""Encoding the tensors of a feature cache as bytes, and decoding them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STEPS, _LOWEST = 255, -128
 
 
 def raw(tensor: Tensor) -> memoryview:
-    """Returns the bytes of a tensor on the CPU; those of a copy if it has gaps."""
+    """Returns the bytes of a tensor on the CPU; a tensor with gaps is copied."""
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
@@ -29,7 +29,7 @@ def encoded(value: BoundaryValue, number: int, batch: Tensor) -> dict[str, memor
     """Returns the columns of one value of a batch on the CPU.
 
     Raises:
-        CacheError: it is to be stored in steps, and a sample has no finite range.
+        CacheError: the precision is "int8", and the range of a sample is not finite.
     """
     if not value.is_scaled:
         return {f"value.{number}": raw(batch.to(getattr(torch, value.stored)))}
@@ -57,14 +57,14 @@ def decoded(value: BoundaryValue, number: int, rooms: Mapping[str, bytearray], r
 
 
 def _in_steps(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns rows as integers from -128 to 127, and for each row the size of a step and the least number."""
+    """Returns rows as integers from -128 to 127, and for each row the size of a step and the minimum."""
     if not rows.shape[1]:
         nothing = torch.zeros(len(rows))
         return rows.to(torch.int8), nothing, nothing
     rows = rows.to(torch.float64 if rows.dtype == torch.float64 else torch.float32)
     least, greatest = torch.aminmax(rows, dim=1)
     step = ((greatest - least) / _STEPS).to(torch.float32)
-    # A row of one number has no steps; all of it is its least number.
+    # A row of equal numbers has no steps, only its minimum.
     inverse = torch.where(step > 0, 1 / step, 0.0).to(rows.dtype)
     steps = ((rows - least[:, None]) * inverse[:, None]).round_().clamp_(0, _STEPS).add_(_LOWEST)
     return steps.to(torch.int8), step, least.to(torch.float32)

@@ -22,7 +22,7 @@ except ImportError:
 
 
 class Features(tuple[Tensor, ...]):
-    """The values that cross the line for one sample; it refers to the batch that it is a row of."""
+    """The values that cross the line for one sample; it refers to the batch that contains it."""
 
     batch: tuple[Tensor, ...]
     row: int
@@ -35,10 +35,10 @@ class Features(tuple[Tensor, ...]):
 class CachedDataset(Dataset[Any]):
     """The samples of a dataset with features in place of the model's inputs; made by `FeatureCache.dataset`.
 
-    A sample is ``(features, *rest)``, where features is a tuple; a DataLoader makes batches of it, and reads each batch
-    in one go. In worker processes it holds no model.
+    A sample is ``(features, *rest)``, where features is a tuple. A DataLoader makes batches of it, and reads each batch
+    at once. The copies in worker processes have no model.
 
-    With several views of each sample, each read draws one; after ``set_epoch(e)`` it is view ``e % views`` for all.
+    With several views of each sample, each read draws one; after ``set_epoch(e)`` all reads use view ``e % views``.
 
     Example:
         >>> import tempfile
@@ -62,7 +62,7 @@ class CachedDataset(Dataset[Any]):
 
     def __init__(self, reader: Reader, places: Sequence[Sequence[Place]], manifest: Manifest, watch: LineWatch) -> None:
         self._reader, self._manifest = reader, manifest
-        # For each view and index the shard and the row in it; small, as it is sent to workers.
+        # For each view and index, the shard and the row in it, in a small form, because it is sent to workers.
         self._places = torch.tensor(places)
         self._watch: LineWatch | None = watch
         self._name, self._thawed = watch.name, watch.thawed
@@ -77,7 +77,7 @@ class CachedDataset(Dataset[Any]):
         """Reads view ``epoch % views`` of each sample from now on, also in workers that are running.
 
         Args:
-            epoch: the number of the epoch that begins, from 0.
+            epoch: the number of the next epoch, starting at 0.
         """
         self._epoch.fill_(epoch)
 
@@ -123,7 +123,7 @@ class CachedDataset(Dataset[Any]):
 
 
 def collated(samples: Sequence[Features], *, collate_fn_map: object = None) -> list[Tensor]:
-    """Returns the batch that some samples were read in, if they are all of it and in order, or else stacks them."""
+    """Returns the batch that contains the samples if they are all of it, in order; otherwise stacks them."""
     batch = samples[0].batch
     if len(samples) == len(batch[0]) and all(s.batch is batch and s.row == row for row, s in enumerate(samples)):
         return list(batch)

@@ -1,4 +1,4 @@
-"""Samples of a dataset on their way into a feature cache."""
+"""Converting the samples of a dataset into rows of a feature cache."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _SPLIT = "FeatureCache(..., split=lambda sample: (inputs, rest))"
 @final
 @dataclass(frozen=True)
 class Packed:
-    """Some samples, one after another.
+    """Several samples, one after another.
 
     Attributes:
         args: the inputs of the model.
-        named: the inputs that it takes by name.
-        columns: the rest of them, and the digests of all of them.
+        named: its keyword inputs.
+        columns: the rest of the samples, and the digests of the samples.
     """
 
     args: tuple[Tensor, ...]
@@ -45,13 +45,13 @@ class Packed:
 @final
 @dataclass(frozen=True)
 class Samples:
-    """A dataset, and how rows are made of its samples; it also works in the workers of a DataLoader.
+    """A dataset with the conversion of its samples to rows; it also works in the workers of a DataLoader.
 
     Attributes:
-        dataset: samples by index.
+        dataset: the dataset.
         split: divides a sample into the inputs of the model and the rest.
         rest: the columns of the rest.
-        structure: how the rest is nested.
+        structure: the nesting of the rest.
     """
 
     dataset: Dataset[Any]
@@ -61,10 +61,10 @@ class Samples:
 
     @classmethod
     def of(cls, dataset: Dataset[Any], split: Split) -> Samples:
-        """Returns the samples of a dataset, all of them like the first one.
+        """Returns the samples of a dataset; all must have the structure of the first one.
 
         Raises:
-            CacheError: it has something that no array can hold.
+            CacheError: a part of a sample cannot be stored as an array.
         """
         _, _, rest = _parts(split, dataset[0])
         structure = structure_of(rest)
@@ -94,7 +94,7 @@ class Samples:
             yield indices[number * size : (number + 1) * size], packed
 
     def _packed_or_error(self, samples: Sequence[Any]) -> Packed | CacheError:
-        # An error that is raised in a worker arrives as one of another class.
+        # A DataLoader changes the class of an error from a worker.
         try:
             return self._packed(samples)
         except CacheError as error:
@@ -113,7 +113,7 @@ class Samples:
         return Packed(stacked, {name: _stacked([row[1][name] for row in made]) for name in named}, columns)
 
     def _tensors(self, sample: Any) -> tuple[list[Tensor], dict[str, Tensor], list[Tensor]]:
-        """Returns the inputs of the model, those that it takes by name, and the rest."""
+        """Returns the positional inputs of the model, its keyword inputs, and the rest."""
         args, named, rest = _parts(self.split, sample)
         try:
             leaves = leaves_of(rest, self.structure)
@@ -139,7 +139,7 @@ def _parts(split: Split, sample: Any) -> tuple[tuple[Any, ...], dict[str, Any], 
 
 def _tensor(leaf: Any, what: str) -> Tensor:
     try:
-        # PyTorch warns of arrays that cannot be written to, and refuses those that run backwards.
+        # PyTorch warns about read-only arrays, and refuses arrays with negative strides.
         tensor = torch.as_tensor(np.require(leaf, requirements=("C", "W")) if isinstance(leaf, np.ndarray) else leaf)
     except (TypeError, ValueError, RuntimeError):
         tensor = None

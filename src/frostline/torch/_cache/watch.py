@@ -1,4 +1,4 @@
-"""Whether the part below the line is still the one that the features were computed with."""
+"""Checking that the part below the line has not changed since the features were computed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from frostline.features.boundary import Boundary
 from frostline.torch._freezing.held_modules import FOLLOWERS
 
 TensorStamp = tuple[bool, int, int]
-"""Whether a tensor can be trained, its address, and how often it was written to."""
+"""Whether a tensor requires a gradient, its address, and its version counter."""
 
 
 class CacheableLine(Protocol):
-    """The part of a line that a cache needs."""
+    """The interface of a line that a cache uses."""
 
     @property
     def boundary(self) -> tuple[Boundary, ...]:
-        """The values that cross the line, of one sample."""
+        """The values that cross the line, for one sample."""
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
@@ -31,7 +31,7 @@ class CacheableLine(Protocol):
         """Computes the values that cross the line."""
 
     def fingerprint(self) -> str:
-        """Returns a digest of all that is below."""
+        """Returns a digest of the part below the line."""
 
 
 @final
@@ -47,7 +47,7 @@ class LineWatch:
         name: the name of the cache in errors.
 
     Attributes:
-        thawed: 1 once something below trains, in memory that is shared with workers.
+        thawed: 1 after a tensor below was thawed, in memory that is shared with workers.
     """
 
     def __init__(self, line: CacheableLine, name: str) -> None:
@@ -58,7 +58,7 @@ class LineWatch:
         FOLLOWERS.add(self)
 
     def sync(self) -> None:
-        """Notes that something was frozen or thawed somewhere."""
+        """Notices a freeze or thaw."""
         self.thawed.fill_(any(tensor.requires_grad for tensor in self._line.tensors.values()))
 
     def check(self, *, bytes_too: bool = False) -> None:
@@ -89,7 +89,7 @@ class LineWatch:
 
 
 def stale(name: str, what: str = "something", trainable: tuple[str, ...] = ()) -> StaleCacheError:
-    """Returns the error for something that was thawed."""
+    """Returns the error for a thawed tensor."""
     problem = f"is stale: {what} below the line can be trained now."
     fix = "Freeze it again, or draw a new line and make a new cache for it: line = frostline(model, *example)."
     return StaleCacheError(name, problem, trainable, fix)

@@ -45,9 +45,9 @@ def cost(
 ) -> Cost:
     """Computes the cost of a training step of a model: as it is frozen now, with everything trained, and at the limit.
 
-    The step runs on tensors that have a shape and no data. It allocates and computes nothing, and moves nothing in the
-    model. So the model may be on the meta device and of any size; it counts as being on the device of the example.
-    Integers and bools of the example keep their values, because a model may look at them: pass a real mask and real
+    The step runs on tensors with a shape and without data, so it allocates, computes and changes nothing. The model may
+    have any size and may be on the meta device; it counts as being on the device of the example.
+    Integers and bools of the example keep their values, because a model may read them: pass a real mask and real
     tokens.
 
     Operations are those of matrix products, convolutions, attention and recurrence, in the kernels that run on the
@@ -55,9 +55,9 @@ def cost(
     holds at its highest point, without the workspace inside a kernel. At the limit it is lower by the bytes that need
     not be saved.
 
-    For a model that :func:`lean` has changed, `now` is the cost with it, with weights folded and blocks chosen. The
-    other two are those of the same model without it. A memory budget, which computes blocks twice, may keep less than
-    the limit. A compiled model costs as much as if it were run as it is written, without lean.
+    For a model that :func:`lean` has changed, `now` includes lean, with folded weights and chosen blocks, and the other
+    two costs do not. A memory budget, which computes blocks twice, may keep less than the limit. A compiled model costs
+    as much as the same model without compilation and without lean.
 
     Args:
         model: the model, in the mode in which it will be trained.
@@ -91,7 +91,7 @@ def cost(
 
 
 def _trained_copy(root: nn.Module, tensors: FakeTensors) -> nn.Module:
-    """A fake copy in which everything trains."""
+    """Returns a fake copy in which everything trains."""
     made = plain_copy(root, tensors, with_uses=False)
     hold_all(dict.fromkeys(made.modules()))
     for parameter in made.parameters():
@@ -106,7 +106,7 @@ def _is_lean(root: nn.Module) -> bool:
 
 
 def _is_compiled_whole(model: nn.Module, root: nn.Module) -> bool:
-    """Whether a compiler has the whole model, so that lean has no effect."""
+    """Whether the whole model is compiled, so that lean has no effect."""
     outer = itertools.takewhile(lambda module: module is not root, model.modules())
     return any(is_compiled(module) or module._compiled_call_impl is not None for module in (*outer, root))
 

@@ -47,7 +47,7 @@ class Kernels(TorchDispatchMode):
         self._parameters = {id(parameter) for parameter in parameters}
 
     def __torch_dispatch__(self, kernel: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if kernel.namespace == "prim":  # asks for the device of a tensor, which is most of all calls
+        if kernel.namespace == "prim":  # most calls ask for the device of a tensor
             return kernel(*args, **(kwargs or {}))
         made = with_workspace(kernel, args, run(kernel, args, kwargs or {}, self.live.knows))
         self._follow(list(tensors(args)), list(tensors(made)))

@@ -47,7 +47,7 @@ class Keeping:
         return self.predicted(parameter) if is_moved else 0
 
     def predicted(self, parameter: torch.Tensor) -> int:
-        """Bytes that a step makes for a parameter with a gradient; one in no group goes with the first if it can."""
+        """Returns the bytes that a step makes for a parameter with a gradient, in its group or in the first one."""
         if self._optimizer is None:
             return 0
         if self._groups and id(parameter) not in self._group_of:

@@ -1,4 +1,4 @@
-"""The units of a running model: the one that runs now, and the one that made a node of the graph."""
+"""The units of a running model: the unit that runs now, and the unit that made a node of the graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One step of a model on tensors without data: its operations, the bytes it keeps, and the least it needs."""
+"""One step of a model on tensors without data: its operations, the bytes that it keeps, and the least bytes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Gradient:
 @final
 @dataclass(frozen=True)
 class Step:
-    """The account of one step; dicts are by the path of the unit, unless they say otherwise.
+    """The operations and bytes of one step; the keys of dicts are the paths of units, except where stated.
 
     Attributes:
         forward: operations of the forward pass.
@@ -94,9 +94,9 @@ def step(
 
     Args:
         model: a fake copy.
-        example: arguments of a call of it, as fake tensors.
-        tensors: the maker of both.
-        places: those of the copy.
+        example: the arguments of a call, as fake tensors.
+        tensors: the maker of the fake tensors.
+        places: the units of the copy.
         loss: a function of the output; by default the sum of all its floating tensors.
 
     Raises:

@@ -94,7 +94,7 @@ _WORTH_SAYING = 0.1
 
 
 def culprit_of(step: Step, flops: int) -> Culprit | None:
-    """The first trainable parameters, if a long chain of frozen units passes a gradient on for them alone.
+    """Returns the first trainable parameters, if a long chain of frozen units passes a gradient on only for them.
 
     The chain is the longest stretch of frozen units between two trainable parameters. If each layer has some trainable
     parameters, as with adapters, all stretches are short, and there is no culprit.

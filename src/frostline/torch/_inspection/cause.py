@@ -1,4 +1,4 @@
-"""The likeliest cause of a movement, from what can still be seen."""
+"""Finding the likely cause of a movement."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Group = tuple[str, int, dict[str, Any]]
 class Owners:
     """The optimizers of this process, by the tensors that they hold.
 
-    The guard is not given an optimizer, so it looks for them among all objects: once, and only
-    when something has moved.
+    The guard gets no optimizer, so it searches all objects for optimizers: once, and only
+    after a movement.
     """
 
     def __init__(self) -> None:
@@ -46,8 +46,8 @@ def likely_cause(
         tensor: the tensor as it is now.
         model: the model it belongs to.
         owners: the optimizers.
-        address: where the tensor was before.
-        version: its version counter before.
+        address: the earlier address of the tensor.
+        version: its earlier version counter.
     """
     if tensor.data_ptr() != address:
         return (

@@ -1,4 +1,4 @@
-"""The check of a model and its optimizers: what is wrong, or soon will be."""
+"""The check of a model and its optimizers."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ from frostline.torch._inspection.optimizer_findings import OPTIMIZER_FINDINGS
 
 
 def check(model: nn.Module, optimizer: Optimizer | Iterable[Optimizer] | None = None) -> Findings:
-    """Finds what is wrong with what is frozen, and with what the optimizers do about it.
+    """Finds mistakes in the frozen set of a model and in its optimizers.
 
-    Nothing is changed and nothing is run. Each finding says what, where, why it matters, and the
-    fix as code; ``.raise_if_any()`` makes an error of them.
+    It changes and runs nothing. Each finding has a description, the paths, the reason why it matters, and
+    the fix as code; ``.raise_if_any()`` raises them as an error.
 
     Args:
         model: the model.
-        optimizer: the optimizer that trains it, or all of them. Without one, only the model is
-            checked.
+        optimizer: the optimizer that trains it, or several. Without one, only the model is checked.
 
     Returns:
-        The findings, the gravest first.
+        The findings, the most serious first.
 
     Raises:
-        TypeError: `optimizer` is neither an optimizer nor several.
+        TypeError: `optimizer` is neither an optimizer nor several of them.
         UnsupportedError: a parameter is lazy.
 
     Example:

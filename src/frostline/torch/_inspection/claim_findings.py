@@ -1,4 +1,4 @@
-"""Findings where what was asked for and what is there differ: flags, modules and tensors that others changed."""
+"""Findings about flags, modules and tensors that other code changed after a freeze or thaw."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from frostline.torch._holding.thaws import is_fresh
 
 
 def thawed_by_hand(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """Finds parameters that are claimed to be frozen and require a gradient."""
+    """Finds parameters that a claim freezes but that require a gradient."""
     paths = [path for path, stack in _stacks(read) if stack.claims[-1].frozen and read.parameters[path].requires_grad]
     if paths:
         yield Finding(
@@ -31,7 +31,7 @@ def thawed_by_hand(model: nn.Module, read: Survey) -> Iterator[Finding]:
 
 
 def held_but_trains(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """Finds held modules in which something trains."""
+    """Finds held modules that contain a trainable parameter."""
     for path, module in read.modules.items():
         if not is_held(module) or id(module) in read.pinned or not any(p.requires_grad for p in module.parameters()):
             continue
@@ -99,7 +99,7 @@ def lost(model: nn.Module, read: Survey) -> Iterator[Finding]:
 
 
 def frozen_by_hand(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """Finds parameters that were thawed here and do not require a gradient."""
+    """Finds parameters that a claim thaws but that do not require a gradient."""
     paths = [path for path, stack in _stacks(read) if stack.trains and not read.parameters[path].requires_grad]
     if paths:
         yield Finding(
@@ -127,7 +127,7 @@ def without_gradient(model: nn.Module, read: Survey) -> Iterator[Finding]:
 
 
 def left_constants(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """Finds constants that a thaw or a plan has left alone."""
+    """Finds constants that a thaw or a plan did not thaw."""
     paths = [
         path
         for path, stack in _stacks(read)

@@ -1,4 +1,4 @@
-"""Proof that nothing frozen moves: bytes before against bytes after."""
+"""The guard: it proves that no frozen byte moves."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Witness:
         return cls(kind, mark, tensor.data_ptr(), tensor._version)
 
     def has_moved(self, present: tuple[torch.Tensor, str] | None) -> bool:
-        """Whether the tensor is gone, or is not bitwise what it was."""
+        """Whether the tensor is gone, or its bytes have changed."""
         if present is None:
             return True
         with bytes_of(present[0]) as data:
@@ -43,7 +43,7 @@ class Witness:
 
 
 class Guard:
-    """The watch that :func:`guard` keeps: `verify` compares before the end, `paths` lists what is watched."""
+    """The object that :func:`guard` yields: `verify` compares before the end, `paths` lists the watched tensors."""
 
     def __init__(self, model: nn.Module, *, copy: bool) -> None:
         self._model = unwrapped(model)
@@ -53,14 +53,14 @@ class Guard:
 
     @property
     def paths(self) -> frozenset[str]:
-        """The parameters and buffers that are watched."""
+        """The watched parameters and buffers."""
         return frozenset(self._witnesses)
 
     def verify(self) -> None:
         """Compares now.
 
         Raises:
-            MovedError: a watched parameter or buffer is not bitwise what it was.
+            MovedError: the bytes of a watched parameter or buffer have changed.
         """
         present = named_tensors(survey(self._model))
         moved = [path for path, witness in self._witnesses.items() if witness.has_moved(present.get(path))]
@@ -74,20 +74,20 @@ class Guard:
 def guard(model: nn.Module, *, copy: bool = False) -> Iterator[Guard]:
     """Proves that nothing frozen moves inside the ``with`` block.
 
-    On entry a digest of every frozen parameter is taken, and of every buffer of a frozen module;
-    on exit they are compared. The frozen set is read from the model, whoever froze it, so code
-    that freezes by hand can be proved, too. A frozen use whose layer trains elsewhere in the same
-    model is not watched: that the layer moves is meant.
+    On entry it takes a digest of every frozen parameter and of every buffer of a frozen module;
+    on exit it compares them. The frozen set is read from the model, so it also includes parameters
+    that were frozen by hand. A frozen use whose layer trains elsewhere in the same model is not
+    watched, because its layer is meant to move.
 
     Args:
         model: the model.
-        copy: whether to keep a copy of what is watched, so that a report of a large tensor can
-            show the first value that differs. Otherwise 16 bytes a MiB are kept, and all of a
-            tensor of up to 4 KiB.
+        copy: whether to keep a copy of the watched tensors, so that the error for a large tensor can
+            show the first different value. Otherwise the guard keeps 16 bytes a MiB, and whole tensors
+            of up to 4 KiB.
 
     Raises:
-        MovedError: on exit, when something moved: which, where, and the likely cause. An
-            exception from inside the block comes out unchanged instead.
+        MovedError: something moved; it is raised on exit, with the paths, the values and the likely
+            cause. An exception from inside the block is passed on unchanged instead.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))

@@ -18,7 +18,7 @@ _WITH_STATISTICS = (nn.modules.batchnorm._NormBase, nn.utils.parametrizations._S
 
 
 def nothing_trainable(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """Finds that every parameter is frozen: training will do nothing, or backward will raise."""
+    """Finds a model without trainable parameters: training will do nothing, or backward will raise."""
     if read.parameters and not plan_of(read).trainable & read.parameters.keys():
         yield Finding(
             "nothing-trainable",
@@ -30,7 +30,7 @@ def nothing_trainable(model: nn.Module, read: Survey) -> Iterator[Finding]:
 
 
 def wrapped(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """Finds data-parallel wrappers that were made when other parameters were trainable than now."""
+    """Finds data-parallel wrappers that were created with another trainable set."""
     trainable = plan_of(read).trainable
     for _, wrapper in wrappers(model):
         inside, known = set(map(id, wrapper.parameters())), _noted_as_trainable(wrapper)
@@ -68,7 +68,7 @@ def _noted_as_trainable(wrapper: nn.Module) -> set[int]:
 
 
 def moving_statistics(model: nn.Module, read: Survey) -> Iterator[Finding]:
-    """Finds normalisations that are frozen in part or by hand, and whose statistics still move."""
+    """Finds normalisations that are frozen in part or by hand, so that their statistics still move."""
     for path, module in read.modules.items():
         if id(module) in read.pinned or is_held(module) or not isinstance(module, _WITH_STATISTICS):
             continue

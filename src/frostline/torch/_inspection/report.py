@@ -1,4 +1,4 @@
-"""The report of what is frozen in a model, as a tree."""
+"""The report of the frozen set of a model, as a tree."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from frostline.torch._training.moments import state_bytes
 
 
 def report(model: nn.Module, optimizer: Optimizer | None = None, *, cost: Cost | None = None) -> Report:
-    """Returns what is frozen in a model, as a tree with counts and bytes.
+    """Returns the frozen set of a model, as a tree with counts and bytes.
 
-    It prints well, renders in a notebook, and ``.to_dict()`` gives plain data.
+    It prints as a table, renders in a notebook, and ``.to_dict()`` returns plain data.
 
     Args:
         model: the model.
-        optimizer: if given, the bytes that it keeps for each parameter are shown too.
-        cost: if given, the cost of a step is shown below the tree: ``report(model, cost=cost(model, x))``.
+        optimizer: if given, the report also shows the bytes of its state for each parameter.
+        cost: if given, the report shows the cost of a step below the tree: ``report(model, cost=cost(model, x))``.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))

@@ -21,10 +21,10 @@ from frostline.torch._lean.folded import is_watched
 from frostline.torch._tensors import storages
 
 ENOUGH = 0.8
-"""The part of the bytes of a block that the blocks inside it must free to be taken in its place.
+"""The share of the bytes of a block that the blocks inside it must free to replace it.
 
-Smaller blocks hold less at once while backward repeats them. But parts of a layer keep their inputs, and the layer as a
-whole does not.
+Smaller blocks need less memory at once while backward repeats them. But each part of a layer keeps its own input, and
+the whole layer keeps only one.
 """
 
 
@@ -34,7 +34,7 @@ class StorageRecord:
     """A storage, as long as it is alive.
 
     Attributes:
-        storage: does not keep it alive, but keeps its identity unique.
+        storage: a weak reference, which keeps the identity of the storage unique.
         nbytes: its size.
         inside: the modules whose calls were running when it was made.
         written: the number of operations run when it was last written to; 0 if never.
@@ -57,7 +57,7 @@ class CallRecord:
     """The calls of one module.
 
     Attributes:
-        inputs: the storages of the arguments, each with the number of operations run by then.
+        inputs: the storages of the arguments, each with the number of operations that had run.
         outputs: the storages of the results.
         flops: operations of the forward pass.
         is_random: whether it drew random numbers.

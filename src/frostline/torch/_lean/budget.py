@@ -76,7 +76,7 @@ class BudgetedForward(Patch):
         self.checkpointed = []
 
     def _situation(self, tensors: list[torch.Tensor]) -> Situation:
-        """Everything but the size of the arguments that decides how much is saved."""
+        """Returns everything that decides how much is saved, except for the size of the arguments."""
         devices = sorted({t.device.type for t in tensors})
         return (
             tuple(p.requires_grad for p in self.module.parameters()),
@@ -156,7 +156,7 @@ def _run(
         finally:
             for handle in handles:
                 handle.remove()
-        # The graph is held, and neither the results nor what the copy has stored in its attributes.
+        # Only the graph stays alive, without the results and without values in attributes of the copy.
         record.graph = [t.grad_fn for t in pytree.tree_leaves(output) if isinstance(t, torch.Tensor)]
         for module in list(copy.modules()):
             vars(module).clear()

@@ -1,4 +1,4 @@
-"""Casting frozen weights once for each call under autocast, and not at each use."""
+"""Casting each frozen weight once in a call under autocast, in place of once for each use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from frostline.torch._freezing.held_modules import FOLLOWERS
 from frostline.torch._holding.patch import Patch
 
 Cast = tuple[torch.Tensor, torch.Tensor]
-"""A weight, held so that its address stays unique, and its cast."""
+"""A weight, which is kept alive so that its address stays unique, and its cast."""
 
 NAMES = ("matmul", "mm", "bmm", "addmm", "addbmm", "baddbmm")
 
@@ -44,8 +44,8 @@ ATTENTION_WEIGHTS = (5, 6, 11, 12)
 class Casts(TorchFunctionMode):
     """Casts a frozen weight once in this context, where autocast would cast it at each use.
 
-    A function gets the tensor that autocast would have made, so its result and its saved tensors are bitwise the same;
-    but several uses share one tensor. No module and no parameter is touched.
+    A function gets the tensor that autocast would have made, so its result and its saved tensors are bitwise equal, but
+    several uses share one tensor. Modules and parameters do not change.
     """
 
     def __init__(self) -> None:
@@ -136,10 +136,10 @@ class CastingForward(Patch):
 def attach(model: nn.Module) -> Callable[[], None]:
     """Makes calls of a model under autocast cast each frozen weight once, in place.
 
-    Autocast caches the cast of a trainable weight until its context ends, but casts a frozen one at each use. Here the
-    cast of a frozen weight is kept until the call of the model returns, and no longer. So a value that is written
-    between calls, even through ``weight.data.mul_(...)``, is seen, and no memory is held. Within a call, a weight that
-    was written in place, or got other data, is cast again. This covers the weights of ``Linear``, of ``Conv`` of every
+    Autocast caches the cast of a trainable weight until its context ends, but casts a frozen weight at each use. Here
+    the cast of a frozen weight is kept only until the call of the model returns. So a write between calls, even through
+    ``weight.data.mul_(...)``, is noticed, and no memory stays in use. Within a call, a weight that was written in place
+    or got other data is cast again. This covers the weights of ``Linear``, of ``Conv`` of every
     rank and transposed, of ``MultiheadAttention``, and functional uses of the same functions. Functions that autocast
     computes in float32 keep their float32 weights. Outputs, gradients, state dict and parameters do not change.
 

@@ -18,8 +18,8 @@ from frostline.torch._holding.patch import Patch
 class CheckpointedForward(Patch):
     """The forward of a checkpointed frozen block: its backward repeats it.
 
-    It is non-reentrant, so that it can be nested and gradients are those of the block itself. The state of the random
-    number generators is kept only if the block draws from them.
+    It is non-reentrant, so that it can be nested and the gradients equal those of the block itself. The state of the
+    random number generators is saved only if the block draws from them.
     """
 
     def __init__(self, module: nn.Module, *, is_random: bool) -> None:
@@ -53,7 +53,7 @@ class _Run:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         for tensor, version in self.versions:
-            if tensor._version != version:  # autograd sees this itself, but not inside lists and dicts
+            if tensor._version != version:  # autograd notices this itself, except inside lists and dicts
                 raise RuntimeError(
                     f"An input of {type(self.module).__name__}, of shape {tuple(tensor.shape)}, which a memory budget "
                     f"keeps for backward, has been modified by an inplace operation: it is at version "
@@ -66,7 +66,7 @@ class _Run:
 
 @contextmanager
 def _as_frozen(module: nn.Module) -> Iterator[None]:
-    """Repeats the forward of a block that has thawed since as it was, frozen."""
+    """Repeats the forward of a block as a frozen block, even if it has thawed since."""
     thawed = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in thawed:
         parameter.requires_grad_(False)

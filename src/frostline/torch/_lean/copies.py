@@ -1,4 +1,4 @@
-"""Fake copies of a model as it is with lean, and as it would be without it."""
+"""Fake copies of a lean model, with and without lean."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from frostline.torch._lean import slimming as _slimming
 def plain_copy(
     root: nn.Module, tensors: FakeTensors, *, with_uses: bool = True, expression: str = "cost(model)"
 ) -> nn.Module:
-    """A fake copy of the model as it would be without lean.
+    """Returns a fake copy of the model without lean.
 
     Args:
         root: the model.
@@ -27,7 +27,7 @@ def plain_copy(
 
 
 def lean_copy(root: nn.Module, tensors: FakeTensors, *, expression: str = "cost(model)") -> nn.Module:
-    """A fake copy that saves as little as the model does."""
+    """Returns a fake copy that saves as little as the model."""
     made = fake_copy(root, tensors, expression=expression)
     for slimmed in _slimming.taken_from(made):
         _slimming.look(slimmed)

@@ -1,4 +1,4 @@
-"""Folded weights: those of a convolution with the batch norm behind it folded in."""
+"""Folded weights: the weights of a convolution with the batch norm behind it folded in."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ class Folded:
     """The folded weights of a pair, computed in float32, and again when one of the originals has a new value.
 
     Another storage or a higher version counts as a new value. Batch norm changes its statistics without counting a
-    version, but counts its batches. So ``num_batches_tracked`` is compared, too, and a call in training mode is
-    noticed.
+    version, but counts its batches. So ``num_batches_tracked`` is compared, too, which detects a call in training mode.
     """
 
     def __init__(self, pair: Pair) -> None:
@@ -106,7 +105,7 @@ class Folded:
 
 
 def _along_outputs(conv: Any, scale: torch.Tensor) -> torch.Tensor:
-    """One number for each output channel, in the shape that multiplies the weight of the convolution."""
+    """Reshapes one number for each output channel so that it multiplies the weight of the convolution."""
     ones = (1,) * (conv.weight.dim() - 2)
     if not isinstance(conv, _ConvTransposeNd):
         return scale.view(-1, 1, *ones)

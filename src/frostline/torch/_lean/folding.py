@@ -27,7 +27,7 @@ _running = _FoldedCalls()
 
 @final
 class CallingForward(Patch):
-    """The forward of a module that calls pairs; they are folded in such a call only."""
+    """The forward of a module that calls pairs; they are folded only in such a call."""
 
     def __init__(self, module: nn.Module, folded: list[Folded]) -> None:
         super().__init__(module)
@@ -42,7 +42,7 @@ class CallingForward(Patch):
             result = self.__wrapped__(*args, **kwargs)
         finally:
             _running.results = outer
-        # The result of a convolution that no norm has taken: the forward took a path that was not traced.
+        # No norm has taken the result of a convolution: the forward took a path that was not traced.
         lost = {key for key, left in mine.items() if left is not None}
         self.folded = [one for one in self.folded if id(one) not in lost]
         return self.call(*args, **kwargs) if lost else result
@@ -89,7 +89,7 @@ class NormForward(Patch):
 
 
 def _traits(module: nn.Module) -> dict[str, Any]:
-    """The plain attributes of a module, which may decide the path of its forward; both modes were traced."""
+    """Returns the plain attributes of a module, which may decide the path of its forward; both modes were traced."""
     plain = (bool, int, float, str, type(None))
     return {name: value for name, value in vars(module).items() if isinstance(value, plain) and name != "training"}
 
@@ -106,7 +106,7 @@ def _is_folded(folded: Folded, args: tuple[Any, ...]) -> bool:
 
 
 def folded_weights(model: nn.Module) -> Iterator[torch.Tensor]:
-    """The folded weights that a model holds now, from step to step as it holds parameters."""
+    """Returns the folded weights that a model keeps between steps, like parameters."""
     for module in model.modules():
         forward = module.__dict__.get("forward")
         while forward is not None:
@@ -119,8 +119,9 @@ def attach(model: nn.Module) -> Callable[[], None]:
     """Folds frozen batch norms into the frozen convolutions before them, in place.
 
     In a call of the module that calls both, the convolution computes with folded weights and the norm returns its
-    input. State dict, parameters and buffers are the originals. A write to one of them is seen and folded again, except
-    a write through ``weight.data.mul_(...)``. Results are those of the unfolded pair up to rounding.
+    input. State dict, parameters and buffers are the originals. After a write to one of them the weights are folded
+    again, except after a write through ``weight.data.mul_(...)``. Results equal those of the unfolded pair, up to
+    rounding.
 
     A pair is folded while both are frozen and the norm is in evaluation mode, in float32 outside autocast; thawing one
     ends it. Some pairs are never folded: modules with two places in the model or a tied tensor, a convolution whose

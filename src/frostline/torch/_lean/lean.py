@@ -66,12 +66,12 @@ def lean(model: nn.Module, *, exact: bool = True, memory_budget: float | None = 
     A saved tensor that no remaining gradient reads is dropped or kept in a smaller form, and under autocast a frozen
     weight is cast once. Outputs and gradients are bitwise the same. This follows the frozen set: freeze and thaw as
     usual, before and after. It is copied and pickled with the model, and ``lean(copy).undo()`` removes it from a copy.
-    A compiled model is left alone, because a compiler decides itself what to keep. A saved tensor of less than 32 KiB
-    is left alone, too: it is not worth two Python calls in each step.
+    It has no effect on a compiled model, because the compiler chooses the saved tensors. A saved tensor of less than
+    32 KiB does not change: it is not worth two Python calls in each step.
 
     Args:
         model: the model; a part of it must be frozen.
-        exact: whether every result must be bitwise that of the model as it is. With False, frozen batch norms are also
+        exact: whether every result must be bitwise that of the model before. With False, frozen batch norms are also
             folded into the frozen convolutions before them.
         memory_budget: the bytes that a call may keep for backward (an int), or a fraction of those that plain freezing
             keeps (a float up to 1.0). Frozen blocks are checkpointed, the cheapest first, until the budget is met.

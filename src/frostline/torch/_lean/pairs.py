@@ -1,4 +1,4 @@
-"""Pairs of a convolution and the batch norm that alone reads it, found in the forward that calls both."""
+"""Pairs of a convolution and a batch norm that is the only reader of its result."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Pair:
 
     Attributes:
         caller: the module whose forward calls both.
-        conv: called once there, and read by `norm` alone.
+        conv: called once there; only `norm` reads its result.
         norm: called once there, on the result of `conv`.
     """
 
@@ -73,7 +73,7 @@ def _may_call_a_pair(caller: nn.Module) -> bool:
 
 
 def _near(module: nn.Module) -> Iterator[nn.Module]:
-    """The children of a module, and those in containers that have no forward."""
+    """Yields the children of a module, including those in containers without a forward."""
     for child in module.children():
         if isinstance(child, nn.ModuleList | nn.ModuleDict):
             yield from _near(child)
@@ -94,7 +94,7 @@ class _Tracer(fx.Tracer):
     """Records the modules that a forward calls, without entering them."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Every module is a leaf."""
+        """Treats every module as a leaf."""
         return True
 
 
@@ -107,7 +107,7 @@ def _pairs_in(caller: nn.Module, kept: list[torch.Tensor]) -> list[Pair]:
 
 
 def _graph(caller: nn.Module, kept: list[torch.Tensor], *, training: bool) -> fx.Graph:
-    # A copy is traced, because a forward may store its results in its module.
+    # A copy is traced, because a forward may store results in its module.
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     try:
         with torch.random.fork_rng(devices), warnings.catch_warnings(action="ignore"):
@@ -115,7 +115,7 @@ def _graph(caller: nn.Module, kept: list[torch.Tensor], *, training: bool) -> fx
             for module in copied.modules():
                 module.training = training
             return _Tracer().trace(copied)
-    except Exception:  # noqa: BLE001 - a forward is code of the user, and may raise anything on a proxy
+    except Exception:  # noqa: BLE001 - the forward is the user's code, and may raise anything on a proxy
         return fx.Graph()
 
 

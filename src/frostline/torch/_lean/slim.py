@@ -16,7 +16,7 @@ from frostline.torch._autograd.reads import LEAN_KNOWN, Choose, ModuleCall
 from frostline.torch._autograd.saved import SavedTensor, packed
 
 SMALL = 2**15
-"""Bytes below which a tensor is left alone: two Python calls in each step cost more than it is worth."""
+"""Smaller tensors are not changed: two Python calls in each step cost more than they gain."""
 
 PREFIX = "_raw_saved_"
 
@@ -27,9 +27,9 @@ SavedPlace = tuple[Node, str]
 def slim(call: ModuleCall) -> bool:
     """Makes the saved tensors of a call smaller, in place.
 
-    A tensor whose shape is enough is dropped at once. A smaller form takes bytes of its own, so it is made only of a
-    tensor that nothing else keeps: one inside the call, or an argument whose other use is dropped. For the results of
-    the call it is too early.
+    A tensor of which only the shape is read is dropped at once. A smaller form takes bytes of its own, so it replaces
+    only a tensor that nothing else keeps: one inside the call, or an argument whose other use is dropped. The results
+    of the call may still be read, so they are not replaced yet.
 
     Args:
         call: a call that has just ended.
@@ -59,7 +59,7 @@ class SavedInCall:
         drops: the places where the shape is enough.
         shrinks: the places where a smaller form is enough, each with the choice of a codec.
         tensors: the tensors at these places.
-        others: the nodes that are read whole.
+        others: the nodes that read a tensor whole.
         is_useful: whether the hooks of another saver are at a place.
     """
 
@@ -74,7 +74,7 @@ class SavedInCall:
             self._add(node)
 
     def only_here(self) -> list[tuple[SavedPlace, Choose]]:
-        """The places to shrink whose tensor nothing else keeps whole, as far as is known now."""
+        """Returns the places to shrink whose tensor nothing else keeps whole, as far as is known."""
         if not self.shrinks:
             return []
         dropped = {storage_of(self.tensors[place]) for place in self.drops}
@@ -150,7 +150,7 @@ def replace(place: SavedPlace, codec: Codec) -> None:
 
 
 def intact(place: SavedPlace) -> Tensor | None:
-    """The saved tensor, if it was not written since and is a plain one."""
+    """Returns the saved tensor if it is plain and has not been written to."""
     node, name = place
     try:
         tensor = getattr(node, f"_saved_{name}")  # this compares versions; register_hooks does not
@@ -171,7 +171,7 @@ def saved_whole(nodes: Iterable[Node]) -> set[int]:
 
 
 def storage_of(tensor: Tensor) -> int:
-    """The identity of a tensor's storage while it lives; of a sparse tensor, which has several, its own."""
+    """Returns the identity of a tensor's storage while it lives; a sparse tensor has several, so it uses its own."""
     return tensor.untyped_storage()._cdata if tensor.layout == torch.strided else id(tensor)
 
 
@@ -181,7 +181,7 @@ def is_dense(tensor: Tensor) -> bool:
 
 
 def _watched(slot: Any) -> SavedTensor | None:
-    """The object that hooks which count bytes have put in place of a tensor."""
+    """Returns the object with which hooks that count bytes have replaced a tensor."""
     data = None if slot.unpack_hook is None else slot.data
     return data if isinstance(data, SavedTensor) else None
 
@@ -190,7 +190,7 @@ def _hook(slot: Any) -> Any:
     try:
         watched = _watched(slot)
         return slot.unpack_hook if watched is None else watched.hook
-    except RuntimeError as error:  # a hook written in C++, which Python cannot show
+    except RuntimeError as error:  # a hook in C++, which Python cannot inspect
         return error
 
 

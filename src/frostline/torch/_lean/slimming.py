@@ -45,7 +45,7 @@ def attach(model: nn.Module) -> Callable[[], None]:
 
 
 def detach(model: nn.Module) -> None:
-    """Removes every slimming from a model and its parts, in place, also one that came with a copy."""
+    """Removes every slimming from a model and its parts, in place, including one that came with a copy."""
     for module in model.modules():
         for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
             if isinstance(hook, Site | Slimming):
@@ -104,13 +104,13 @@ class Site:
             self.is_useful |= slim(ModuleCall(module, tops, _nodes(tensors((*args, *kwargs.values()))), storages))
 
     def put(self, module: nn.Module) -> None:
-        """Hooks on, in place. Idempotent."""
+        """Adds the hooks, in place. Idempotent."""
         self.was_called = self.made_graph = self.is_useful = False
         if self.handle is None:
             self.handle = module.register_forward_hook(self, with_kwargs=True)
 
     def take(self) -> None:
-        """Hooks off, in place. Idempotent."""
+        """Removes the hooks, in place. Idempotent."""
         if self.handle is not None:
             self.handle.remove()
             self.handle = None
@@ -120,9 +120,9 @@ class Site:
 class Slimming:
     """The hooks of a model: on every module at first, and then on those where a rule applied.
 
-    Which those are depends on the trainable set, on modes, on the size of inputs and on which of them require a
-    gradient. When one of these changes, every module gets its hook again; also when another slimming is attached or
-    removed, which may have done the work of this one.
+    The rules that apply depend on the trainable set, the modes, the sizes of inputs, and the inputs that require a
+    gradient. When one of these changes, every module gets its hook again. This also happens when another slimming is
+    attached or removed, because it may have done the work of this one.
 
     Attributes:
         changes: the number of times that a slimming was attached or removed.
@@ -159,7 +159,7 @@ class Slimming:
 
     def _state(self, args: Any, kwargs: Any) -> tuple[int, ...]:
         inputs = list(tensors((*args, *kwargs.values())))
-        # A tensor that was too small to matter may matter in a larger call.
+        # A tensor that was too small may be large enough in a larger call.
         self.size = max(self.size, *(tensor.numel().bit_length() for tensor in inputs if type(tensor) is Tensor), 0)
         return (
             Slimming.changes,

@@ -16,9 +16,9 @@ from frostline.torch._tensors import described, dtype_name
 class AboveModule(nn.Module):
     """Computes the model's output from the boundary, and trains as the model does.
 
-    Its parameters and buffers are the model's own objects, under the model's own names, so an optimizer that was made
-    from the model goes on training it, and so does one that is made from here. It has no mode and no device of its
-    own: ``above.train()`` is ``model.train()``, and ``above.to("cuda")`` is ``model.to("cuda")``.
+    Its parameters and buffers are the model's own objects, under the model's own names, so an optimizer trains them
+    whether it was created from the model or from this module. It shares the mode and the device of the model:
+    ``above.train()`` is ``model.train()``, and ``above.to("cuda")`` is ``model.to("cuda")``.
 
     Args:
         sides: both sides of the line.
@@ -38,7 +38,7 @@ class AboveModule(nn.Module):
             boundary: the values that ``line.below`` returned, samples first.
 
         Raises:
-            LineError: it is not like the boundary of the line, or something below trains by now.
+            LineError: the values do not fit the boundary, or a parameter below has been thawed.
         """
         wanted = [(each.shape, each.dtype) for each in self._sides.boundary]
         found = [(tuple(value.shape[1:]), dtype_name(value.dtype)) for value in boundary]

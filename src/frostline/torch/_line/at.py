@@ -1,4 +1,4 @@
-"""A frost line behind a module that the user names: no trace, the model itself runs."""
+"""A frost line behind a module that the user names; the model itself runs, without a trace."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from frostline.torch._tensors import dtype_name, tensors
 class SidesAt(Sides):
     """The sides of a line right behind one module.
 
-    Below runs the model up to there. Above runs the model too, with inputs that have no data, so that everything
-    before the module costs nothing; the modules there are not called again but return their earlier outputs.
+    The part below runs the model up to the module. The part above also runs the model, on inputs without data, so that
+    everything before the module costs nothing; the modules there return their earlier outputs.
 
     Args:
         model: the model.
         inputs: an example of its inputs.
-        path: of the module.
-        expression: the user's own call, for errors.
+        path: the path of the module.
+        expression: the user's call, for errors.
 
     Raises:
-        LineError: there is no such module, it is not called just once, something before it trains, is random or has
-            a state, or its output has no dimension that is the sample's.
+        LineError: the module does not exist or is not called exactly once, a module before it trains, is random or has
+            a state, or its output has no dimension of samples.
     """
 
     def __init__(self, model: nn.Module, inputs: Inputs, path: str, expression: str) -> None:
@@ -128,10 +128,10 @@ class SidesAt(Sides):
 
     @contextmanager
     def _skipping_below(self, output: Any, key: tuple[int, torch.device]) -> Iterator[None]:
-        """Replaces forwards: modules below return what they returned before, and the last of them the boundary."""
+        """Replaces forwards: modules below return their earlier results, and the last one returns the boundary."""
 
         def cross(*args: Any, **kwargs: Any) -> Any:
-            self._fake.allow_non_fake_inputs = False  # from here on tensors without data meet no others
+            self._fake.allow_non_fake_inputs = False  # from here on, tensors without data are used only with each other
             return output
 
         forwards: dict[nn.Module, Any] = {self._module: cross}
@@ -151,9 +151,9 @@ class SidesAt(Sides):
                     module.__dict__["forward"] = forward
 
     def _skipping(self, module: nn.Module, outputs: dict[int, Any]) -> Callable[..., Any]:
-        """Returns a forward that gives the earlier outputs of a module, call after call, until the line is crossed.
+        """Returns a forward that returns the earlier outputs of a module, call by call, until the line is crossed.
 
-        An output that does not depend on the sample has data: it may be used above, and is computed.
+        An output that does not depend on the sample is computed with data, because the part above may use it.
         """
         forward, calls = module.forward, itertools.count()
 
@@ -171,5 +171,5 @@ class SidesAt(Sides):
         return skipped
 
 
-class _Reached(Exception):  # noqa: N818 - no error: it carries the output of a module out of a model
-    """A module was called."""
+class _Reached(Exception):  # noqa: N818 - not an error: it carries the output of a module out of a model
+    """Raised when a module is called."""

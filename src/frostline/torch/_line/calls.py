@@ -1,4 +1,4 @@
-"""Which modules a model calls before it reaches one of them, and which tensors are theirs."""
+"""The modules that a model calls before it reaches one of them, and their tensors."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from frostline.torch._tensors import tensors
 
 @final
 class CallsBefore:
-    """One call of a model, and the calls of its modules up to one of them, and leaves the model unchanged.
+    """Records one call of a model with the calls of its modules up to one of them; the model does not change.
 
     Args:
         model: the model.
-        inputs: the example that it is called with.
-        path: of the module.
-        expression: the user's own call, for errors.
+        inputs: the example for the call.
+        path: the path of the module.
+        expression: the user's call, for errors.
 
     Attributes:
         output: the output of the module.
-        called: the modules that were called before it, and itself, by path.
-        changing: the path of a module among them that is random or has a state, if there is one.
+        called: the modules that were called before it, and the module itself, by path.
+        changing: the path of one of them that is random or has a state, or None.
 
     Raises:
-        LineError: the module is not called just once.
+        LineError: the module is not called exactly once.
     """
 
     def __init__(self, model: nn.Module, inputs: Inputs, path: str, expression: str) -> None:
@@ -78,8 +78,8 @@ class CallsBefore:
     def held(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Returns the parameters and buffers below and above, by name.
 
-        Below are those of the modules called before and of those around the module; above are the others, and those
-        that are used again.
+        The tensors below belong to the modules called before and to the modules around them; the tensors above are all
+        others, and those that are used again.
         """
         around = {"", *(self._path.rsplit(".", depth)[0] for depth in range(1, self._path.count(".") + 1))}
         below, above = {}, {}

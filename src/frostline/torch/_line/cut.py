@@ -1,4 +1,4 @@
-"""Values that may cross the line: which of their dimensions is the sample's, their bytes and their names."""
+"""Values that may cross the line: their dimension of samples, their bytes and their names."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from frostline.torch._tensors import dtype_name
 
 @dataclass(frozen=True)
 class SampleDimension:
-    """How the value of a batch becomes values of samples, and back.
+    """Converts the value of a batch to values of samples, and back.
 
     Attributes:
-        dimension: which one grows with the number of samples.
-        times: how many entries each sample has in it.
+        dimension: the dimension that grows with the number of samples.
+        times: the number of entries of each sample in it.
     """
 
     dimension: int
@@ -30,7 +30,7 @@ class SampleDimension:
 
     @classmethod
     def of(cls, here: torch.Tensor, there: torch.Tensor, batch: int, other: int) -> SampleDimension | None:
-        """Returns the one dimension in which a value differs between `batch` and `other` samples, if it is there."""
+        """Returns the only dimension in which a value differs between `batch` and `other` samples, or None."""
         if here.dim() != there.dim():
             return None
         differing = [place for place in range(here.dim()) if here.shape[place] != there.shape[place]]
@@ -47,7 +47,7 @@ class SampleDimension:
         return first if self.times == 1 else first.unflatten(0, (-1, self.times))
 
     def as_batch(self, samples: torch.Tensor) -> torch.Tensor:
-        """Returns the value as the model has it."""
+        """Returns the value in the layout of the model."""
         first = samples if self.times == 1 else samples.flatten(0, 1)
         return first.movedim(0, self.dimension)
 
@@ -61,8 +61,8 @@ class TracePair:
     Args:
         here: the trace for `batch` samples.
         there: the trace for `other` samples.
-        batch: how many samples.
-        other: another number of them.
+        batch: the number of samples.
+        other: another number of samples.
     """
 
     def __init__(self, here: fx.Graph, there: fx.Graph, batch: int, other: int) -> None:
@@ -73,7 +73,7 @@ class TracePair:
 
     @property
     def alike(self) -> bool:
-        """Whether the two do the same, but for numbers that may be the batch size."""
+        """Whether the two traces are equal, except for numbers that may be the batch size."""
         steps = []
         for side in self._sides:
             place = {node: number for number, node in enumerate(side)}
@@ -81,7 +81,7 @@ class TracePair:
         return steps[0] == steps[1]
 
     def sample_dimension(self, node: fx.Node) -> SampleDimension | None:
-        """Returns which dimension of a value grows with the number of samples; None if no dimension does."""
+        """Returns the dimension of a value that grows with the number of samples, or None."""
         here, there = (each.meta.get("val") if each else None for each in (node, self._beside.get(node)))
         if not isinstance(here, torch.Tensor) or not isinstance(there, torch.Tensor):
             return None
@@ -103,12 +103,12 @@ class TracePair:
         ]
 
     def needed(self, found: TraceDependence) -> list[str]:
-        """Returns the names of the values below that are read above, or that the model returns as they are."""
+        """Returns the names of the values below that the part above reads or the model returns."""
         readers = [node for node in self.nodes if node.op == "output" or found.is_above(node)]
         return [read.name for node in readers for read in node.all_input_nodes if found.is_below(read)]
 
     def boundary(self, crossing: Sequence[fx.Node]) -> tuple[Boundary, ...]:
-        """Returns the values that cross the line, of one sample."""
+        """Returns the values that cross the line, for one sample."""
         names = [_path(node) for node in crossing]
         found = []
         for name, node in zip(names, crossing, strict=True):
@@ -120,7 +120,7 @@ class TracePair:
         return tuple(found)
 
     def identity(self, wanted: set[fx.Node], crossing: Sequence[fx.Node]) -> str:
-        """Returns the nodes below as a text that is the same for every batch size, with those that cross as its end."""
+        """Returns the nodes below as a text that is equal for every batch size; it ends with the values that cross."""
         nodes = [node for node in self.nodes if node in wanted and not _is_contiguous(node)]
         number = {node: f"%{place}" for place, node in enumerate(nodes)}
 
@@ -145,12 +145,12 @@ def _is_contiguous(node: fx.Node) -> bool:
 
 
 def _source(node: fx.Node) -> fx.Node:
-    """Returns the node whose value this is, whatever its memory layout."""
+    """Returns the node that computes this value, in any memory layout."""
     return _source(node.all_input_nodes[0]) if _is_contiguous(node) else node
 
 
 def _path(node: fx.Node) -> str:
-    """Returns the path of the largest module whose output this is, or else of the module that computes it."""
+    """Returns the path of the largest module with this output, or else of the module that computes it."""
     stack = paths(node)
     outside = [set(paths(user)) for user in node.users]
     largest = [path for path in stack if outside and not any(path in around for around in outside)]

@@ -1,4 +1,4 @@
-"""Dependence: which values of a trace depend on the sample, on what trains, and on what changes from call to call."""
+"""Dependence: the values of a trace that depend on the sample, on trainable parameters, or on state and randomness."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import fx
 from frostline.torch._line.sides import places_of
 from frostline.torch._line.trace import ModelTrace, storage_of, written_by
 
-# Operators that rearrange, select or make values, or take a pass or two over them, beside those that PyTorch itself
+# Operators that rearrange, select or make values, or pass over them once or twice, beside those that PyTorch itself
 # calls pointwise. Products, convolutions, attention, recurrence and pooling are not among them.
 CHEAP = frozenset(
     word
@@ -32,12 +32,12 @@ CHEAP = frozenset(
 
 @dataclass(frozen=True)
 class TraceDependence:
-    """The nodes of a trace, by what they depend on.
+    """The nodes of a trace, grouped by their dependence.
 
     Attributes:
         sampled: the nodes that depend on the sample.
-        trained: those that depend on a parameter that trains, with the first such parameter that each meets.
-        changing: those that depend on something random or on a state, and on nothing that trains, with the node where
+        trained: the nodes that depend on a trainable parameter, each with the first such parameter.
+        changing: the nodes that depend on randomness or a state and on no trainable parameter, each with the node where
             that begins.
     """
 
@@ -46,7 +46,7 @@ class TraceDependence:
     changing: dict[fx.Node, fx.Node]
 
     def is_below(self, node: fx.Node) -> bool:
-        """Whether a value depends on the sample, and is the same in each call."""
+        """Whether a value depends on the sample and is equal in each call."""
         return node in self.sampled and not self.is_above(node)
 
     def is_above(self, node: fx.Node) -> bool:
@@ -55,7 +55,7 @@ class TraceDependence:
 
 
 def dependence(trace: ModelTrace, trained_names: Collection[str]) -> TraceDependence:
-    """Returns what the nodes of a trace depend on, given the names of the tensors that training moves."""
+    """Returns the dependence of the nodes of a trace, given the names of the tensors that training moves."""
     written = {target.target for node in trace.graph.nodes for target in written_by(node)} | _shared_statistics(trace)
     sampled: set[fx.Node] = set()
     trained: dict[fx.Node, str] = {}
@@ -78,7 +78,7 @@ def dependence(trace: ModelTrace, trained_names: Collection[str]) -> TraceDepend
 
 
 def is_cheap(node: fx.Node) -> bool:
-    """Whether a value may as well be computed again: it is a view, a cast, or costs a pass over its bytes."""
+    """Whether a value is cheap to compute again: it is a view, a cast, or costs a pass over its bytes."""
     if node.target is operator.getitem:
         return True
     if not isinstance(node.target, torch._ops.OpOverload):
@@ -89,7 +89,7 @@ def is_cheap(node: fx.Node) -> bool:
 
 
 def _shared_statistics(trace: ModelTrace) -> set[str]:
-    """Returns names of statistics that a norm writes under another name: those of a layer with a frozen use."""
+    """Returns the names of statistics that a norm writes under another name, as in a layer with a frozen use."""
     written = {
         str(read.target)
         for node in trace.graph.nodes
@@ -103,7 +103,7 @@ def _shared_statistics(trace: ModelTrace) -> set[str]:
 
 
 def _changes(node: fx.Node, trace: ModelTrace) -> bool:
-    """Whether an operator returns other values in another call, or leaves something behind."""
+    """Whether an operator returns other values in another call, or has a side effect."""
     if node.op != "call_function":
         return False
     for read in node.all_input_nodes:
@@ -119,7 +119,7 @@ def _changes(node: fx.Node, trace: ModelTrace) -> bool:
 
 def _takes_batch_statistics(node: fx.Node) -> bool:
     name = getattr(getattr(node.target, "overloadpacket", None), "__name__", "")
-    if name == "instance_norm":  # its statistics are of one sample each, but it may update running ones
+    if name == "instance_norm":  # its statistics belong to one sample each, but it may update running statistics
         return bool(_argument(node, "use_input_stats")) and _argument(node, "running_mean") is not None
     return "batch_norm" in name and _argument(node, "training", "train") is True
 

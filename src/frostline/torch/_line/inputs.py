@@ -1,4 +1,4 @@
-"""What a model is called with, and how many samples that is."""
+"""The inputs of a model, and their number of samples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from frostline.torch._tensors import described
 
 @final
 class Inputs:
-    """The form of a call: other calls may differ from it in the number of samples alone.
+    """The form of a call: other calls may differ from it only in the number of samples.
 
     Args:
         args: the example, by position.
@@ -23,7 +23,7 @@ class Inputs:
         expression: the user's own call, for errors.
 
     Raises:
-        LineError: no tensor is among them, or they do not all have the sample first.
+        LineError: the example has no tensor, or its tensors do not all have the samples first.
     """
 
     def __init__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], expression: str) -> None:
@@ -42,7 +42,7 @@ class Inputs:
         """Returns the leaves of a call.
 
         Raises:
-            LineError: they differ from the example in more than the number of samples.
+            LineError: the call differs from the example in more than the number of samples.
         """
         leaves, spec = pytree.tree_flatten((args, dict(kwargs)))
         fits = spec == self.spec and all(map(_fits, leaves, self.leaves))
@@ -55,7 +55,7 @@ class Inputs:
 
     @property
     def example(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The example as a call."""
+        """Returns the example as a call."""
         return pytree.tree_unflatten(self.leaves, self.spec)
 
     def zeros(self, batch: int, device: torch.device) -> tuple[tuple[Any, ...], dict[str, Any]]:

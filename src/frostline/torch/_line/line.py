@@ -1,4 +1,4 @@
-"""The frost line of a model: the part that does not depend on anything that trains, and the rest."""
+"""The frost line of a model: the part that depends on no trainable parameter, and the rest."""
 
 from __future__ import annotations
 
@@ -32,34 +32,33 @@ def frostline(
     bound: float = BOUND,
     **named: Any,
 ) -> FrostLine:
-    """The frost line of a model: the boundary behind which nothing depends on a trainable parameter.
+    """Finds the frost line of a model: the boundary behind which nothing depends on a trainable parameter.
 
-    A trace finds it, in any model: values that no trainable parameter enters are below, and the line is drawn where
-    the values that cross it take the fewest bytes a sample. Views, casts and masks are computed again above, and
-    values that do not depend on the sample are not part of the boundary. Dropout and batch statistics right at the
-    line are above, and act as in training.
+    A trace finds it in any model: values that depend on no trainable parameter are below, and the line is drawn where
+    the values that cross it have the fewest bytes for each sample. The part above computes views, casts and masks
+    again, and every value of the boundary depends on the sample. Dropout and batch statistics directly at the line are
+    above, and act as in training.
 
     The line is proved when it is drawn: the example is computed both ways and compared bitwise. Drawing takes two
-    traces and four calls of the model; the first batch of another size, or in another mode of the model, is traced
-    too.
+    traces and four calls of the model. The first batch of another size or in another mode of the model is traced, too.
 
     Args:
-        model: with something frozen and something trainable.
+        model: a model with frozen and trainable parameters.
         example: the inputs of the model, samples first: tensors, also in tuples, lists and dicts, and other arguments.
-        at: the path of a module to cut behind, ``"layer3"``, where a trace is not possible or not wanted.
-        runtime: how ``line.below`` runs: as it is (None), ``"compiled"``, ``"bfloat16"``, ``"channels_last"``,
-            ``"int8"``, several of them joined by ``+``, or ``"auto"``, which times them on the first batch;
-            ``line.runtime`` says what it picked. Another runtime computes other features, so a cache is refused
-            where ``"auto"`` picks another one than last time: then name the one that it picked.
-        bound: how far a runtime may be off: the largest difference over the largest value, for each value at the line.
-        named: the inputs that the model takes by name.
+        at: the path of a module behind which to cut, such as ``"layer3"``, to avoid a trace.
+        runtime: the runtime of ``line.below``: PyTorch without changes (None), ``"compiled"``, ``"bfloat16"``,
+            ``"channels_last"``, ``"int8"``, several of them joined by ``+``, or ``"auto"``, which times them on the
+            first batch; ``line.runtime`` shows its choice. Another runtime computes other features, so a cache is
+            refused if ``"auto"`` chooses another runtime than before; to avoid this, name the runtime.
+        bound: the largest allowed error of a runtime: the largest difference over the largest value, for each value.
+        named: the keyword inputs of the model.
 
     Raises:
-        RuntimeChoiceError: there is no such runtime, it cannot run here, or it is further off than the bound.
-        UntraceableError: the model cannot be traced; say where to cut.
-        LineError: nothing is below the line or above it; something below is random, has a state or mixes samples; the
-            example does not have the samples first; there is no module at that path, something before it trains, or
-            more than its output crosses the line.
+        RuntimeChoiceError: the runtime does not exist, cannot run here, or exceeds the bound.
+        UntraceableError: the model cannot be traced; pass `at`.
+        LineError: one side of the line is empty; an operation below is random, has a state or mixes samples; the
+            example does not have the samples first; or the module `at` does not exist, comes after a trainable
+            parameter, or is not the only value that crosses the line.
         WrappedError: the model is inside a wrapper that exchanges gradients; put the wrapper around ``line.above``.
 
     Example:
@@ -86,7 +85,7 @@ def frostline(
         problem = f"has nothing below its line: 0 of {counted(len(flags), 'parameter')} are frozen."
         raise LineError(expression, problem, (), 'Freeze what is to be below: ft.freeze(model, "encoder").')
     inputs = Inputs(example, named, expression)
-    # Lean modules save less in a call of the model; their folded weights are not in a trace.
+    # Lean modules save less in a call of the model, but a trace has no folded weights.
     with bare(), torch.enable_grad():
         want = called(root, inputs, expression)
         sides: Sides = TracedSides(root, inputs, expression) if at is None else SidesAt(root, inputs, at, expression)
@@ -99,12 +98,12 @@ class FrostLine:
     """A model in two parts; made by :func:`frostline`.
 
     ``line.above(*line.below(x))`` is bitwise ``model(x)`` for any number of samples, in the mode that the model is in.
-    Thawing something below makes both parts raise; freezing more leaves the line right, if not as high as it could be.
-    A module that is replaced, a hook that is added or an ``eps`` that is changed afterwards is not seen: draw it again.
+    After a thaw below, both parts raise an error; after a freeze the line stays correct, but may not be as high as
+    possible. The line does not notice a replaced module, a new hook or another ``eps``: draw it again.
 
     Attributes:
-        boundary: the values that cross the line, of one sample, in the order in which `below` returns it.
-        above: boundary -> the model's output; a module that holds the model's own parameters.
+        boundary: the values that cross the line, for one sample, in the order in which `below` returns them.
+        above: boundary -> the model's output; a module with the model's own parameters.
         flops: the floating-point operations of one sample below.
     """
 
@@ -124,7 +123,7 @@ class FrostLine:
 
     @property
     def runtime(self) -> RuntimeRecord:
-        """The runtimes that were tried for `below`, and the one that was picked; it prints as a table."""
+        """The runtimes that were tried for `below`, and the chosen one; it prints as a table."""
         return self._below.record
 
     @property
@@ -140,17 +139,17 @@ class FrostLine:
             named: as in the example.
 
         Raises:
-            LineError: they are not as in the example, or something below trains by now.
+            LineError: they do not fit the example, or a parameter below has been thawed.
         """
         leaves = self._sides.inputs.flat(inputs, named)
         self._sides.refuse_thawed()
         plain = [leaf.detach() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
-        # As in training: oneDNN's LSTM rounds otherwise where no gradient is asked for at all.
+        # As in training, because oneDNN's LSTM rounds differently if no gradient is wanted.
         with torch.enable_grad():
             return tuple(value.detach() for value in self._below(plain))
 
     def fingerprint(self) -> str:
-        """Returns a digest of all that is below: the operators, the bytes they read, the boundary and the runtime.
+        """Returns a digest of the part below: its operators, the bytes that they read, the boundary and the runtime.
 
         The device and the batch size do not count.
         """

@@ -1,4 +1,4 @@
-"""A trace in two: the graph that computes the boundary, and the one that goes on from there."""
+"""Splitting a trace into the graph that computes the boundary and the graph that continues from it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def graph_below(trace: ModelTrace, crossing: Sequence[fx.Node], pair: TracePair)
 
 
 def graph_above(trace: ModelTrace, crossing: Sequence[fx.Node], pair: TracePair, found: TraceDependence) -> SideGraph:
-    """Returns the graph from the boundary to the output; cheap values are computed again."""
+    """Returns the graph from the boundary to the output, which computes cheap values again."""
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     given = [graph.placeholder(node.name) for node in crossing]
     for node, samples in zip(crossing, given, strict=True):
@@ -80,7 +80,7 @@ def _as_batch(graph: fx.Graph, samples: fx.Node, node: fx.Node, pair: TracePair)
         value = graph.call_function(torch.flatten, (value, 0, 1))
     if found.dimension:
         value = graph.call_function(torch.movedim, (value, 0, found.dimension))
-    # A stored value has no gaps; kernels and views may depend on the memory layout that it has in the model.
+    # A stored value has no gaps, but kernels and views may depend on its memory layout in the model.
     was: torch.Tensor = node.meta["val"]
     order = tuple(sorted(range(was.dim()), key=was.stride().__getitem__, reverse=True))
     if was.is_contiguous() or order == tuple(range(was.dim())):
@@ -89,13 +89,13 @@ def _as_batch(graph: fx.Graph, samples: fx.Node, node: fx.Node, pair: TracePair)
 
 
 def with_layout(value: torch.Tensor, order: tuple[int, ...]) -> torch.Tensor:
-    """Returns the same value with its dimensions in another order in memory, outermost first."""
+    """Returns the value with its dimensions in another order in memory, outermost first."""
     inverse = sorted(range(len(order)), key=order.__getitem__)
     return value.permute(order).contiguous().permute(inverse)
 
 
 def ancestors(nodes: Iterable[fx.Node], stop: Sequence[fx.Node] = ()) -> set[fx.Node]:
-    """Returns the nodes that some nodes are computed from, themselves included, up to where to stop."""
+    """Returns some nodes and all nodes from which they are computed, up to the nodes at which to stop."""
     found: set[fx.Node] = set()
     waiting = list(nodes)
     while waiting:

@@ -1,4 +1,4 @@
-"""Whether a line keeps its promises: bitwise the same output, and each sample by itself."""
+"""The proof of a line: the output is bitwise equal, and no sample depends on another one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def called(model: nn.Module, inputs: Inputs, expression: str) -> Any:
     """Returns the model's output for the example, and leaves the model unchanged.
 
     Raises:
-        LineError: the model does not take the example.
+        LineError: the model raises an error on the example.
     """
     args, kwargs = inputs.example
     try:
@@ -45,20 +45,19 @@ def prove(sides: Sides, want: Any) -> int:
         The floating-point operations of one sample below.
 
     Raises:
-        LineError: the two differ in a bit, or the boundary of a sample depends on the other samples.
+        LineError: the outputs differ bitwise, or the boundary of a sample depends on other samples.
     """
     inputs = sides.inputs
     with untouched(sides.model):
         with _Counting() as counting:
             crossing = [value.detach() for value in sides.below(inputs.leaves)]
         with _same_random_numbers():
-            # As a cache gives them back: without gaps.
+            # As a cache returns them, without gaps.
             got = sides.above([value.clone(memory_format=torch.contiguous_format) for value in crossing])
         outputs = list(zip(tensors(want), tensors(got), strict=True))
         _refuse_difference(sides, "output", [(f"output {n}", *pair) for n, pair in enumerate(outputs)])
         if sides.rewritten:
-            # A trace has the forward of a function and not the backward that was written for it. Below the line
-            # that is all the same.
+            # A trace loses the user-defined backward of a function, which makes a difference only above the line.
             named = {name: tensor for name, tensor in sides.held[ABOVE].now().items() if tensor.requires_grad}
             wanted, found = (_gradients(output, list(named.values())) for output in (want, got))
             _refuse_difference(sides, "gradient", list(zip(named, wanted, found, strict=True)))
@@ -101,7 +100,7 @@ def _refuse_difference(sides: Sides, what: str, pairs: Sequence[tuple[str, Any, 
 
 
 def _same_bits(one: Any, other: Any) -> bool:
-    """Whether two tensors are bitwise the same; NaNs must be in the same places."""
+    """Whether two tensors are bitwise equal, with NaNs in the same places."""
     if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):
         return one is other
     if (one.shape, one.dtype) != (other.shape, other.dtype):
@@ -125,7 +124,7 @@ def untouched(model: nn.Module) -> Iterator[list[str]]:
 
 @contextmanager
 def _same_random_numbers() -> Iterator[None]:
-    """Draws the same random numbers in each such context, and leaves the generators outside as they were."""
+    """Draws the same random numbers in each such context, and restores the generators afterwards."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield

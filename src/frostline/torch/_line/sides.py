@@ -30,10 +30,10 @@ class Sides(ABC):
 
     Attributes:
         boundary: the values that cross the line, of one sample.
-        identity: the part below as a text that is the same for every batch size.
-        rewritten: the names of functions with a backward of their own, which a trace does not keep.
+        identity: the part below as a text that is equal for every batch size.
+        rewritten: the names of functions with a user-defined backward, which a trace loses.
         held: the model's tensors on each side.
-        trained: the names of the tensors that training moved when the line was drawn; what is frozen later stays above.
+        trained: the names of the tensors that were trainable when the line was drawn; a later freeze keeps them above.
     """
 
     boundary: tuple[Boundary, ...] = ()
@@ -43,7 +43,7 @@ class Sides(ABC):
         self.model, self.inputs, self.expression = model, inputs, expression
         self.rewritten: set[str] = set()
         self.held = HeldTensors(model), HeldTensors(model)
-        # A frozen use of a layer moves with the layer.
+        # A frozen use moves with its layer.
         moved = {place for tensor in model.parameters() if tensor.requires_grad for place in places_of(tensor)}
         named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
         self.trained = {name for name, tensor in named if not moved.isdisjoint(places_of(tensor))}
@@ -57,19 +57,19 @@ class Sides(ABC):
         """Computes the model's output from the boundary, samples first."""
 
     def module(self, leaves: Sequence[Any]) -> fx.GraphModule | None:
-        """Returns a module that computes the boundary of such leaves, or None where the parts are not known."""
+        """Returns a module that computes the boundary of such leaves, or None if the parts are unknown."""
         return None
 
     @property
     def tensors_below(self) -> Mapping[str, torch.Tensor]:
-        """The parameters and buffers that the model has below the line now, by name."""
+        """The current parameters and buffers of the model below the line, by name."""
         return self.held[BELOW].now()
 
     def refuse_thawed(self) -> None:
-        """Checks that nothing below the line trains by now.
+        """Checks that nothing below the line has been thawed.
 
         Raises:
-            LineError: something does.
+            LineError: a parameter has been thawed.
         """
         if trained := [path for path, tensor in self.tensors_below.items() if tensor.requires_grad]:
             problem = f"has {counted(len(trained), 'parameter')} below it that would train without a gradient."
@@ -82,10 +82,10 @@ class HeldTensors:
     """A module that holds some of a model's tensors, under the same names.
 
     Args:
-        model: whose tensors they are.
+        model: the owner of the tensors.
 
     Attributes:
-        top: the module; anything added that is not a tensor of the model is a plain attribute of it.
+        top: the module; an added value that is not a tensor of the model is a plain attribute of it.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -95,7 +95,7 @@ class HeldTensors:
         self._uses = [module for module in model.modules() if isinstance(module, Frozen)]
 
     def add(self, tensors: Mapping[str, Any]) -> None:
-        """Adds those that are not there yet, in place."""
+        """Adds missing tensors, in place."""
         for target, tensor in tensors.items():
             if target in self._places:
                 continue
@@ -115,7 +115,7 @@ class HeldTensors:
                 object.__setattr__(holder, name, tensor)
 
     def follow(self) -> None:
-        """Replaces the tensors by those that the model has now, in place."""
+        """Replaces the tensors by the current ones of the model, in place."""
         for use in self._uses:
             use._refresh()
         for mine, theirs, name in self._places.values():
@@ -129,7 +129,7 @@ class HeldTensors:
 
 
 def places_of(tensor: torch.Tensor) -> set[int]:
-    """Returns the identities of the storages behind a tensor: tensors that share values have one in common."""
+    """Returns the identities of the storages behind a tensor; tensors that share values share one of them."""
     return {storage_identity(storage) for storage in storages(tensor)}
 
 

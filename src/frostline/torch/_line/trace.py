@@ -1,4 +1,4 @@
-"""One trace of a model: a graph of what it computes for one batch size, in its present mode."""
+"""One trace of a model: the graph of its operations for one batch size, in its current mode."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class ModelTrace:
             write into buffers of the model.
         tensors: the target of each ``get_attr`` -> its value: the model's own objects, constants of the trace,
             and parts that have a graph of their own.
-        result: how the outputs of the graph make up the model's output.
-        rewritten: the names of functions with a backward of their own: the graph has the operators of their forward.
+        result: the structure of the model's output, made of the outputs of the graph.
+        rewritten: the names of functions with a user-defined backward; the graph has the operators of their forward.
     """
 
     graph: fx.Graph
@@ -40,9 +40,9 @@ class ModelTrace:
 
 
 def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], expression: str) -> ModelTrace:
-    """Traces a call of a model in its present mode; nothing is computed, and nothing in the model moves.
+    """Traces a call of a model in its current mode, without computing and without changing the model.
 
-    Of tensors among the arguments only shape, dtype and device count.
+    Only the shape, dtype and device of a tensor among the arguments matter.
 
     Raises:
         LineError: the model returns an object in which ``torch.export`` finds no tensors.
@@ -73,14 +73,14 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], ex
 def _without_guards(program: Any) -> fx.GraphModule:
     module = program.module()
     for node in list(module.graph.nodes):
-        if node.op == "call_module" and node.target == "_guards_fn":  # it would refuse other values of numbers
+        if node.op == "call_module" and node.target == "_guards_fn":  # it would refuse other numbers
             module.graph.erase_node(node)
     return module
 
 
 @contextmanager
 def _same_attributes(model: nn.Module) -> Iterator[None]:
-    """Restores plain attributes: caches that a model keeps there would hold tensors of the trace afterwards."""
+    """Restores plain attributes, because a model may have cached tensors of the trace there."""
     held: list[Any] = [vars(module) for module in model.modules()]
     held += [inner for attributes in held for inner in attributes.values() if isinstance(inner, dict | list)]
     before = [(each, each.copy()) for each in held]
@@ -97,7 +97,7 @@ def _same_attributes(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _functions() -> Iterator[set[str]]:
-    """Collects the names of the functions with a backward of their own that run in this context."""
+    """Collects the names of the functions with a user-defined backward that run in this context."""
     apply = torch.autograd.Function.__dict__["apply"]
     met: set[str] = set()
 
@@ -113,7 +113,7 @@ def _functions() -> Iterator[set[str]]:
 
 
 def written_by(node: fx.Node) -> list[fx.Node]:
-    """Returns the arguments that an operator writes into."""
+    """Returns the arguments that an operator writes to."""
     if not isinstance(node.target, torch._ops.OpOverload) or not node.target._schema.is_mutable:
         return []
     arguments = node.target._schema.arguments
@@ -130,9 +130,9 @@ def storage_of(node: fx.Node) -> tuple[int, ...]:
 
 
 def _without_in_place(graph: fx.Graph) -> bool:
-    """Replaces in-place operators by those that return a new value, and returns whether that could be done.
+    """Replaces in-place operators by operators that return a new value, and returns whether that is possible.
 
-    Those that write into a buffer of the model stay.
+    Operators that write into a buffer of the model stay.
     """
     order = {node: place for place, node in enumerate(graph.nodes)}
     sharing: dict[tuple[int, ...], list[fx.Node]] = defaultdict(list)

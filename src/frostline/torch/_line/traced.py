@@ -1,4 +1,4 @@
-"""A frost line that a trace has found."""
+"""A frost line found by a trace."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from frostline.torch._line.sides import ABOVE, BELOW, CUT, Sides, changing_modul
 from frostline.torch._line.trace import ModelTrace, trace
 
 Graphs = tuple[SideGraph, SideGraph, pytree.TreeSpec]
-"""The graphs below and above, and how the outputs make up the model's output."""
+"""The graphs below and above, and the structure of the model's output."""
 
 
 @final
 class TracedSides(Sides):
-    """The sides of a line that is traced again for each batch size and mode that it meets.
+    """The sides of a line that is traced again for each new batch size and mode.
 
-    A trace for a fixed batch size follows whatever a model does with that size, ``len(x)`` included. The batch size
-    stays free, because for another one there is another trace; it must give the same line.
+    A trace for a fixed batch size follows everything that a model does with that size, including ``len(x)``. Another
+    batch size gets another trace, which must give the same line.
 
     Raises:
         UntraceableError: the model cannot be traced.
@@ -55,7 +55,7 @@ class TracedSides(Sides):
         return pytree.tree_unflatten(above.run(self.held[ABOVE].top, *boundary), result)
 
     def module(self, leaves: Sequence[Any]) -> fx.GraphModule:
-        """Returns a module that computes the boundary, and holds the tensors below as they are now."""
+        """Returns a module that computes the boundary with the current tensors below."""
         below, _, _ = self._graphs_of(leaves)
         held = {**below.tensors, **self.tensors_below}
         return fx.GraphModule({target: held[target] for target in below.tensors} or nn.Module(), below.graph)
@@ -65,9 +65,9 @@ class TracedSides(Sides):
         return self._graphs_for(len(first), first.device)
 
     def _graphs_for(self, batch: int, device: torch.device) -> Graphs:
-        """Returns both sides for a batch size, in the present mode of the model.
+        """Returns both sides for a batch size, in the current mode of the model.
 
-        A second trace, for another number of samples, tells which dimension of each value is the sample's.
+        A second trace, for another number of samples, shows the dimension of samples of each value.
         """
         autocast = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type)
         mode = device, autocast, tuple(module.training for module in self._modules)
@@ -97,10 +97,10 @@ class TracedSides(Sides):
         return made
 
     def _crossing(self, pair: TracePair, found: TraceDependence) -> list[fx.Node]:
-        """Returns the values that cross the line: of all cuts, the one that needs the fewest bytes."""
+        """Returns the values that cross the line, from the cut with the fewest bytes."""
         for node in pair.nodes:
             source = found.changing.get(node)
-            # What is random right at the line, as dropout before a head, is computed above in each call.
+            # Random operations directly at the line, such as dropout before a head, are computed above in each call.
             if source is None or node is source or node not in found.sampled or is_cheap(node):
                 continue
             path = (paths(source) or [""])[-1]

@@ -1,4 +1,4 @@
-"""Runtimes side by side, on one batch: how far off each is, and how long it takes."""
+"""The benchmark of runtimes on one batch: the error and the time of each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from frostline.torch._runtime.record import PLAIN, Trial
 ROUNDS = 5
 
 _EAGER = ("channels_last", "bfloat16", "channels_last+bfloat16", "int8")
-# Of those that are as fast within the noise the simplest is picked, so that it is the same one on another day.
+# Among candidates that are equally fast within the noise the simplest one is chosen, so that the choice is stable.
 _NOISE = 1.03
 
 
@@ -28,17 +28,17 @@ class PartBelow(Protocol):
 
     @property
     def boundary(self) -> tuple[Boundary, ...]:
-        """The values that cross the line, of one sample."""
+        """The values that cross the line, for one sample."""
 
     @property
     def tensors_below(self) -> Mapping[str, Tensor]:
-        """The tensors that the model has below the line now, by name."""
+        """The current tensors of the model below the line, by name."""
 
     def below(self, leaves: Sequence[Any]) -> list[Tensor]:
-        """Computes the boundary of samples, as PyTorch computes it."""
+        """Computes the boundary of samples with PyTorch."""
 
     def module(self, leaves: Sequence[Any]) -> fx.GraphModule | None:
-        """Returns a module that computes it for such leaves, with the model's present tensors, or None."""
+        """Returns a module that computes it for such leaves, with the current tensors of the model, or None."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Candidate:
     Attributes:
         trial: the outcome.
         run: leaves -> values; None if it was left out.
-        memo: the tensors and modules made of the weights.
-        errors: how far off each value at the boundary is.
-        cause: the error that stopped it, if there was one.
+        memo: the tensors and modules made from the weights.
+        errors: the error of each value at the boundary.
+        cause: the exception that stopped it, or None.
     """
 
     trial: Trial
@@ -67,11 +67,11 @@ class Benchmark:
     Args:
         source: the part below.
         leaves: the batch.
-        bound: how far off they may be.
+        bound: the largest allowed error.
 
     Attributes:
-        want: the boundary of the batch, as PyTorch computes it.
-        module: a module that computes it; None if the parts are not known.
+        want: the boundary of the batch, computed by PyTorch.
+        module: a module that computes it; None if the parts are unknown.
     """
 
     def __init__(self, source: PartBelow, leaves: Sequence[Any], bound: float) -> None:
@@ -97,7 +97,7 @@ class Benchmark:
                 warnings.simplefilter("ignore")
                 run = made(words, self.module, memo)
                 errors = tuple(map(off, run(*self._leaves), self.want))
-        except Exception as cause:  # noqa: BLE001 - whatever stops a candidate is the reason why it is left out
+        except Exception as cause:  # noqa: BLE001 - any error is the reason why the candidate is left out
             return Candidate(Trial(name, reason=f"it fails: {first_line(cause)}"), cause=cause)
         error = max(errors, default=0.0)
         if error > self._bound:
@@ -139,13 +139,13 @@ def best(candidates: Sequence[Candidate]) -> Candidate:
 
 
 def off(value: Tensor, want: Tensor) -> float:
-    """Returns the largest difference over the largest value; infinite where NaNs or integers differ."""
+    """Returns the largest difference over the largest value, or infinity if NaNs or integers differ."""
     if value.shape != want.shape:
         return float("inf")
     if not want.is_floating_point():
         return 0.0 if torch.equal(value, want) else float("inf")
     value, finite = value.to(want.dtype), want.isfinite()
-    # What is infinite or NaN, as in a mask, must be that in both.
+    # An infinity or NaN, as in a mask, must be in both.
     masked, wanted = (each.masked_fill(finite, 0).nan_to_num(nan=1.0) for each in (value, want))
     if not torch.equal(masked, wanted):
         return float("inf")

@@ -15,7 +15,7 @@ from frostline.torch._runtime.weights import Weight, copied, weights
 
 Run = Callable[..., Any]
 Memo = dict[Hashable, Any]
-"""A weight and its form -> the tensor or module made of it, which graphs for several batch sizes share."""
+"""A weight and its form -> the tensor or module made from it, which graphs for several batch sizes share."""
 
 WORDS = ("channels_last", "bfloat16", "int8", "compiled")
 """The words of a runtime, in the order in which they are applied."""
@@ -75,7 +75,7 @@ def _compiled(module: nn.Module) -> Run:
 
 
 def unfit(words: Iterable[str], module: fx.GraphModule) -> str:
-    """Returns why a runtime cannot run a module here, or ``""``."""
+    """Returns the reason why a runtime cannot run a module here, or ``""``."""
     words, found = set(words), weights(module)
     linear = [weight for weight in found if weight.kind == "linear"]
     if words >= {"int8", "compiled"}:

@@ -1,4 +1,4 @@
-"""Linear maps in eight bits: weights rounded once, inputs as they come."""
+"""Linear maps in eight bits: weights are rounded once, inputs in each call."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def quantise(module: fx.GraphModule, memo: dict[Any, Any]) -> None:
 class Int8Linear(nn.Module):
     """A linear map whose weight has one scale for each output, and whose input has one for each row.
 
-    The scale is of a row and not of the batch, because the output of a sample must not depend on the other samples.
+    Each row has its own scale, because the output of a sample must not depend on the other samples.
 
     Args:
         weight: outputs x inputs.

@@ -15,9 +15,9 @@ class Trial:
 
     Attributes:
         name: such as ``"bfloat16"``; ``"plain"`` is PyTorch as it is.
-        ratio: its time over that of plain, the median over rounds in which both took turns; None if it was not timed.
-        error: the largest error, as a part of the largest value at the boundary; None if it did not run.
-        reason: why it was left out, or ``""``.
+        ratio: its time over that of plain, the median over alternating rounds; None if it was not timed.
+        error: the largest error, as a share of the largest value at the boundary; None if it did not run.
+        reason: the reason why it was left out, or ``""``.
     """
 
     name: str
@@ -34,8 +34,8 @@ class RuntimeRecord:
     Attributes:
         asked: the argument ``runtime=``.
         picked: the name of the runtime in use.
-        bound: the largest error that is allowed, as a part of the largest value at the boundary.
-        trials: the simplest first.
+        bound: the largest allowed error, as a share of the largest value at the boundary.
+        trials: the trials, the simplest first.
 
     Example:
         >>> trials = (Trial("plain", 1.0, 0.0), Trial("int8", 0.4, 0.05, "beyond the bound"))

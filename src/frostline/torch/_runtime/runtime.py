@@ -1,4 +1,4 @@
-"""How the part below the line runs: as it is, or faster within a bound on the error."""
+"""Running the part below the line: with PyTorch unchanged, or faster within a bound on the error."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from frostline.torch._runtime.candidates import WORDS, Memo, Run, made, unfit
 from frostline.torch._runtime.record import PLAIN, RuntimeRecord, Trial
 
 BOUND = 0.03
-"""How far off a runtime may be by default: the largest difference over the largest value. After
-a dozen blocks bfloat16 is off by 0.002 to 0.01 and int8 by 0.006 to 0.02."""
+"""The default bound on the error of a runtime: the largest difference over the largest value. After
+a dozen blocks the error of bfloat16 is 0.002 to 0.01, and that of int8 0.006 to 0.02."""
 
 _LOG = logging.getLogger("frostline")
 
@@ -27,8 +27,8 @@ _LOG = logging.getLogger("frostline")
 class BelowRunner:
     """Runs the part below a line in a runtime.
 
-    Weights are cast once. Each call checks whether one of them was written to or replaced since, and then casts, tries
-    and picks again; a write through ``.data`` goes unnoticed, as it does in autograd.
+    Weights are cast once. If a call finds that one of them was written to or replaced, it casts them and chooses the
+    runtime again; it does not notice a write through ``.data``, and neither does autograd.
 
     Args:
         source: the part below.
@@ -36,10 +36,10 @@ class BelowRunner:
         runtime: None, ``"auto"``, or some words joined by ``+``: ``"compiled"`` (inductor, weights inlined),
             ``"bfloat16"`` (autocast, weights cast once), ``"channels_last"`` (weights of convolutions), ``"int8"``
             (linear maps in eight bits).
-        bound: how far off it may be: the largest difference over the largest value, for each value at the boundary.
+        bound: the largest allowed error: the largest difference over the largest value, for each value at the boundary.
 
     Raises:
-        RuntimeChoiceError: there is no such runtime, it cannot run here, or it is further off than the bound.
+        RuntimeChoiceError: the runtime does not exist, cannot run here, or exceeds the bound.
     """
 
     def __init__(self, source: PartBelow, example: Sequence[Any], runtime: str | None, bound: float = BOUND) -> None:
@@ -66,7 +66,7 @@ class BelowRunner:
         self._decide(self._example)
 
     def __call__(self, leaves: Sequence[Any]) -> list[Tensor]:
-        """Computes the boundary of samples, without a gradient, in the types and layouts of PyTorch as it is."""
+        """Computes the boundary of samples, without a gradient, in the dtypes and layouts of unchanged PyTorch."""
         if self._asked is None:
             return self._source.below(leaves)
         with torch.no_grad():
@@ -76,7 +76,7 @@ class BelowRunner:
             shapes = _shapes(leaves)
             run = self._runs.get(shapes)
             if run is None:
-                # A graph is for one number of samples; for another there is another one, over the same weights.
+                # Each number of samples has its own graph, over the same weights.
                 module = self._source.module(leaves)
                 assert module is not None
                 with warnings.catch_warnings():
@@ -88,18 +88,18 @@ class BelowRunner:
 
     @property
     def record(self) -> RuntimeRecord:
-        """The runtimes that were tried and the one that was picked; before the first batch, those of the example."""
+        """The runtimes that were tried and the chosen one; before the first batch, those of the example."""
         if self._asked is None:
             return RuntimeRecord(None, PLAIN, self._bound, (Trial(PLAIN, 1.0, 0.0),))
         return self._decide(self._example)
 
     @property
     def word(self) -> str:
-        """The name of the runtime that was picked: its features differ from those of another one."""
+        """The name of the chosen runtime, because the features of another runtime differ."""
         return self.record.picked if self._asked == "auto" else self._asked or PLAIN
 
     def _decide(self, leaves: Sequence[Any]) -> RuntimeRecord:
-        """Returns what was decided earlier, or tries and picks again if a tensor was replaced or written to since."""
+        """Returns the earlier decision, or decides again if a tensor was replaced or written to since."""
         tensors = list(self._source.tensors_below.values())
         versions = [(id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
         if self._record is not None and self._versions == versions:
@@ -107,12 +107,12 @@ class BelowRunner:
         with torch.no_grad():
             benchmark = Benchmark(self._source, leaves, self._bound)
             candidates = benchmark.all() if self._asked == "auto" else [benchmark.candidate(str(self._asked))]
-        if candidates[0].run is None:  # never so of "auto", whose first candidate is PyTorch as it is
+        if candidates[0].run is None:  # this never happens with "auto", whose first candidate is unchanged PyTorch
             raise self._refusal(candidates[0], benchmark) from candidates[0].cause
         picked = best(candidates)
         trials = tuple(each.trial for each in candidates)
         self._record = RuntimeRecord(self._asked, picked.trial.name, self._bound, trials)
-        # The tensors are kept alive, so that no other one can take their identity.
+        # The tensors are kept alive, so that no other tensor can get their identity.
         self._tensors, self._versions = tensors, versions
         self._memo, self._runs = picked.memo, {_shapes(leaves): picked.run}
         self._forms = [(value.dtype, _layout(value)) for value in benchmark.want]

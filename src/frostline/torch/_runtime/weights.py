@@ -44,7 +44,7 @@ class Weight:
 
 
 def copied(module: fx.GraphModule) -> fx.GraphModule:
-    """Returns a copy of a module's structure that holds the very same tensors."""
+    """Returns a copy of a module's structure with the same tensor objects."""
     return copy.deepcopy(module, {id(tensor): tensor for tensor in [*module.parameters(), *module.buffers()]})
 
 
@@ -54,14 +54,14 @@ def graphs_of(module: fx.GraphModule) -> list[fx.GraphModule]:
 
 
 def kind_of(node: fx.Node) -> Kind | None:
-    """Returns which of the two kinds an operator of a graph is, if it is one."""
+    """Returns the kind of an operator of a graph, convolution or linear map, or None."""
     return _READERS.get(getattr(node.target, "overloadpacket", None)) if node.op == "call_function" else None
 
 
 def weights(module: fx.GraphModule) -> list[Weight]:
     """Returns the weights and biases that only convolutions, or only linear maps, read.
 
-    A weight that an embedding reads too is left alone, because the embedding's output would change with it.
+    A weight that an embedding also reads is left out, because the output of the embedding would change with it.
     """
     places: list[tuple[nn.Module, str, Tensor]] = []
     readers: dict[int, set[Kind | None]] = defaultdict(set)
