@@ -262,9 +262,17 @@ def _claim(model: nn.Module, read: Survey, after: Plan, claims: Mapping[Claim, f
         refuse_wrapped(model)
     sites = {claim: _free_sites(read, paths) for claim, paths in claims.items()}
     keep_lbfgs_to_trainable()
-    with thaws_noted(read.parameters.values()):
-        for claim, places in sites.items():
-            add(read.root, places, claim)
-    note_parametrized(read.modules.values())
-    hold_frozen_modules(read)
-    return Handle(read.root, sites, after)
+    gradients = {parameter: parameter.grad for parameter in read.parameters.values()}
+    try:
+        with thaws_noted(read.parameters.values()):
+            for claim, places in sites.items():
+                add(read.root, places, claim)
+        note_parametrized(read.modules.values())
+        hold_frozen_modules(read)
+        return Handle(read.root, sites, after)
+    except BaseException:  # an interrupt, or a train() of a module's own that fails
+        withdraw([site for places in sites.values() for site in places], sites)
+        hold_frozen_modules(read)
+        for parameter, gradient in gradients.items():
+            parameter.grad = gradient
+        raise

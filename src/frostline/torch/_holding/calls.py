@@ -206,10 +206,17 @@ def _checkpointed(module: Any, function: Callable[..., Any], args: tuple[Any, ..
             return held_call(module, function, args, kwargs)
         finally:
             module.training = False
+    return run_again_in_backward(module, functools.partial(held_call, module, function), args, kwargs)
+
+
+def run_again_in_backward(
+    module: nn.Module, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Returns ``call(args, kwargs)``, which keeps nothing but its arguments; with the module's own function, if any."""
     run = getattr(module, "_gradient_checkpointing_func", functools.partial(checkpoint, use_reentrant=False))
 
     def again(*args: Any, **kwargs: Any) -> Any:
-        return held_call(module, function, args, kwargs)
+        return call(args, kwargs)
 
     return run(functools.partial(again, **kwargs), *args)
 

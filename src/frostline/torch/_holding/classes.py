@@ -37,7 +37,7 @@ class Hold:
         wanted: the mode that it was told last; it takes it up on release.
         is_told: whether it was told one since it is held.
         checkpoints: whether it computes activations again during backward if its flag says so.
-        stays: the mode in which its own ``train`` left it when it was told to evaluate, if it did not obey.
+        stays: whether it was in training mode still when its own ``train``, if it has one, had been told to evaluate.
     """
 
     mode: str

@@ -68,7 +68,7 @@ def hold_all(modes: Mapping[nn.Module, str | None]) -> None:
         for module, training in wanted.items():
             module.__dict__["training"] = training
         raise
-    stay = {id(module) for module in told if module.training}
+    stay = {id(module) for module in held if module.training}
     for module, mode in held.items():
         _hold(
             module,

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from frostline._core.errors import ModeError, UnsupportedError
-from frostline.torch._holding.calls import held_call, is_traced
+from frostline.torch._holding.calls import held_call, is_traced, run_again_in_backward
 from frostline.torch._holding.classes import original_class
 from frostline.torch._holding.lbfgs import keep_lbfgs_to_trainable
 from frostline.torch._uses.counterparts import Mode
@@ -77,11 +77,16 @@ class Frozen(nn.Module):
             with view.swapped():
                 return held_call(self, call, args, kwargs)
         self._take_class()
+        if view.checkpoints:
+            return run_again_in_backward(self, self._call, args, kwargs)
+        return self._call(args, kwargs)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
-            view.begin_call()
-            return held_call(self, call, args, kwargs, view.swaps)
+            self._view.begin_call()
+            return held_call(self, _layer_class(self).__call__, args, kwargs, self._view.swaps)
         finally:
-            view.end_call()
+            self._view.end_call()
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - as nn.Module.train
         """Sets the mode of a use with ``mode="follow"``; any other one stays in evaluation mode."""

@@ -12,6 +12,7 @@ from torch import nn
 
 from frostline.torch._holding import mode as _mode
 from frostline.torch._holding.backup import Swap
+from frostline.torch._holding.calls import checkpoints_activations
 from frostline.torch._holding.writable import parts
 from frostline.torch._uses.counterparts import Counterparts, Mode
 from frostline.torch._uses.seen import Seen
@@ -40,6 +41,7 @@ class View:
         self.top = top
         self.mode = mode
         self._seen: Seen | None = None
+        self._is_wanted = False
         self._has_set = False
         self._stamp_of_sets: list[tuple[int, int]] = []
         self._lock = threading.RLock()
@@ -56,6 +58,7 @@ class View:
             is_told: whether somebody called ``train``; a new view has the modes of its layer.
         """
         self._seen = None
+        self._is_wanted = training
         wanted = training and self.mode == "follow"
         for _, view in self.counterparts.pairs:
             view.__dict__["training"] = wanted
@@ -71,6 +74,12 @@ class View:
             elif wanted:
                 for inner in parts(own.module):
                     self.counterparts.of[id(inner)].__dict__["training"] = inner.training
+
+    @property
+    def checkpoints(self) -> bool:
+        """Whether a call computes activations again during backward, as the layer would in training mode."""
+        wants = self.mode == "eval" and self._is_wanted and checkpoints_activations(self.top)
+        return wants and bool(self.top.gradient_checkpointing) and torch.is_grad_enabled()
 
     @property
     def has_own_values(self) -> bool:
