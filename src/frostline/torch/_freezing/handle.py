@@ -49,8 +49,15 @@ class Handle:
         modules, parameters = list(self._root.modules()), list(self._root.parameters())
         self._check_found(modules)
         settle(modules)
-        with thaws_noted(parameters):
-            withdraw([*self._sites(), *sites_of(modules, self._claims)], self._claims)
+        try:
+            with thaws_noted(parameters):
+                self._withdraw(modules)
+        except BaseException:  # an interrupt: what was begun is finished
+            self._withdraw(modules)
+            raise
+
+    def _withdraw(self, modules: list[nn.Module]) -> None:
+        withdraw([*self._sites(), *sites_of(modules, self._claims)], self._claims)
         hold_frozen_modules(survey(self._root))
 
     def __enter__(self) -> Self:

@@ -55,8 +55,12 @@ def hold_all(modes: Mapping[nn.Module, str | None]) -> None:
     for module in modes:
         module.__dict__.pop(LET_GO, None)
     changed = {module: mode for module, mode in modes.items() if held_mode(module) != mode}
-    holds = {m: forget(m) for m in changed if is_held(m)}
-    _release({module: hold for module, hold in holds.items() if hold is not None and hold.mode == "eval"})
+    holds: dict[nn.Module, Hold] = {module: module.__dict__[HOLD] for module in changed if is_held(module)}
+    try:
+        _release(holds)
+    except BaseException:  # an interrupt: what was begun is finished
+        _release(holds)
+        raise
     held = {module: mode for module, mode in changed.items() if mode is not None}
     wanted = {module: module.training for module in held}
     told = [module for module, mode in held.items() if mode == "eval" and has_own_train(module)]
@@ -106,12 +110,14 @@ def want(module: nn.Module, training: bool) -> None:  # noqa: FBT001 - as nn.Mod
 def forget(module: nn.Module) -> Hold | None:
     """Stops holding a module in place, leaves its mode as it is, and returns what was remembered of it."""
     present: Hold | None = module.__dict__.pop(HOLD, None)
-    if present is not None:
-        give_class_back(module)
+    give_class_back(module)
     return present
 
 
 def _release(holds: dict[nn.Module, Hold]) -> None:
+    for module in holds:
+        forget(module)
+    holds = {module: hold for module, hold in holds.items() if hold.mode == "eval"}
     told: set[int] = set()
     for module, hold in holds.items():
         if hold.stays:

@@ -13,6 +13,7 @@ from torch import nn
 
 from frostline._core.errors import UnsupportedError
 from frostline.torch._holding import mode as _mode
+from frostline.torch._holding.calls import checkpoints_activations
 from frostline.torch._holding.classes import original_class
 from frostline.torch._holding.writable import parts
 from frostline.torch._uses.attributes import Attributes
@@ -39,6 +40,7 @@ class Counterparts:
         hooks: the registries of hooks.
         attributes: ``id`` of a module or object -> its plain attributes.
         own_trains: the topmost parts with a ``train`` of their own.
+        checkpoints: whether a call computes activations again during backward if the layer's flag says so.
     """
 
     def __init__(self, layer: nn.Module, top: nn.Module, mode: Mode) -> None:
@@ -79,6 +81,7 @@ class Counterparts:
                 f"cannot copy the structure of this layer: {error}.",
                 "Move the attribute that cannot be copied out of the layer, or freeze the layer itself: freeze(layer).",
             ) from error
+        self.checkpoints = self.mode == "eval" and checkpoints_activations(self.layer)
         self._registries = [vars(module)[name] for module, _ in self.pairs for name in _REGISTRIES]
         self._sizes = list(map(len, self._registries))
         self._containers = [module._modules for module, _ in self.pairs]

@@ -12,7 +12,6 @@ from torch import nn
 
 from frostline.torch._holding import mode as _mode
 from frostline.torch._holding.backup import Swap
-from frostline.torch._holding.calls import checkpoints_activations
 from frostline.torch._holding.writable import parts
 from frostline.torch._uses.counterparts import Counterparts, Mode
 from frostline.torch._uses.seen import Seen
@@ -78,7 +77,7 @@ class View:
     @property
     def checkpoints(self) -> bool:
         """Whether a call computes activations again during backward, as the layer would in training mode."""
-        wants = self.mode == "eval" and self._is_wanted and checkpoints_activations(self.top)
+        wants = self._is_wanted and self.counterparts.checkpoints
         return wants and bool(self.top.gradient_checkpointing) and torch.is_grad_enabled()
 
     @property
