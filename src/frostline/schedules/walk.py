@@ -119,7 +119,8 @@ def resume(along: Schedule | Policy, saved: object, inventory: Inventory) -> Sch
     """Returns the position that `ScheduleCursor.to_dict` saved.
 
     Args:
-        along: the schedule or the policy; it must equal the saved one.
+        along: the schedule or the policy. A policy must equal the saved one; a schedule must have the same phases at
+            the steps that were taken, and may go on in another way.
         saved: the data.
         inventory: the model; its plan at this position must equal the saved plan.
 
@@ -135,12 +136,12 @@ def resume(along: Schedule | Policy, saved: object, inventory: Inventory) -> Sch
         kept = frozenset(document.texts("kept", data.get("kept", [])))
     except ValueError as error:
         raise ScheduleError(_LOAD, f"got data that is not the state of a driver: {error}.", (), _FIX) from error
-    if data["schedule"] != along.to_dict():
-        _refuse_other(along, data["schedule"])
     step = whole("driver.load_state_dict", "step", data["step"])
+    before = None if data["schedule"] == along.to_dict() else _with_the_same_past(along, data["schedule"], step)
     walk = _in_policy(along, step, data["state"]) if isinstance(along, Policy) else _in_schedule(along, step)
     walk = walk.keeping(kept)
-    _check_plan(walk.plan(inventory), Plan.from_dict(data["plan"]), step)
+    here = walk if before is None else _in_schedule(before, step).keeping(kept)
+    _check_plan(here.plan(inventory), Plan.from_dict(data["plan"]), step)
     return walk
 
 
@@ -182,17 +183,39 @@ def _in_policy(along: Policy, step: int, state: Any) -> ScheduleCursor:
     return ScheduleCursor(along, step, state, along.phase(state), None)
 
 
-def _refuse_other(along: Schedule | Policy, saved: Any) -> None:
+def _with_the_same_past(along: Schedule | Policy, saved: Any, steps: int) -> Schedule:
+    """Returns the schedule that was saved, if its phases at the first `steps` steps are those of `along`.
+
+    Raises:
+        ScheduleError: they differ, or one of the two is a policy.
+    """
     here, given = along.to_dict(), saved if isinstance(saved, dict) else {}
     kinds = [next((data[noun] for noun in ("schedule", "policy") if noun in data), None) for data in (given, here)]
+    found = []
+    if isinstance(along, Schedule) and "schedule" in given:
+        before = Schedule.from_dict(given)
+        differs = _first_difference(before, along, steps)
+        if differs is None:
+            return before
+        found = [f"  at step {differs}: saved {before.at(differs)}, here {along.at(differs)}"]
     if kinds[0] != kinds[1]:
         problem = f"got the state of {kinds[0]} for {kinds[1]}."
-        raise ScheduleError(_LOAD, problem, (), _FIX)
+        raise ScheduleError(_LOAD, problem, tuple(found), _FIX)
     names = sorted(here.keys() | given.keys())
     differ = [name for name in names if given.get(name) != here.get(name)]
-    found = [f"  {name}: saved {given.get(name)!r}, here {here.get(name)!r}" for name in differ]
+    found = [*(f"  {name}: saved {given.get(name)!r}, here {here.get(name)!r}" for name in differ), *found]
     problem = f"got the state of another {kinds[1]}: it differs in {counted(len(differ), 'field')}."
     raise ScheduleError(_LOAD, problem, tuple(found), _FIX)
+
+
+def _first_difference(one: Schedule, other: Schedule, steps: int) -> int | None:
+    """Returns the first step below `steps` at which two schedules freeze something else or train at other rates."""
+    changes = {step for each in (one, other) for step, _ in each.changes(steps)}
+    for step in sorted(changes):
+        phases = one.at(step), other.at(step)
+        if phases[0].frozen != phases[1].frozen or phases[0].rates != phases[1].rates:
+            return step
+    return None
 
 
 def _check_plan(here: Plan, saved: Plan, step: int) -> None:

@@ -356,12 +356,15 @@ class TestState:
 
     def test_the_state_of_another_schedule_or_tree(self) -> None:
         driver = fj.Driver(LinearProbe(["c"], steps=2))
-        driver.start(net())
+        params = driver.start(net())
+        for _ in range(3):
+            params = driver.step(params)
         with pytest.raises(ScheduleError) as caught:
             fj.Driver(LinearProbe(["c"], steps=3)).load_state_dict(driver.state_dict(), net())
         assert str(caught.value) == (
             "driver.load_state_dict(state) got the state of another LinearProbe: it differs in 1 field.\n"
             "  steps: saved 2, here 3\n"
+            "  at step 2: saved Phase(name='fine-tune'), here Phase(frozen=('**', '!c'), name='probe')\n"
             "Load what driver.state_dict() gave, into a driver with the same schedule."
         )
         with pytest.raises(PlanMismatchError) as mismatch:

@@ -462,17 +462,41 @@ class TestState:
             assert set(binding.state_dict()["state"]) == expected
 
     def test_of_another_schedule(self) -> None:
-        state = self.driver(LinearProbe(["[2]"], steps=3)).state_dict()
-        assert self.refused(ScheduleError, self.driver(), state) == (
+        saved = self.driver(LinearProbe(["[2]"], steps=3))
+        for _ in range(3):
+            saved.step()
+        assert self.refused(ScheduleError, self.driver(), saved.state_dict()) == (
             "driver.load_state_dict(state) got the state of another LinearProbe: it differs in 1 field.\n"
             "  steps: saved 3, here 2\n"
+            "  at step 2: saved Phase(frozen=('**', '![2]'), name='probe'), here Phase(name='fine-tune')\n"
             "Load what driver.state_dict() gave, into a driver with the same schedule."
         )
-        state = self.driver(ULMFiT(["[0]", "[2]"], period=1)).state_dict()
-        assert self.refused(ScheduleError, self.driver(), state) == (
+        saved = self.driver(ULMFiT(["[0]", "[2]"], period=1))
+        saved.step()
+        assert self.refused(ScheduleError, self.driver(), saved.state_dict()) == (
             "driver.load_state_dict(state) got the state of ULMFiT for LinearProbe.\n"
+            "  at step 0: saved Phase(frozen=('[0]',), name='1 of 2 blocks'), "
+            "here Phase(frozen=('**', '![2]'), name='probe')\n"
             "Load what driver.state_dict() gave, into a driver with the same schedule."
         )
+
+    @pytest.mark.parametrize(
+        "longer",
+        [
+            LinearProbe(["[2]"], steps=5),
+            Phases([Span(0, 4, Phase(["**", "![2]"])), Span(4, None, Phase(["[0]"]))]),
+        ],
+    )
+    def test_of_a_schedule_with_the_same_past(self, longer: Schedule) -> None:
+        saved, other = self.driver(LinearProbe(["[2]"], steps=3)), self.driver(longer)
+        for _ in range(3):
+            saved.step()
+        assert saved.phase.name == "fine-tune"
+        other.load_state_dict(json.loads(json.dumps(saved.state_dict())))
+        assert (other.steps, other.phase.frozen) == (3, ("**", "![2]"))
+        again = self.driver(longer)
+        again.load_state_dict(other.state_dict())
+        assert again.steps == 3
 
     def test_of_a_model_with_other_paths(self) -> None:
         model = nn.Sequential(*net(), nn.Linear(2, 2))

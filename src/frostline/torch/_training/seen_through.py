@@ -36,7 +36,8 @@ def chain_of(optimizer: Any) -> tuple[Any, ...]:
 
 
 def _inside(optimizer: Any) -> Any:
-    for place in _PLACES:
+    # Learning-rate schedulers have an optimizer, and are none.
+    for place in _PLACES if hasattr(optimizer, "param_groups") else ():
         inner = getattr(optimizer, place, None)
         if inner is not None and hasattr(inner, "param_groups") and hasattr(inner, "step"):
             return inner
