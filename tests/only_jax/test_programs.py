@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 import frostline.jax as fj
 from only_jax.programs import longest_constant, recorded
@@ -95,3 +96,13 @@ def test_the_trainable_part_is_donated_and_the_rest_stays() -> None:
     trained = jax.tree.map(jnp.copy, trained)
     compiled(trained, rest, state, x)
     assert [leaf.is_deleted() for leaf in jax.tree.leaves((trained, rest))] == [True, False]
+
+
+def test_shardings_of_the_plain_tree_fit() -> None:
+    """Those of the parameters, made before anything is frozen, are those of the step with a plan beside the tree."""
+    mesh = jax.make_mesh((1,), ("data",))
+    shardings = jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec("data")), params(4))
+    step, (tree, state, x) = by_plan(4)
+    after, _ = jax.jit(step, in_shardings=(shardings, None, None), out_shardings=(shardings, None))(tree, state, x)
+    assert jax.tree.map(lambda leaf: leaf.sharding, after) == shardings
+    assert after["body"].tolist() == tree["body"].tolist()

@@ -1,4 +1,4 @@
-"""An optimizer that follows the marks of a tree."""
+"""An optimizer that follows what is frozen: the marks of a tree, or a plan beside it."""
 
 from __future__ import annotations
 
