@@ -132,20 +132,20 @@ _RESUMED: dict[type, Callable[..., Any]] = {
 
 def held_methods(original: type[nn.Module]) -> dict[str, Any]:
     """Returns the methods by which modules of a class are called while they are held."""
-    plain_call, plain_forward = original.__call__, original.forward
+    # The methods of the class are looked up in each call, because tracers and kernels of others replace them.
 
     def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         hold: Hold | None = self.__dict__.get(HOLD)
         if hold is None:
-            return plain_call(self, *args, **kwargs)
+            return original.__call__(self, *args, **kwargs)
         if hold.checkpoints and hold.wanted and self.gradient_checkpointing and torch.is_grad_enabled():
-            return _checkpointed(self, plain_call, args, kwargs)
-        return held_call(self, plain_call, args, kwargs)
+            return _checkpointed(self, original.__call__, args, kwargs)
+        return held_call(self, original.__call__, args, kwargs)
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return held_forward(self, plain_forward, args, kwargs)
+        return held_forward(self, original.forward, args, kwargs)
 
-    held_forward = _held_forward
+    held_forward, plain_forward = _held_forward, original.forward
     if isinstance(plain_forward, types.FunctionType):
         # TorchScript looks names up in the globals of the function, whose source is the original's.
         forward = types.FunctionType(forward.__code__, plain_forward.__globals__, closure=forward.__closure__)
@@ -154,10 +154,10 @@ def held_methods(original: type[nn.Module]) -> dict[str, Any]:
     def bound(module: nn.Module) -> Any:
         earlier = module.__dict__.get("forward")
         if torch.compiler.is_compiling():
-            return functools.partial(plain_forward, module) if earlier is None else earlier
+            return functools.partial(original.forward, module) if earlier is None else earlier
         return types.MethodType(forward, module) if earlier is None else HeldForward(module, earlier)
 
-    return {"__call__": call, "forward": Method("forward", bound, plain_forward)}
+    return {"__call__": call, "forward": Method("forward", bound, original)}
 
 
 class HeldForward:

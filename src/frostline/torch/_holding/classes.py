@@ -55,14 +55,14 @@ class Method:
 
     Args:
         bound: makes what the lookup returns, from the instance.
-        original: what the lookup on the class returns.
+        original: the class whose method of this name a lookup on the class returns.
     """
 
-    def __init__(self, name: str, bound: Callable[[Any], Any], original: Any) -> None:
+    def __init__(self, name: str, bound: Callable[[Any], Any], original: type) -> None:
         self.name, self.bound, self.original = name, bound, original
 
     def __get__(self, module: Any, owner: type) -> Any:
-        return self.original if module is None else self.bound(module)
+        return getattr(self.original, self.name) if module is None else self.bound(module)
 
     def __set__(self, module: Any, value: Any) -> None:
         module.__dict__[self.name] = value

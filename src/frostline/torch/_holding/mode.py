@@ -143,7 +143,7 @@ def body(original: type[nn.Module], called: bool) -> dict[str, Any]:  # noqa: FB
 
     functools.update_wrapper(train, original.train)
     attributes = {
-        "train": Method("train", lambda module: types.MethodType(train, module), original.train),
+        "train": Method("train", lambda module: types.MethodType(train, module), original),
         "register_forward_hook": _registering(original.register_forward_hook),
         "register_forward_pre_hook": _registering(original.register_forward_pre_hook),
     }

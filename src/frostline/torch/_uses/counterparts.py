@@ -111,7 +111,7 @@ class Counterparts:
     def _fill(self) -> None:
         for module, view in self.pairs:
             if "_parameters" not in vars(view):
-                vars(view).update(_empty(module, self._rebinding()))
+                vars(view).update(_empty(module, self._hook_rebinding()))
             vars(view)["_non_persistent_buffers_set"] = set(module._non_persistent_buffers_set)
             view._modules.clear()
             view._modules.update((n, c and self.of[id(c)]) for n, c in module._modules.items())
@@ -119,7 +119,7 @@ class Counterparts:
         self.slots = [slot for pair in self.pairs for slot in self._tensor_slots(*pair, slots)]
         hooks = {(id(slot.layer)): slot for slot in self.hooks}
         self.hooks = [
-            hooks.get(id(vars(module)[name])) or HookSlot(module, view, name, self._rebinding)
+            hooks.get(id(vars(module)[name])) or HookSlot(module, view, name, self._hook_rebinding)
             for module, view in self.pairs
             for name in HOOKS
             if name in vars(module)
@@ -154,6 +154,10 @@ class Counterparts:
                     views[name] = None if tensor is None else self._constant(tensor)
                     slot = TensorSlot(module, view, registry, name)
                 yield slot
+
+    def _hook_rebinding(self) -> Rebinding:
+        # Without a maker of constants: an object whose method records calls is not copied.
+        return Rebinding(self.of)
 
     def _rebinding(self) -> Rebinding:
         return Rebinding(self.of, self._constant)
@@ -204,7 +208,7 @@ def _empty(module: nn.Module, rebinding: Rebinding) -> dict[str, Any]:
         if name in REGISTRIES:
             made[name] = type(value)()
         elif name.endswith("_hooks"):
-            made[name] = rebinding.of(value)
+            made[name] = copy.copy(rebinding.of(value))
         elif name in ("training", "_is_full_backward_hook"):
             made[name] = value
     return made
