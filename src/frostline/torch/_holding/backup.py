@@ -41,6 +41,17 @@ _lock = threading.RLock()
 _turn = threading.Condition(_lock)
 _open: dict[int, list[Call]] = {}
 """The calls that own tensors now, by thread."""
+_waiting: set[int] = set()
+"""Threads that wait for their turn."""
+
+
+def _wait() -> None:
+    thread = threading.get_ident()
+    _waiting.add(thread)
+    try:
+        _turn.wait()
+    finally:
+        _waiting.discard(thread)
 
 
 def is_covered(module: nn.Module) -> bool:
@@ -66,7 +77,7 @@ class Call:
     writable: Writable
     host: Call | None = None
     guests: set[Call] | None = None
-    is_open = is_saved = is_complete = is_restored = False
+    is_open = is_saved = is_complete = is_restored = is_ended = False
     clones: list[tuple[Place, torch.Tensor]] = []  # noqa: RUF012 - it is replaced, and never changed
     late: tuple[Place, ...] = ()
     versions: list[int] | None = None
@@ -90,7 +101,7 @@ class Call:
                     self.host = other
                     other.guests = (other.guests or set()) | {self}
                     return
-                _turn.wait()
+                _wait()
             self.writable = now = _writable(self.module)
             self.is_open = True
             _open.setdefault(self.thread, []).append(self)
@@ -118,9 +129,9 @@ class Call:
                 self.clones.append((place, place.data.clone()))
 
     def _in_the_way(self) -> Call | None:
-        others = [call for thread, calls in _open.items() if thread != self.thread for call in calls]
-        if not others:
+        if not _open or (len(_open) == 1 and self.thread in _open):
             return None
+        others = [call for thread, calls in _open.items() if thread != self.thread for call in calls]
         # Their calls may have copies in the registries now, so nothing is read where they are.
         covered = frozenset(map(id, parts(self.module)))
         for call in others:
@@ -138,11 +149,12 @@ class Call:
                 self.host.guests = (self.host.guests or set()) - {self}
                 _turn.notify_all()
         if not self.is_open:
+            self.is_ended = True
             return
         if self.guests:
             with _lock:
                 while self.guests:
-                    _turn.wait()
+                    _wait()
         if not self.is_restored:
             self._restore()
             self.is_restored = True
@@ -156,8 +168,10 @@ class Call:
                 mine.remove(self)
             if not mine:
                 _open.pop(self.thread, None)
-            _turn.notify_all()
+            if _waiting:
+                _turn.notify_all()
         self.is_open = False
+        self.is_ended = True
 
     def _restore(self) -> None:
         now = self.writable

@@ -62,7 +62,8 @@ def held_call(
             finally:
                 call.end()
         finally:
-            call.end()  # for an interrupt in the first
+            if not call.is_ended:  # an interrupt has come in the first
+                call.end()
         call.raise_if_late()
     resumed = _RESUMED.get(type(out))
     return out if resumed is None else resumed(module, out)

@@ -31,7 +31,8 @@ class Seen:
         containers = [layer["_modules"] for layer in layers]
         tensors = [layer[name] for layer in (*layers, *views) for name in ("_parameters", "_buffers")]
         hooks = [layer[name] for layer in layers for name in HOOKS if name in layer]
-        self.sized = [*layers, *containers, *tensors, *hooks]
+        attributes = list(counterparts.attributes.values())
+        self.sized = [*(each.layer for each in attributes), *containers, *tensors, *hooks]
         self.sizes = list(map(len, self.sized))
         self.registries = [*containers, *tensors]
         self.registered = list(chain.from_iterable(map(dict.values, self.registries)))
@@ -40,10 +41,8 @@ class Seen:
         self.constants: list[Any] = [slot.constant for slot in slots]
         self.loose = counterparts.loose
         self.swappable = [s for s in counterparts.slots if s.norm is not None or s.view.get(s.name) is not s.constant]
-        attributes = list(counterparts.attributes.values())
-        self.layers = [each.layer for each in attributes]
-        self.attribute_sizes = list(map(len, self.layers))
-        self.places = [(each.layer, name) for each in attributes for name in each.names]
+        self.places = [each.layer for each in attributes for _ in each.names]
+        self.names = [name for each in attributes for name in each.names]
         self.values = [value for each in attributes for value in each.values]
         self.contents = [pair for each in attributes for pair in each.contents]
         self.attributes = attributes
@@ -56,7 +55,8 @@ class Seen:
             each.note()
         self.view_dicts = [each.view for each in attributes]
         self.view_sizes = list(map(len, self.view_dicts))
-        self.view_places = [(each.view, name) for each in attributes for name in each.before]
+        self.view_places = [each.view for each in attributes for _ in each.before]
+        self.view_names = [name for each in attributes for name in each.before]
         self.view_values = [value for each in attributes for value in each.before.values()]
         self.view_contents = [pair for each in attributes for pair in each.own_contents]
 
@@ -69,12 +69,11 @@ class Seen:
                 and all(map(torch.Tensor.is_set_to, self.tensors, self.constants))
                 and not any(map(_requires_grad, self.constants))
                 and not any(map(_training, self.views))
-                and list(map(len, self.layers)) == self.attribute_sizes
-                and _hold(self.places, self.values)
+                and all(map(is_, map(dict.get, self.places, self.names), self.values))
                 and all(map(holds, self.contents))
-                and all(tensor.is_set_to(constant) for tensor, constant in self.loose)
-                and all(hooks.is_current for hooks in self.hooks)
-                and all(own.is_current for own in self.own_trains)
+                and (not self.loose or all(tensor.is_set_to(constant) for tensor, constant in self.loose))
+                and (not self.hooks or all(hooks.is_current for hooks in self.hooks))
+                and (not self.own_trains or all(own.is_current for own in self.own_trains))
             )
         except (RuntimeError, NotImplementedError):  # tensors that wrap others, and those inside a transform
             return False
@@ -83,10 +82,6 @@ class Seen:
         """Whether the view has the attributes that it had before the call."""
         return (
             list(map(len, self.view_dicts)) == self.view_sizes
-            and _hold(self.view_places, self.view_values)
+            and all(map(is_, map(dict.get, self.view_places, self.view_names), self.view_values))
             and all(map(holds, self.view_contents))
         )
-
-
-def _hold(places: list[tuple[dict[str, Any], str]], values: list[Any]) -> bool:
-    return all(attributes.get(name) is value for (attributes, name), value in zip(places, values, strict=True))

@@ -68,10 +68,10 @@ class Frozen(nn.Module):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         # Here and not in forward, because hooks of the layer compute weights (spectral_norm) too.
         view, call = self._view, _layer_class(self).__call__
-        if getattr(self, "_is_replica", False):  # its tensors are copies that nothing else moves
+        if "_is_replica" in self.__dict__:  # its tensors are copies that nothing else moves
             return held_call(self, call, args, kwargs)
-        if torch.compiler.is_compiling() and view.has_own_values:
-            torch._dynamo.graph_break(msg="a frozen use of a layer whose train() makes values of its weights")
+        if torch.compiler.is_compiling() and view.uncompiled is not None:
+            return view.uncompiled(args, kwargs)
         if is_traced():
             self._refresh()
             with view.swapped():

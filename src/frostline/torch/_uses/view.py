@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,6 +40,7 @@ class View:
         self.top = top
         self.mode = mode
         self._seen: Seen | None = None
+        self.uncompiled: Callable[..., Any] | None = None
         self._is_wanted = False
         self._has_set = False
         self._stamp_of_sets: list[tuple[int, int]] = []
@@ -73,17 +74,15 @@ class View:
             elif wanted:
                 for inner in parts(own.module):
                     self.counterparts.of[id(inner)].__dict__["training"] = inner.training
+        # A compiled call would not renew what a train() of the layer's own has made of its weights.
+        has_made = any(own.has_written for own in self.counterparts.own_trains)
+        self.uncompiled = torch.compiler.disable(self.top._call) if has_made else None
 
     @property
     def checkpoints(self) -> bool:
         """Whether a call computes activations again during backward, as the layer would in training mode."""
         wants = self._is_wanted and self.counterparts.checkpoints
         return wants and bool(self.top.gradient_checkpointing) and torch.is_grad_enabled()
-
-    @property
-    def has_own_values(self) -> bool:
-        """Whether a ``train`` of the layer's own has made values that a compiled call would not renew."""
-        return any(own.has_written for own in self.counterparts.own_trains)
 
     def refresh(self) -> None:
         """Makes the next call compute with what the layer holds now, in place.
