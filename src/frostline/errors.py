@@ -22,6 +22,7 @@
     ├── UnprovenError (RuntimeError)            a guard that was never shown the tree after the steps
     ├── BindError (ValueError)                  an optimizer and a model that do not go together
     ├── DeltaError (ValueError)                 a delta checkpoint that does not go with a model
+    ├── RunError (ValueError)                   a saved run that does not go with a model, optimizers and driver
     ├── ScheduleError (ValueError)              a schedule or policy that cannot be made, read or walked
     ├── CostError (ValueError)                  a model whose cost cannot be computed with this example
     ├── NothingFrozenError (ValueError)         making frozen parts cheap where nothing is frozen

@@ -39,6 +39,7 @@ BUILTINS = {
     "PinnedError": ValueError,
     "PlanError": ValueError,
     "PlanMismatchError": ValueError,
+    "RunError": ValueError,
     "RuntimeChoiceError": ValueError,
     "SamePathError": ValueError,
     "ScheduleError": ValueError,

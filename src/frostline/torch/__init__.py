@@ -22,6 +22,7 @@ from frostline.torch._training.bind import bind
 from frostline.torch._training.binding import Binding
 from frostline.torch._training.delta import load_delta, save_delta
 from frostline.torch._training.driver import Driver
+from frostline.torch._training.run import load_run, save_run
 from frostline.torch._uses.use import Frozen, frozen_call
 
 if typing.TYPE_CHECKING:
@@ -48,9 +49,11 @@ __all__ = [
     "guard",
     "lean",
     "load_delta",
+    "load_run",
     "plan",
     "report",
     "save_delta",
+    "save_run",
     "thaw",
     "trainable",
 ]

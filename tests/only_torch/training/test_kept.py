@@ -278,7 +278,9 @@ class TestResume:
 
     def test_of_another_model_is_refused(self) -> None:
         model = Positions()
-        saved = driven(model, LinearProbe(["head"], steps=1)).state_dict()
+        driver = driven(model, LinearProbe(["head"], steps=1))
+        driver.step()
+        saved = driver.state_dict()
         saved["kept"] = ["table", "body.bias"]
         for _ in range(2):
             with pytest.raises(ScheduleError):

@@ -20,7 +20,7 @@ from frostline._core.errors.models import (
     WrappedError,
 )
 from frostline._core.errors.selectors import CountError, NoMatchError, SelectorError, TiedError, UnsupportedError
-from frostline._core.errors.training import BindError, DeltaError, ScheduleError
+from frostline._core.errors.training import BindError, DeltaError, RunError, ScheduleError
 from frostline._core.errors.trees import (
     LayerError,
     NothingTrainableError,
@@ -52,6 +52,7 @@ __all__ = [
     "PinnedError",
     "PlanError",
     "PlanMismatchError",
+    "RunError",
     "RuntimeChoiceError",
     "SamePathError",
     "ScheduleError",

@@ -15,6 +15,10 @@ class DeltaError(ExpressionError, ValueError):
     """A delta checkpoint that cannot be written, or does not go with a model."""
 
 
+class RunError(ExpressionError, ValueError):
+    """A folder with a run that cannot be written, or does not go with a model, its optimizers and its driver."""
+
+
 class ScheduleError(ExpressionError, ValueError):
     """A schedule or policy that cannot be made, read or walked."""
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from frostline._core.errors import BindError
@@ -150,6 +151,16 @@ class Binding:
             BindError: it is not such a state, or it speaks of other parameters or groups. Nothing is changed then.
         """
         self._load("binding.load_state_dict(state)", state)
+
+    def check_bound(self, expression: str) -> Mapping[str, Tensor]:
+        """Returns the tensors that the optimizer has by name, frozen or not.
+
+        Raises:
+            BindError: the binding was released.
+        """
+        self._check_bound(expression)
+        self.sync()
+        return {**self._members.owned, **self._layout.others}
 
     def check_fits(self, expression: str, state: Any) -> dict[str, Any]:
         """Returns a state by name, once it is known to fit.
