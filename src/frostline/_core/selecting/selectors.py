@@ -52,7 +52,7 @@ class glob(Selector):
 
     Args:
         pattern: what one would write after ``model.`` in Python, with ``*`` for one segment, ``**`` for any number of
-            them, ``{a,b}`` for alternatives, and indices and slices of containers.
+            them, ``{a,b}`` for alternatives, and indices and slices of lists and of numbered names.
 
     Raises:
         SelectorError: the pattern cannot be read.
