@@ -56,7 +56,7 @@ MODEL = Inventory(
         Module("embed", Net),
         Module("layers", ModuleList),
         *(Module(f"layers.{number}", Linear) for number in range(11)),
-        Module("stem", ModuleList),
+        Module("stem", ModuleList, members=("conv", "norm", "act", "out")),
         Module("stem.conv", LowRankLinear),
         Module("stem.norm", Norm),
         Module("stem.act", Activation),

@@ -8,11 +8,19 @@ import frostline
 from core.models import MODEL, SMALL, TIED, Linear
 from frostline import FrostlineError, Plan, everything, glob, of_type, regex, where
 from frostline._core.fingerprint import Fingerprint
+from frostline._core.inventory import Inventory
+from frostline._core.param import Param
 from frostline._core.plan import Change
 from frostline._core.reporting.report import report
 from frostline._core.selecting.resolve import resolve
 from frostline.errors import FileFormatError, ModeError
 
+WIDE = Inventory(
+    tuple(
+        Param(path, (size,), "float32", 4)
+        for size, path in enumerate(["body.weight", "body.bias", "neck.weight", "neck.bias", "head"], start=1)
+    )
+)
 EMPTY_FIX = "Fix the pattern, or pass allow_empty=True if matching nothing is what you want."
 INDEX_FIX = "Write [3], [-1], [2:8:2], or ['key'] for a key in quotes."
 BAD_KEY = r"""
@@ -153,6 +161,61 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
             "'embed.weight[:32000]' names rows of 'embed.weight', a parameter of shape (50, 4): "
             "rows cannot be frozen yet.",
             "Freeze all of it with 'embed.weight', or leave it out.",
+        ],
+    ),
+    (
+        "rows of all parameters of a module",
+        lambda: resolve(["head[:1]"], MODEL),
+        [
+            "'head[:1]' names rows of 'head', which has no positions, and 4 parameters with a first axis of 2: "
+            "rows cannot be frozen yet.",
+            "Name what is below it: 'head.q_proj', 'head.v_proj', 'head.o_proj'.",
+        ],
+    ),
+    (
+        "no positions",
+        lambda: resolve(["body", "[0]"], WIDE),
+        [
+            "'[0]' matches none of the 5 parameters.",
+            "The model has no positions: an index is for lists, and for one name with numbers as in layers_0.",
+            "Its children:",
+            "  body",
+            "  neck",
+            "  head",
+            EMPTY_FIX,
+        ],
+    ),
+    (
+        "no positions below",
+        lambda: resolve(["body[1:]"], WIDE),
+        [
+            "'body[1:]' matches none of the 5 parameters.",
+            "'body' has no positions: an index is for lists, and for one name with numbers as in layers_0.",
+            "Its children:",
+            "  body.weight",
+            "  body.bias",
+            EMPTY_FIX,
+        ],
+    ),
+    (
+        "no positions in several",
+        lambda: resolve(["{body,neck}[0]"], WIDE),
+        [
+            "'{body,neck}[0]' matches none of the 5 parameters.",
+            "None of the 2 modules has positions: an index is for lists, and for one name with numbers.",
+            EMPTY_FIX,
+        ],
+    ),
+    (
+        "a child that is not there",
+        lambda: resolve(["stem.qqqqqqqqqqqqqqqqqqqqqqqqqqq"], MODEL),
+        [
+            "'stem.qqqqqqqqqqqqqqqqqqqqqqqqqqq' matches none of the 26 parameters.",
+            "Children of 'stem':",
+            "  stem.conv",
+            "  stem.norm",
+            "  stem.out",
+            EMPTY_FIX,
         ],
     ),
     (

@@ -5,7 +5,7 @@ import pytest
 from core.models import MODEL
 from frostline import NoMatchError, UnsupportedError, glob
 from frostline._core.inventory import Inventory
-from frostline._core.param import Param
+from frostline._core.param import Module, Param
 from frostline._core.selecting.pattern import parse, spell
 from frostline._core.selecting.resolve import resolve
 
@@ -64,9 +64,6 @@ NAMED: list[tuple[str, set[str]]] = [
     ("stem[3]", {"stem.out.weight"}),
     ("stem[-1]", {"stem.out.weight"}),
     ("stem[2:]", {"stem.out.weight"}),
-    # Of the model itself too.
-    ("[0]", {"embed.weight"}),
-    ("[4]", TABLE),
     ("['scale']", {"scale"}),
     # Keys as Python writes them.
     ("table['mlp/~/linear']", {"table.mlp/~/linear.w"}),
@@ -105,7 +102,7 @@ NAMED: list[tuple[str, set[str]]] = [
     ("**.layers.**.weight", LAYERS),
     ("**.*.bias", {"stem.norm.bias", "head.q_proj.bias"}),
     ("**.layers[0]", {"layers.0.weight"}),
-    ("**[3]", {"stem.out.weight", "layers.3.weight", "stats"}),
+    ("**[3]", {"stem.out.weight", "layers.3.weight"}),
     ("layers[:3].weight", {"layers.0.weight", "layers.1.weight", "layers.2.weight"}),
 ]
 
@@ -130,6 +127,9 @@ NOT_NAMED = [
     "{a,b}",
     "bias",
     "*.bias",
+    # What has no positions has no first child.
+    "[0]",
+    "[:-1]",
 ]
 
 
@@ -147,11 +147,73 @@ def test_a_pattern_names_nothing(pattern: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["embed.weight[:32000]", "embed.weight[0]", "*.weight[-1]", "**.weight[:2]", "scale[0]"]
+    "pattern",
+    [
+        "embed.weight[:32000]",
+        "embed.weight[0]",
+        "*.weight[-1]",
+        "**.weight[:2]",
+        "scale[0]",
+        "table[0]",
+        "head[:2]",
+        "*[0]",
+    ],
 )
 def test_rows_are_refused_and_never_the_whole_tensor(pattern: str) -> None:
     with pytest.raises(UnsupportedError):
         resolve([pattern], MODEL, allow_empty=True)
+
+
+def model_of(*paths: str) -> Inventory:
+    """A model whose parameters have different first axes."""
+    return Inventory(tuple(Param(path, (size,), "float32", 4) for size, path in enumerate(paths, start=1)))
+
+
+TWELVE = model_of(*(f"layers_{number}.w" for number in sorted(range(12), key=str)))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "numbers"),
+    [("[0]", [0]), ("[2]", [2]), ("[-1]", [11]), ("[:2]", [0, 1]), ("[10:]", [10, 11]), ("[::5]", [0, 5, 10])],
+)
+def test_one_name_with_numbers_counts_in_the_order_of_the_numbers(pattern: str, numbers: list[int]) -> None:
+    assert resolve([pattern], TWELVE) == {f"layers_{number}.w" for number in numbers}
+
+
+def test_one_name_may_count_from_any_number_and_with_zeros() -> None:
+    assert resolve(["[0]"], model_of("fc1.w", "fc2.w")) == {"fc1.w"}
+    assert resolve(["[-1]"], model_of("block_09.w", "block_10.w")) == {"block_10.w"}
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("stem.w", "body.w", "head.w"),
+        ("conv1.w", "bn1.w"),
+        ("layer1.w", "layer2.w", "fc.w"),
+        ("0.w", "1.w", "norm.w"),
+        ("0.w", "layer_1.w"),
+        ("block_1.w", "block_01.w"),
+        ("q4_proj.w", "q8_proj.w"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("pattern", ["[0]", "[-1]", "[:1]", "[:]"])
+def test_other_names_have_no_positions(paths: tuple[str, ...], pattern: str) -> None:
+    with pytest.raises(NoMatchError) as caught:
+        resolve([pattern], model_of(*paths))
+    assert caught.value.closest == tuple(path.rpartition(".")[0] for path in paths)
+
+
+def test_a_list_has_the_positions_that_python_gives_it() -> None:
+    params = tuple(Param(f"seq.{key}.w", (size,), "float32", 4) for size, key in ((1, "2"), (2, "act"), (3, "0")))
+    model = Inventory(params, (Module("", object), Module("seq", object, members=("2", "drop", "0", "act"))))
+    assert resolve(["seq[0]"], model) == {"seq.2.w"}
+    assert resolve(["seq[-1]"], model) == {"seq.act.w"}
+    assert resolve(["seq[1:3]"], model) == {"seq.0.w"}
+    assert resolve(["seq.0"], model) == {"seq.0.w"}
+    with pytest.raises(NoMatchError):
+        resolve(["seq[1]"], model)
 
 
 def test_the_model_of_the_table_is_as_it_says() -> None:
@@ -175,6 +237,7 @@ def test_deep_paths_need_no_recursion() -> None:
 
 def test_a_key_may_be_longer_than_any_number() -> None:
     names = tuple(Param(f"l.{key}.w", (1,), "float32", 4) for key in ("0", "9" * 999, "9" * 5000))
-    assert resolve(["l[0]"], Inventory(names)) == {"l.0.w"}
+    with pytest.raises(UnsupportedError):
+        resolve(["l[0]"], Inventory(names))
     assert resolve(["l[0]"], Inventory(names[:2])) == {"l.0.w"}
     assert resolve(["l[-1]"], Inventory(names[:2])) == {names[1].path}

@@ -73,6 +73,7 @@ class Module:
             own name.
         pinned: whether a frozen use holds it.
         keys: the segments of `path`, where a dot in a key makes splitting wrong.
+        members: the keys of its members in the order in which Python indexes them; None for what is no list.
     """
 
     path: str
@@ -81,3 +82,4 @@ class Module:
     stateful: bool = False
     pinned: bool = False
     keys: tuple[str, ...] = ()
+    members: tuple[str, ...] | None = None

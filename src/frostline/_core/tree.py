@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import final
 
 from frostline._core.param import Module, Param, split_path
+
+# One name with a number; more digits than that are no list.
+_NUMBERED = re.compile(r"(.*[^0-9])([0-9]{1,9})", re.DOTALL)
 
 
 @final
@@ -33,7 +38,7 @@ class NameNode:
         self.param: Param | None = None
         self.module: Module | None = None
         self.start = self.stop = self.first = self.last = 0
-        self._positions: dict[int, NameNode] | None = None
+        self._positions: Positions | None = None
 
     @property
     def path(self) -> str:
@@ -53,26 +58,43 @@ class NameNode:
         return self.param is not None or (self.module is not None and self.module.stateful)
 
     @property
-    def positions(self) -> dict[int, NameNode]:
-        """The children by position, as Python counts them.
+    def positions(self) -> Positions | None:
+        """The children by position; None for what has no positions.
 
-        Where all keys are numbers, the number is the position: a list may have members without parameters, which an
-        inventory need not know. Otherwise modules are counted, or parameters where there is no module.
+        The members of a list are as Python indexes them. Where all keys are numbers, the number is the position: a list
+        of which only names are known may have members without parameters. One name with numbers, such as ``layers_0``
+        to ``layers_11``, counts in the order of the numbers.
         """
         if self._positions is None:
-            self._positions = _positions(list(self.children.values()))
+            members = None if self.module is None else self.module.members
+            self._positions = _numbered(self.children) if members is None else _listed(members, self.children)
         return self._positions
 
     def at(self, index: int | slice) -> list[NameNode]:
-        """The children that ``self[index]`` names; none if it is out of range."""
-        positions = self.positions
-        length = max(positions, default=-1) + 1
+        """The children that ``self[index]`` names; none if it is out of range, or there are no positions."""
+        if self.positions is None:
+            return []
+        nodes, length = self.positions.nodes, self.positions.length
         if isinstance(index, slice):
             # Asked of each child, and not of each number: a key may be as large as it likes.
             chosen = range(length)[index]
-            return [node for position, node in positions.items() if position in chosen]
+            return [node for position, node in nodes.items() if position in chosen]
         position = index if index >= 0 else length + index
-        return [positions[position]] if position in positions else []
+        return [nodes[position]] if position in nodes else []
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """The children of a node by position.
+
+    Attributes:
+        nodes: position -> child, in order; a member without parameters and buffers need not be there.
+        length: how many positions there are.
+    """
+
+    nodes: dict[int, NameNode]
+    length: int
 
 
 def is_position(key: str) -> bool:
@@ -88,12 +110,21 @@ def _child(parent: NameNode, key: str) -> NameNode:
     return child
 
 
-def _positions(children: list[NameNode]) -> dict[int, NameNode]:
-    if not all(is_position(child.key) for child in children):
-        children = [child for child in children if child.param is None] or children
-    if all(is_position(child.key) for child in children):
-        return {int(child.key): child for child in children}
-    return dict(enumerate(children))
+def _listed(members: tuple[str, ...], children: dict[str, NameNode]) -> Positions:
+    nodes = {position: children[key] for position, key in enumerate(members) if key in children}
+    return Positions(nodes, len(members))
+
+
+def _numbered(children: dict[str, NameNode]) -> Positions | None:
+    if children and all(is_position(key) for key in children):
+        nodes = {int(key): child for key, child in children.items()}
+        return Positions(nodes, max(nodes) + 1)
+    found = [_NUMBERED.fullmatch(key) for key in children]
+    parts = [(match[1], int(match[2])) for match in found if match is not None]
+    if len(parts) < len(found) or len({stem for stem, _ in parts}) != 1 or len(set(parts)) < len(parts):
+        return None
+    in_order = sorted(zip(parts, children.values(), strict=True), key=lambda pair: pair[0])
+    return Positions({position: child for position, (_, child) in enumerate(in_order)}, len(in_order))
 
 
 @final

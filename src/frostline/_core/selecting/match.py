@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
 from frostline._core.errors import UnsupportedError
+from frostline._core.errors.base import counted
 from frostline._core.selecting.pattern import Deep, Item, Key, Step, parse, spell
 from frostline._core.tree import NameNode, NameTree
 
@@ -14,7 +15,7 @@ def nodes_of(pattern: str, tree: NameTree) -> list[NameNode]:
     """Returns the nodes that `pattern` names, each once.
 
     Raises:
-        UnsupportedError: the pattern names rows of a parameter.
+        UnsupportedError: the pattern names rows of a parameter, or of the parameters below a module.
     """
     return walk(parse(pattern), tree, pattern)
 
@@ -26,7 +27,11 @@ def walk(steps: Iterable[Step], tree: NameTree, pattern: str) -> list[NameNode]:
         if isinstance(step, Deep):
             deep = True
         elif isinstance(step, Item):
-            nodes = _items(_modules_below(nodes, tree) if deep else nodes, step.index, pattern)
+            if deep:
+                nodes = _modules_below(nodes, tree)
+            else:
+                _check_no_rows(nodes, tree, pattern)
+            nodes = [child for node in nodes for child in node.at(step.index)]
             deep = False
         else:
             keys = _keys(step, tree)
@@ -72,15 +77,25 @@ def _modules_below(nodes: list[NameNode], tree: NameTree) -> list[NameNode]:
     return [node for nodes in inside for node in nodes if node.param is None]
 
 
-def _items(nodes: list[NameNode], index: int | slice, pattern: str) -> list[NameNode]:
+def _check_no_rows(nodes: Iterable[NameNode], tree: NameTree, pattern: str) -> None:
     for node in nodes:
         if node.param is not None:
-            raise _rows(pattern, node)
-    return [child for node in nodes for child in node.at(index)]
+            reason = f"names rows of {spell(node.keys)!r}, a parameter of shape {node.param.shape}: {_NOT_YET}"
+            raise UnsupportedError(
+                repr(pattern), reason, f"Freeze all of it with {spell(node.keys)!r}, or leave it out."
+            )
+        if node.positions is not None:
+            continue
+        below = [name.param for name in tree.names[node.first : node.last] if name.param is not None]
+        axes = {param.shape[:1] for param in below}
+        if len(axes) == 1 and () not in axes:
+            whole = repr(spell(node.keys)) if node.keys else "the model"
+            reason = (
+                f"names rows of {whole}, which has no positions, and {counted(len(below), 'parameter')} with a first "
+                f"axis of {below[0].shape[0]}: {_NOT_YET}"
+            )
+            children = ", ".join([repr(spell(child.keys)) for child in node.children.values()][:5])
+            raise UnsupportedError(repr(pattern), reason, f"Name what is below it: {children}.")
 
 
-def _rows(pattern: str, node: NameNode) -> UnsupportedError:
-    assert node.param is not None, "only a parameter has rows"
-    shape = node.param.shape
-    reason = f"names rows of {spell(node.keys)!r}, a parameter of shape {shape}: rows cannot be frozen yet."
-    return UnsupportedError(repr(pattern), reason, f"Freeze all of it with {spell(node.keys)!r}, or leave it out.")
+_NOT_YET = "rows cannot be frozen yet."

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 from frostline._core.errors import NoMatchError
 from frostline._core.errors.base import counted
 from frostline._core.inventory import Inventory
 from frostline._core.selecting.match import walk
-from frostline._core.selecting.pattern import Item, parse, spell
+from frostline._core.selecting.pattern import Item, Key, Step, parse, spell
 from frostline._core.selecting.selectors import Selector, glob, of_type, regex
 from frostline._core.tree import NameNode, NameTree
 
@@ -33,32 +33,62 @@ def no_match(leaf: Selector, source: str, inventory: Inventory) -> NoMatchError:
     count, tree = len(inventory.params), inventory.tree
     if isinstance(leaf, of_type):
         return NoMatchError(source, count, _classes(inventory), heading="Classes in the model")
-    if isinstance(leaf, glob) and (note := _note(leaf.pattern, tree)):
-        return NoMatchError(source, count, note=note)
+    elsewhere: list[str] = []
+    node = tree.root
+    if isinstance(leaf, glob):
+        steps = parse(leaf.pattern)
+        last, nodes = _last_matched(steps, tree, leaf.pattern)
+        if note := _note(steps[last:], nodes):
+            lists_children = last < len(steps) and len(nodes) == 1 and nodes[0].positions is None
+            return NoMatchError(source, count, _children(nodes[0]) if lists_children else (), note, "Its children")
+        missing = steps[last]
+        elsewhere = _paths(tree.by_key.get(missing.key, ()) if isinstance(missing, Key) else ())
+        node = nodes[0] if len(nodes) == 1 else tree.root
     # Modules without parameters and buffers would not help.
-    paths = [spell(node.keys) for node in tree.nodes[1:] if node.last > node.first]
-    if isinstance(leaf, glob | regex) and (near := closest(leaf.pattern, paths)):
+    if isinstance(leaf, glob | regex) and (near := closest(leaf.pattern, _paths(tree.nodes[1:])) or elsewhere[:3]):
         return NoMatchError(source, count, tuple(near))
+    if node.keys and (children := _children(node)):
+        return NoMatchError(source, count, children, heading=f"Children of {spell(node.keys)!r}")
     first = tuple(spell(node.keys) for node in tree.names[:3])
     return NoMatchError(source, count, first, heading="The first paths")
 
 
-def _note(pattern: str, tree: NameTree) -> str:
-    steps = parse(pattern)
-    for last in range(len(steps)):
-        if not walk(steps[: last + 1], tree, pattern):
-            return _out_of_range(steps[last], walk(steps[:last], tree, pattern))
-    nodes = walk(steps, tree, pattern)
-    named = f"{spell(nodes[0].keys)!r} has" if len(nodes) == 1 else f"The {len(nodes)} modules of that name have"
-    return f"{named} neither parameters nor buffers, so there is nothing to freeze."
+def _last_matched(steps: Sequence[Step], tree: NameTree, pattern: str) -> tuple[int, list[NameNode]]:
+    """How many steps match something, and what they match."""
+    nodes = [tree.root]
+    for number in range(1, len(steps) + 1):
+        further = walk(steps[:number], tree, pattern)
+        if not further:
+            return number - 1, nodes
+        nodes = further
+    return len(steps), nodes
 
 
-def _out_of_range(step: object, nodes: list[NameNode]) -> str:
-    if not isinstance(step, Item) or len(nodes) != 1:
+def _note(rest: Sequence[Step], nodes: list[NameNode]) -> str:
+    """Why nothing matches the first of the steps that are left, where that is known."""
+    if not rest:
+        named = f"{spell(nodes[0].keys)!r} has" if len(nodes) == 1 else f"The {len(nodes)} modules of that name have"
+        return f"{named} neither parameters nor buffers, so there is nothing to freeze."
+    if not isinstance(rest[0], Item):
         return ""
-    count = len(nodes[0].positions)
-    children = counted(count, "child", "children")
-    return f"{spell(nodes[0].keys)!r} has {children}: indices go from {-count} to {count - 1}."
+    if len(nodes) == 1:
+        name = repr(spell(nodes[0].keys)) if nodes[0].keys else "The model"
+        positions = nodes[0].positions
+        if positions is None:
+            return f"{name} has no positions: an index is for lists, and for one name with numbers as in layers_0."
+        children = counted(positions.length, "child", "children")
+        return f"{name} has {children}: indices go from {-positions.length} to {positions.length - 1}."
+    if all(node.positions is None for node in nodes):
+        return f"None of the {len(nodes)} modules has positions: an index is for lists, and for one name with numbers."
+    return ""
+
+
+def _children(node: NameNode) -> tuple[str, ...]:
+    return tuple(_paths(node.children.values()))
+
+
+def _paths(nodes: Iterable[NameNode]) -> list[str]:
+    return [spell(node.keys) for node in nodes if node.last > node.first]
 
 
 def _classes(inventory: Inventory) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 pattern = step { step }
 step    = name | "*" | "**" | index | key     names after the first are preceded by a dot
 name    = characters, "*" for any run of them, "{a,b}" for alternatives
-index   = "[3]" | "[-1]" | "[2:8:2]"          as in Python, on a module that holds others
+index   = "[3]" | "[-1]" | "[2:8:2]"          as in Python: on a list, or on one name with numbers (layers_0, layers_1)
 key     = "['mlp/~/linear']"                  a key that is not an identifier
 """
 

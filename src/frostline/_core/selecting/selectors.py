@@ -52,7 +52,7 @@ class glob(Selector):
 
     Args:
         pattern: a path as Python writes it after ``model.``, with ``*`` for one segment, ``**`` for any number of
-            segments, ``{a,b}`` for alternatives, and indices and slices of containers.
+            segments, ``{a,b}`` for alternatives, and indices and slices of lists and of numbered names.
 
     Raises:
         SelectorError: the pattern cannot be read.

@@ -189,7 +189,7 @@ def _by_use(group: tuple[LeafPlace, ...]) -> Iterable[tuple[LeafPlace, ...]]:
 def _module(node: TreeNode, buffer_bytes: int) -> Module:
     path = ".".join(node.keys)
     owner = _use(_class(node.owner)) if node.window is Frozen else _class(node.owner)
-    return Module(path, owner, buffer_bytes, pinned=node.pinned, keys=_keys(node.keys))
+    return Module(path, owner, buffer_bytes, pinned=node.pinned, keys=_keys(node.keys), members=node.members)
 
 
 @cache

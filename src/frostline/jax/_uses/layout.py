@@ -56,12 +56,14 @@ class TreeNode:
         owner: its class.
         pinned: whether it is inside a ``Frozen``.
         window: the class of the window around it, if there is one.
+        members: the keys of the members of a list or tuple, in order; None for what is neither.
     """
 
     keys: Keys
     owner: type
     pinned: bool
     window: type | None
+    members: Keys | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +173,8 @@ class _LayoutReader:
         elif is_window(node):
             self.visit(below[0][1], self._behind(node, place))
         else:
-            self.nodes.append(TreeNode(place.keys, type(node), place.pinned, place.window))
+            members = tuple(_text(path[-1]) for path, _ in below) if isinstance(node, list | tuple) else None
+            self.nodes.append(TreeNode(place.keys, type(node), place.pinned, place.window, members))
             for path, child in below:
                 self.visit(child, place.below(keys_of(path), type(node)))
 

@@ -80,6 +80,7 @@ def survey(model: nn.Module) -> Survey:
             buffer_bytes=sum(b.nbytes for b in module._buffers.values() if b is not None),
             stateful=stateful[path],
             pinned=id(module) in pinned,
+            members=_members(module),
         )
         for path, module in modules.items()
     )
@@ -102,6 +103,12 @@ def _names_of_parameters(modules: dict[str, nn.Module]) -> list[list[str]]:
             if parameter is not None:
                 names[id(parameter)].append(name)
     return list(names.values())
+
+
+def _members(module: nn.Module) -> tuple[str, ...] | None:
+    if isinstance(module, nn.Sequential | nn.ModuleList):
+        return tuple(module._modules)
+    return tuple(map(str, range(len(module)))) if isinstance(module, nn.ParameterList) else None
 
 
 def is_stateful(module: nn.Module) -> bool:
