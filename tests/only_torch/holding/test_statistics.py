@@ -84,3 +84,15 @@ def test_of_a_norm_that_is_frozen_in_part_move() -> None:
     before = contents(model)
     averaged(model)
     assert moved(before, model) >= STATISTICS
+
+
+@pytest.mark.parametrize("mode", ["eval", "follow"])
+@pytest.mark.parametrize("measure", [averaged, reset_one_by_one])
+def test_those_of_a_layer_stand_still_when_its_use_is_measured(measure: Callable[[nn.Module], None], mode: str) -> None:
+    norm, pair = nn.BatchNorm1d(3), nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    norm(batches()[0])
+    pair(batches()[0])
+    before = [contents(norm), contents(pair)]
+    model = nn.Sequential(ft.Frozen(norm, mode=mode), ft.Frozen(pair, mode=mode))
+    measure(model)
+    assert [contents(norm), contents(pair)] == before

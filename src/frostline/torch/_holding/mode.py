@@ -93,11 +93,12 @@ def _hold(module: nn.Module, hold: Hold) -> None:
 
 
 def hold_calls(module: nn.Module, mode: str, *, wanted: bool) -> None:
-    """Makes calls of a part of a frozen use held calls, in place, if they need it."""
+    """Makes calls of a part of a frozen use held calls, in place, if they need it, and keeps its statistics."""
     checkpoints = mode == "eval" and checkpoints_activations(module)
-    if checkpoints or needs_held_calls(module, mode):
+    called = checkpoints or needs_held_calls(module, mode)
+    if called or isinstance(module, nn.modules.batchnorm._NormBase):
         module.__dict__[HOLD] = Hold("eval" if checkpoints else "follow", wanted, checkpoints=checkpoints)
-        take_class(module, called=True, body=body)
+        take_class(module, called=called, body=body)
 
 
 def want(module: nn.Module, training: bool) -> None:  # noqa: FBT001 - as nn.Module.train

@@ -178,7 +178,13 @@ def _class_of_uses(layer_class: type[nn.Module]) -> type[Frozen]:
     body: dict[str, Any] = {"__module__": __name__, "__doc__": Frozen.__doc__}
     if hasattr(layer_class, "__getitem__"):
         body["__getitem__"] = _item
+    if issubclass(layer_class, nn.modules.batchnorm._NormBase):
+        body["reset_running_stats"] = _keep
     return types.new_class(f"Frozen{layer_class.__name__}", (Frozen, layer_class), exec_body=lambda ns: ns.update(body))
+
+
+def _keep(use: Any) -> None:
+    """Leaves statistics alone that a weight average would reset, to measure them anew."""
 
 
 def _item(use: Any, index: Any) -> nn.Module:
