@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -140,3 +142,30 @@ def test_a_forward_that_the_class_gets_later_is_called(monkeypatch: pytest.Monke
     ft.freeze(layer)
     monkeypatch.setattr(Counting, "forward", lambda self, x: self.linear(x) * 2)
     assert bits(layer(X)) == bits(layer.linear(X) * 2)
+
+
+def test_a_called_module_is_collected_even_if_it_refers_to_itself() -> None:
+    layer = Counting()
+    layer.own = [layer]
+    ft.freeze(layer)
+    for _ in range(2):
+        layer(X)
+    gone = weakref.ref(layer)
+    del layer
+    gc.collect()
+    assert gone() is None
+
+
+def test_undone_nothing_of_ours_is_left_in_the_module() -> None:
+    layer = Counting()
+    before = set(vars(layer))
+    handle = ft.freeze(layer)
+    layer(X)
+    handle.undo()
+    assert set(vars(layer)) == before
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2))
+    handle = ft.freeze(model)
+    model(X)
+    assert b"frostline" in pickle.dumps(model)
+    handle.undo()
+    assert b"frostline" not in pickle.dumps(model)

@@ -7,7 +7,6 @@ and calls inside it only compute. When it ends, each tensor is what it was when 
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,20 +15,29 @@ import torch
 from torch import nn
 
 from frostline._core.movement import MovedError, Movement
+from frostline.torch._holding.classes import WRITABLE
 from frostline.torch._holding.writable import PROOF, SMALL, Place, Writable, parts
 
 Swap = tuple[dict[str, Any], str, torch.Tensor]
 """A registry of a module, a name in it, and a tensor."""
 
-_known: weakref.WeakKeyDictionary[nn.Module, Writable] = weakref.WeakKeyDictionary()
-
 
 def _writable(module: nn.Module) -> Writable:
-    known = _known.get(module)
-    if known is None or not known.is_current():
-        with torch.inference_mode(mode=False):
-            _known[module] = known = Writable(module, known)
+    known: Writable | None = module.__dict__.get(WRITABLE)
+    if known is None or not known.is_of(module) or not known.is_current():
+        known = _read_again(module, known)
     return known
+
+
+def _read_again(module: nn.Module, known: Writable | None) -> Writable:
+    module.__dict__.setdefault(WRITABLE, None)  # it is one of the attributes that are counted
+    if torch.is_inference_mode_enabled():
+        with torch.inference_mode(mode=False):
+            module.__dict__[WRITABLE] = Writable(module, known)
+    else:
+        module.__dict__[WRITABLE] = Writable(module, known)
+    made: Writable = module.__dict__[WRITABLE]
+    return made
 
 
 class _Calling(threading.local):
@@ -159,8 +167,7 @@ class Call:
             self._restore()
             self.is_restored = True
         if self.late or (self.is_complete and self.writable.proving):
-            with torch.inference_mode(mode=False):
-                _known[self.module] = Writable(self.module, self.writable)
+            _read_again(self.module, self.writable)
         _thread.call = self.outer
         with _lock:
             mine = _open.get(self.thread, [])
@@ -222,9 +229,9 @@ class Call:
             place.tensor.detach_()
         place.written = True
         if is_restored:
-            with torch.no_grad():
-                # A graph that has saved what was written now says so in backward.
-                place.tensor.copy_(place.data)
+            # A graph that has saved what was written now says so in backward. No mode of autograd is
+            # entered here, because an interrupt could leave it on.
+            place.tensor.detach().copy_(place.data)
         elif place not in self.late:
             self.late = (*self.late, place)
 

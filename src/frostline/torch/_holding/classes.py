@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 HOLD = "_frostline_hold"
+WRITABLE = "_frostline_writable"
 GENERATED = "_frostline_class"
 ORIGINAL = "_frostline_original"
 BODY = "_frostline_body"

@@ -12,7 +12,7 @@ from torch import nn
 
 from frostline.torch._holding.calls import checkpoints_activations, held_methods, needs_held_calls
 from frostline.torch._holding.claims import OWN_BUFFERS, latest
-from frostline.torch._holding.classes import HOLD, Hold, Method, give_class_back, take_class
+from frostline.torch._holding.classes import HOLD, WRITABLE, Hold, Method, give_class_back, take_class
 from frostline.torch._holding.writable import parts
 
 LET_GO = "_frostline_let_go"
@@ -111,6 +111,7 @@ def want(module: nn.Module, training: bool) -> None:  # noqa: FBT001 - as nn.Mod
 def forget(module: nn.Module) -> Hold | None:
     """Stops holding a module in place, leaves its mode as it is, and returns what was remembered of it."""
     present: Hold | None = module.__dict__.pop(HOLD, None)
+    module.__dict__.pop(WRITABLE, None)
     give_class_back(module)
     return present
 

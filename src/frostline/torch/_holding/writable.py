@@ -156,6 +156,16 @@ class Writable:
             for place in self.saved
         ]
 
+    def is_of(self, module: nn.Module) -> bool:
+        """Whether this is what calls of the module may write: a shallow copy of it has the same attribute."""
+        return self._attributes[0] is module.__dict__
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        return None
+
+    def __reduce__(self) -> Any:
+        return type(None), ()
+
     def is_current(self) -> bool:
         """Whether the module is built as it was, with the same tensors in the same storages."""
         return (
