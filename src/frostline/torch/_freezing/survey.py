@@ -11,6 +11,7 @@ from frostline._core.errors import UnsupportedError
 from frostline._core.inventory import Inventory
 from frostline._core.param import Module, Param
 from frostline.torch._holding.claims import OWN_BUFFERS, Site
+from frostline.torch._holding.classes import original_class
 from frostline.torch._tensors import dtype_name
 from frostline.torch._uses.use import Frozen
 from frostline.torch._wrappers import unwrapped
@@ -75,7 +76,7 @@ def survey(model: nn.Module) -> Survey:
     inventory_modules = tuple(
         Module(
             path=path,
-            owner=type(module),
+            owner=original_class(module),
             buffer_bytes=sum(b.nbytes for b in module._buffers.values() if b is not None),
             stateful=stateful[path],
             pinned=id(module) in pinned,
@@ -118,4 +119,4 @@ def is_stateful(module: nn.Module) -> bool:
 
 def _enclosing(name: str, modules: dict[str, nn.Module]) -> list[type]:
     keys = name.split(".")
-    return [type(modules[".".join(keys[:depth])]) for depth in range(len(keys))]
+    return [original_class(modules[".".join(keys[:depth])]) for depth in range(len(keys))]
