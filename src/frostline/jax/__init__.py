@@ -21,6 +21,8 @@ from frostline.jax._freezing.gradient import value_and_grad as value_and_grad
 from frostline.jax._freezing.marked import strip as strip
 from frostline.jax._freezing.parts import join as join
 from frostline.jax._freezing.parts import split as split
+from frostline.jax._freezing.preview import blocks as blocks
+from frostline.jax._freezing.preview import select as select
 from frostline.jax._freezing.ties import tie as tie
 from frostline.jax._inspection.audit import Audit as Audit
 from frostline.jax._inspection.audit import audit as audit
@@ -42,6 +44,7 @@ __all__ = [
     "FrostLine",
     "Frozen",
     "audit",
+    "blocks",
     "cost",
     "follow",
     "freeze",
@@ -56,6 +59,7 @@ __all__ = [
     "plan",
     "report",
     "save_delta",
+    "select",
     "split",
     "strip",
     "thaw",

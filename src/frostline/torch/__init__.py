@@ -13,6 +13,7 @@ import typing
 from frostline.torch._cost.cost import cost
 from frostline.torch._freezing.freezing import follow, freeze, frozen, plan, thaw, trainable
 from frostline.torch._freezing.handle import Handle
+from frostline.torch._freezing.preview import blocks, select
 from frostline.torch._inspection.check import check
 from frostline.torch._inspection.guard import guard
 from frostline.torch._inspection.report import report
@@ -39,6 +40,7 @@ __all__ = [
     "Handle",
     "Lean",
     "bind",
+    "blocks",
     "check",
     "cost",
     "follow",
@@ -54,6 +56,7 @@ __all__ = [
     "report",
     "save_delta",
     "save_run",
+    "select",
     "thaw",
     "trainable",
 ]

@@ -68,7 +68,7 @@ def _note(entry: ReportRow, *, quiet: bool) -> str:
 
 def _hanging(branch: _Branch, entries: Sequence[ReportRow]) -> list[_Branch]:
     above = entries[branch.at]
-    children = [at for at in _children(branch.at, entries) if entries[at].state]
+    children = [at for at in children_of(branch.at, entries) if entries[at].state]
     groups = grouped(children, key=lambda at: entries[at].keys[-1], likeness=lambda at: entries[at].likeness)
     if _says_all(above, groups, entries):
         return []
@@ -87,7 +87,8 @@ def _hanging(branch: _Branch, entries: Sequence[ReportRow]) -> list[_Branch]:
     ]
 
 
-def _children(at: int, entries: Sequence[ReportRow]) -> Iterator[int]:
+def children_of(at: int, entries: Sequence[ReportRow]) -> Iterator[int]:
+    """The numbers of the entries right below one."""
     child, stop = at + 1, at + entries[at].span
     while child < stop:
         yield child

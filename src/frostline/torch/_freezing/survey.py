@@ -119,4 +119,4 @@ def is_stateful(module: nn.Module) -> bool:
 
 def _enclosing(name: str, modules: dict[str, nn.Module]) -> list[type]:
     keys = name.split(".")
-    return [type(modules[".".join(keys[:depth])]) for depth in range(len(keys))]
+    return [original_class(modules[".".join(keys[:depth])]) for depth in range(len(keys))]
