@@ -119,6 +119,7 @@ PUBLIC: dict[str, list[str]] = {
         "Frozen",
         "Handle",
         "Lean",
+        "audit",
         "bind",
         "blocks",
         "check",

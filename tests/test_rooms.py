@@ -19,7 +19,7 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "_cost": {"_autograd", "_freezing", "_holding", "_lean", "_tensors", "_training", "_wrappers"},
         "_freezing": {"_holding", "_tensors", "_uses", "_wrappers"},
         "_holding": {"_wrappers"},
-        "_inspection": {"_freezing", "_holding", "_tensors", "_training", "_uses", "_wrappers"},
+        "_inspection": {"_autograd", "_freezing", "_holding", "_tensors", "_training", "_uses", "_wrappers"},
         "_lean": {"_autograd", "_freezing", "_holding", "_tensors"},
         "_line": {"_autograd", "_holding", "_runtime", "_tensors", "_uses", "_wrappers"},
         "_runtime": set(),

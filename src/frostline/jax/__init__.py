@@ -8,6 +8,7 @@ Example:
     (['head.w'], ['body.w'])
 """
 
+from frostline._core.audit import Audit as Audit
 from frostline.jax._cache.cache import FeatureCache as FeatureCache
 from frostline.jax._cost.cost import cost as cost
 from frostline.jax._freezing.freezing import follow as follow
@@ -24,7 +25,6 @@ from frostline.jax._freezing.parts import split as split
 from frostline.jax._freezing.preview import blocks as blocks
 from frostline.jax._freezing.preview import select as select
 from frostline.jax._freezing.ties import tie as tie
-from frostline.jax._inspection.audit import Audit as Audit
 from frostline.jax._inspection.audit import audit as audit
 from frostline.jax._inspection.guard import guard as guard
 from frostline.jax._inspection.report import report as report

@@ -14,6 +14,7 @@ from frostline.torch._cost.cost import cost
 from frostline.torch._freezing.freezing import follow, freeze, frozen, plan, thaw, trainable
 from frostline.torch._freezing.handle import Handle
 from frostline.torch._freezing.preview import blocks, select
+from frostline.torch._inspection.audit import audit
 from frostline.torch._inspection.check import check
 from frostline.torch._inspection.guard import guard
 from frostline.torch._inspection.report import report
@@ -39,6 +40,7 @@ __all__ = [
     "Frozen",
     "Handle",
     "Lean",
+    "audit",
     "bind",
     "blocks",
     "check",

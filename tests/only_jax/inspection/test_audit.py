@@ -14,8 +14,9 @@ from jax import lax
 
 import frostline.jax as fj
 from frostline import Plan, UnsupportedError
+from frostline._core.audit import Audit
 from frostline.errors import SamePathError
-from frostline.jax._inspection.audit import Audit, audit
+from frostline.jax._inspection.audit import audit
 from frostline.jax._jaxpr import flow as _flow
 from frostline.jax._jaxpr.flow import GradientFlow
 from only_jax.inspection.audited import LOSSES, Params, far_behind_a_zero_rule, from_nothing_by_rule, plain

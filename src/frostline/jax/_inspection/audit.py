@@ -11,79 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
+from frostline._core.audit import Audit
 from frostline._core.errors import UnsupportedError
-from frostline._core.errors.base import counted, listed
 from frostline._core.plan import Plan
 from frostline.jax._arrays import ARRAYS, described, is_param
 from frostline.jax._freezing.gradient import seen
 from frostline.jax._freezing.marked import bare, marked
 from frostline.jax._freezing.survey import Survey, survey
 from frostline.jax._jaxpr.flow import FROM_LOSS, NOT_ZERO, DependenceFlow, GradientFlow
-
-_SHOWN = 5
-
-
-@final
-@dataclass(frozen=True, repr=False)
-class Audit:
-    """The parameters of a tree, by whether a loss can move them. Each is in one of the first three sets.
-
-    Attributes:
-        reached: can receive a gradient.
-        stopped: the loss depends on them, but every gradient is stopped on its way, or zero by rule.
-        unused: the loss does not depend on them.
-        frozen: frozen in the tree.
-
-    Example:
-        >>> params = {"body": jnp.ones(2), "head": jnp.ones(2)}
-        >>> found = audit(lambda p: (jax.lax.stop_gradient(p["body"]) * p["head"]).sum(), params)
-        >>> found
-        <Audit: 1 reached, 1 stopped, 0 unused; 1 idle>
-        >>> found.idle
-        frozenset({'body'})
-        >>> found.plan
-        Plan(frozen=1, trainable=1)
-    """
-
-    reached: frozenset[str]
-    stopped: frozenset[str]
-    unused: frozenset[str]
-    frozen: frozenset[str]
-
-    @property
-    def idle(self) -> frozenset[str]:
-        """Trainable parameters that no gradient reaches: an optimizer would only let them decay."""
-        return (self.stopped | self.unused) - self.frozen
-
-    @property
-    def plan(self) -> Plan:
-        """The plan of the tree with idle parameters frozen, too: ``tree = follow(tree, audit.plan)``."""
-        still = self.stopped | self.unused | self.frozen
-        return Plan(still, self.reached - still)
-
-    def __repr__(self) -> str:
-        reached, stopped, unused = map(len, (self.reached, self.stopped, self.unused))
-        return f"<Audit: {reached} reached, {stopped} stopped, {unused} unused; {len(self.idle)} idle>"
-
-    def __str__(self) -> str:
-        return "\n".join(self._lines())
-
-    def _lines(self) -> Iterable[str]:
-        total = len(self.reached | self.stopped | self.unused)
-        yield f"{len(self.reached)} of {counted(total, 'parameter')} can receive a gradient."
-        yield from self._listed("reached", self.reached)
-        yield from self._listed("stopped", self.stopped)
-        yield from self._listed("unused", self.unused)
-        if self.idle:
-            yield f"No gradient comes to {len(self.idle)} that are trainable: an optimizer would only let them decay."
-            yield "Freeze them: tree = follow(tree, audit.plan)."
-
-    def _listed(self, name: str, paths: frozenset[str]) -> Iterable[str]:
-        if paths:
-            yield f"{name}: {len(paths)}"
-            # What a reader is to act on comes first.
-            rows = sorted(paths, key=lambda path: (path in self.frozen, path))
-            yield from listed([f"{path}  frozen" if path in self.frozen else path for path in rows], _SHOWN)
 
 
 def audit(
