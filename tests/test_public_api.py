@@ -22,6 +22,7 @@ PUBLIC: dict[str, list[str]] = {
         "glob",
         "layerwise",
         "of_type",
+        "own",
         "regex",
         "where",
     ],

@@ -2,7 +2,7 @@
 
 from frostline._core.plan import Change, Plan
 from frostline._core.rules import Rule, layerwise
-from frostline._core.selecting.selectors import everything, glob, of_type, regex, where
+from frostline._core.selecting.selectors import everything, glob, of_type, own, regex, where
 from frostline.errors import (
     CheckError,
     FrostlineError,
@@ -29,6 +29,7 @@ __all__ = [
     "glob",
     "layerwise",
     "of_type",
+    "own",
     "regex",
     "where",
 ]

@@ -325,7 +325,10 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
     (
         "no predicate",
         lambda: where("size > 3"),  # type: ignore[arg-type]
-        ["where('size > 3') is not made from something to call.", "Write where(lambda p: p.size > 1e6)."],
+        [
+            "where('size > 3') is made neither from something to call nor from the name of a function.",
+            'Write where(lambda p: p.size > 1e6), or where("my.module:function").',
+        ],
     ),
     (
         "both",

@@ -11,8 +11,9 @@ from frostline import Change, FrostlineError, Plan, everything, glob, of_type, r
 from frostline._core.fingerprint import Fingerprint, fingerprint
 from frostline._core.inventory import Inventory
 from frostline._core.param import Param
+from frostline._core.selecting.expressions import Selector
 from frostline._core.selecting.resolve import resolve
-from frostline._core.selecting.selectors import Selector, at
+from frostline._core.selecting.selectors import at
 from frostline.errors import SelectorError, TiedError
 
 

@@ -9,8 +9,9 @@ from core.models import MODEL, SMALL, TIED, Linear, LowRankLinear, Norm
 from frostline import NoMatchError, everything, glob, of_type, regex, where
 from frostline._core.inventory import Inventory
 from frostline._core.param import Module, Param
+from frostline._core.selecting.expressions import Selector
 from frostline._core.selecting.resolve import resolve
-from frostline._core.selecting.selectors import Selector, at
+from frostline._core.selecting.selectors import at
 from frostline.errors import CountError, SelectorError, TiedError
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 from frostline._core.inventory import Inventory
+from frostline._core.selecting.expressions import Selector
 from frostline._core.selecting.resolve import resolve
-from frostline._core.selecting.selectors import Selector
 
 
 @final

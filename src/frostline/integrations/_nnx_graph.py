@@ -10,7 +10,8 @@ import jax
 from flax import nnx
 from jax.tree_util import keystr, tree_leaves_with_path
 
-from frostline._core.selecting.selectors import Selector, at
+from frostline._core.selecting.expressions import Selector
+from frostline._core.selecting.selectors import at
 from frostline.integrations._nnx_constant import plain_class
 from frostline.integrations._nnx_use import Frozen
 from frostline.jax._arrays import is_param

@@ -10,8 +10,9 @@ from operator import index
 
 from frostline._core.errors import ScheduleError
 from frostline._core.errors.base import counted
+from frostline._core.selecting.expressions import Selector
 from frostline._core.selecting.nearby import closest
-from frostline._core.selecting.pattern import parse
+from frostline._core.selecting.text import selector_of, text_of
 
 
 def whole(owner: str, name: str, value: object, least: int | None = 0) -> int:
@@ -82,8 +83,9 @@ def blocks(owner: str, name: str, value: object, least: int = 1) -> tuple[str, .
     if len(value) < least:
         problem = f"names {len(value)} blocks, and needs {least} or more, in order from input to output."
         raise ScheduleError(given, problem, (), fix)
-    _check_each(owner, name, value)
-    return tuple(value)
+    texts = [text_of(each) if isinstance(each, Selector) else each for each in value]
+    _check_each(owner, name, texts)
+    return tuple(texts)
 
 
 def _check_each(owner: str, name: str, names: Sequence[object]) -> None:
@@ -93,7 +95,7 @@ def _check_each(owner: str, name: str, names: Sequence[object]) -> None:
         fix = 'Write the paths of modules: "encoder.layers[0]".'
         raise ScheduleError(f"{owner}({name}=...)", problem, tuple(f"  {each!r}" for each in wrong[:5]), fix)
     for each in names:
-        parse(str(each))
+        selector_of(str(each))
     if twice := [each for each, times in Counter(names).items() if times > 1]:
         problem = f"names {len(twice)} of {len(set(names))} blocks more than once."
         fix = f"Name each block once: remove one {twice[0]!r}."

@@ -9,8 +9,9 @@ from typing import Any, final
 from frostline._core.errors import ScheduleError
 from frostline._core.inventory import Inventory
 from frostline._core.plan import Plan
-from frostline._core.selecting.pattern import parse
+from frostline._core.selecting.expressions import Selector
 from frostline._core.selecting.resolve import resolve
+from frostline._core.selecting.text import selector_of, text_of
 from frostline.schedules.arguments import mapping, number
 from frostline.schedules.source import source
 
@@ -24,7 +25,8 @@ class Phase:
 
     Attributes:
         frozen: selectors as in ``freeze(model, *frozen)``: the last one that matches decides, and "!" excludes. An
-            empty list freezes nothing, while ``freeze(model)`` freezes everything.
+            empty list freezes nothing, while ``freeze(model)`` freezes everything. A selector value is kept as its
+            source, ``"of_type('torch.nn.LayerNorm')"``, which can be written directly, also in a file.
         name: the name of the phase in a log.
         rates: factors of the learning rate by selector: the last one that matches decides, and the default is 1.
 
@@ -114,16 +116,17 @@ def _selectors(given: object) -> tuple[str, ...]:
     expression = f"Phase(frozen={given!r})"
     if isinstance(given, str):
         raise ScheduleError(expression, f"is a string, and must be {_WORDS}.", (), f"Write Phase([{given!r}]).")
-    if not isinstance(given, Sequence) or not all(isinstance(each, str) for each in given):
+    if not isinstance(given, Sequence) or not all(isinstance(each, str | Selector) for each in given):
         fix = "Write each selector as a string: a schedule is created without a model, and cannot refer to its objects."
         raise ScheduleError(expression, f"is not {_WORDS}.", (), fix)
-    if given and given[0].startswith("!"):
+    if given and isinstance(given[0], str) and given[0].startswith("!"):
         problem = "begins with an exclusion, but nothing is frozen before it."
         rest = ", ".join(map(repr, given))
         raise ScheduleError(expression, problem, (), f'Begin with the whole model: Phase(["**", {rest}]).')
-    for each in given:
-        parse(each.removeprefix("!"))
-    return tuple(given)
+    texts = tuple(text_of(each) if isinstance(each, Selector) else each for each in given)
+    for each in texts:
+        selector_of(each.removeprefix("!"))
+    return texts
 
 
 def _factors(given: Any) -> tuple[tuple[str, float], ...]:
@@ -132,11 +135,13 @@ def _factors(given: Any) -> tuple[tuple[str, float], ...]:
         if not _is_pair(pair):
             problem = f"holds {pair!r}, which is not a pair of a selector without '!' and a factor."
             raise ScheduleError(f"Phase(rates={given!r})", problem, (), 'Write Phase(..., rates=[("embed", 0.1)]).')
-        parse(pair[0])
-    return tuple((selector, number("Phase", f"rates[{selector!r}]", factor)) for selector, factor in pairs)
+    texts = [(text_of(each) if isinstance(each, Selector) else each, factor) for each, factor in pairs]
+    for each, _ in texts:
+        selector_of(each)
+    return tuple((each, number("Phase", f"rates[{each!r}]", factor)) for each, factor in texts)
 
 
 def _is_pair(given: Any) -> bool:
     if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 2:
         return False
-    return isinstance(given[0], str) and not given[0].startswith("!")
+    return isinstance(given[0], Selector) or (isinstance(given[0], str) and not given[0].startswith("!"))

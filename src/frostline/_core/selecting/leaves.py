@@ -7,8 +7,10 @@ from collections.abc import Iterable
 
 from frostline._core.inventory import Inventory
 from frostline._core.param import Param
+from frostline._core.selecting.expressions import Selector
 from frostline._core.selecting.match import nodes_of
-from frostline._core.selecting.selectors import Selector, at, everything, glob, of_type, regex, where
+from frostline._core.selecting.pattern import Deep, parse
+from frostline._core.selecting.selectors import at, everything, glob, of_type, own, regex, where
 from frostline._core.tree import NameNode, NameTree
 
 
@@ -27,9 +29,12 @@ def names_of(leaf: Selector, inventory: Inventory) -> set[int]:
             return _below(nodes_of(pattern, tree))
         case regex(pattern):
             return _matching(re.compile(pattern), tree)
-        case of_type(classes):
-            return _of_type(classes, inventory)
-        case where(predicate):
+        case own(pattern):
+            return _own(pattern, tree)
+        case of_type():
+            return _of_type(leaf, inventory)
+        case where():
+            predicate = leaf.function()
             return _names_of_params((param for param in inventory.params if predicate(param)), tree)
         case at(paths):
             return _at(paths, tree)
@@ -48,11 +53,19 @@ def _matching(pattern: re.Pattern[str], tree: NameTree) -> set[int]:
     return {name for name, node in enumerate(tree.names) if pattern.fullmatch(node.path)}
 
 
-def _of_type(classes: tuple[type, ...], inventory: Inventory) -> set[int]:
+def _own(pattern: str, tree: NameTree) -> set[int]:
+    nodes = nodes_of(pattern, tree)
+    if isinstance(parse(pattern)[-1], Deep):
+        nodes = [node for top in nodes for node in tree.nodes[top.start : top.stop]]
+    return {child.first for node in nodes for child in (node, *node.children.values()) if child.param is not None}
+
+
+def _of_type(leaf: of_type, inventory: Inventory) -> set[int]:
     tree = inventory.tree
     owners = {owners for param in inventory.params if (owners := param.owners)}
-    fitting = {each for each in owners if any(issubclass(owner, classes) for owner in each)}
-    modules = (module.path for module in inventory.modules if issubclass(module.owner, classes))
+    taken = {owner: leaf.takes(owner) for each in owners for owner in each}
+    fitting = {each for each in owners if any(taken[owner] for owner in each)}
+    modules = (module.path for module in inventory.modules if leaf.takes(module.owner))
     names = _below(node for path in modules if (node := tree.find(path)) is not None)
     return names | _names_of_params((param for param in inventory.params if param.owners in fitting), tree)
 

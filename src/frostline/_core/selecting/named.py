@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from frostline._core.inventory import Inventory
+from frostline._core.selecting.expressions import Difference, Intersection, Selector, Union
 from frostline._core.selecting.match import nodes_of
 from frostline._core.selecting.pattern import Item, Key, parse
-from frostline._core.selecting.selectors import Difference, Intersection, Selector, Union, at, glob
+from frostline._core.selecting.selectors import at, glob
+from frostline._core.selecting.text import selector_of
 
 
 def named(selectors: Iterable[str | Selector], inventory: Inventory) -> frozenset[str]:
@@ -30,7 +32,7 @@ def _leaves(selector: str | Selector) -> Iterator[Selector]:
     match selector:
         case str():
             if not selector.startswith("!"):
-                yield glob(selector)
+                yield from _leaves(selector_of(selector))
         case Union(left, right) | Intersection(left, right):
             yield from (*_leaves(left), *_leaves(right))
         case Difference(left, _):

@@ -8,9 +8,10 @@ from difflib import get_close_matches
 from frostline._core.errors import NoMatchError
 from frostline._core.errors.base import counted
 from frostline._core.inventory import Inventory
+from frostline._core.selecting.expressions import Selector
 from frostline._core.selecting.match import walk
 from frostline._core.selecting.pattern import Item, Key, Step, parse, spell
-from frostline._core.selecting.selectors import Selector, glob, of_type, regex
+from frostline._core.selecting.selectors import glob, of_type, own, regex
 from frostline._core.tree import NameNode, NameTree
 
 
@@ -35,7 +36,7 @@ def no_match(leaf: Selector, source: str, inventory: Inventory) -> NoMatchError:
         return NoMatchError(source, count, _classes(inventory), heading="Classes in the model")
     elsewhere: list[str] = []
     node = tree.root
-    if isinstance(leaf, glob):
+    if isinstance(leaf, glob | own):
         steps = parse(leaf.pattern)
         last, nodes = _last_matched(steps, tree, leaf.pattern)
         if note := _note(steps[last:], nodes):
@@ -45,7 +46,9 @@ def no_match(leaf: Selector, source: str, inventory: Inventory) -> NoMatchError:
         elsewhere = _paths(tree.by_key.get(missing.key, ()) if isinstance(missing, Key) else ())
         node = nodes[0] if len(nodes) == 1 else tree.root
     # Modules without parameters and buffers would not help.
-    if isinstance(leaf, glob | regex) and (near := closest(leaf.pattern, _paths(tree.nodes[1:])) or elsewhere[:3]):
+    if isinstance(leaf, glob | own | regex) and (
+        near := closest(leaf.pattern, _paths(tree.nodes[1:])) or elsewhere[:3]
+    ):
         return NoMatchError(source, count, tuple(near))
     if node.keys and (children := _children(node)):
         return NoMatchError(source, count, children, heading=f"Children of {spell(node.keys)!r}")

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from frostline._core.errors import CountError, SelectorError, TiedError
 from frostline._core.inventory import Inventory
+from frostline._core.selecting.expressions import Selector
 from frostline._core.selecting.nearby import no_match
 from frostline._core.selecting.pattern import spell
-from frostline._core.selecting.selectors import Selector, glob
+from frostline._core.selecting.selectors import glob
+from frostline._core.selecting.text import selector_of
 from frostline._core.selecting.verdict import Judge, Verdict
 
 
@@ -82,16 +84,17 @@ def _takes_back(selector: str | Selector) -> bool:
 
 
 def _after(verdict: Verdict, selector: str | Selector, judge: Judge) -> Verdict:
-    if isinstance(selector, str):
-        names = judge.names(glob(selector.removeprefix("!")), repr(selector))
-        return verdict.without(names) if _takes_back(selector) else verdict.either(Verdict(names))
-    if not isinstance(selector, Selector):
+    if not isinstance(selector, str | Selector):
         fix = 'Write a string, "encoder.layers[:-2]", or a value, glob("encoder") - glob("**.bias").'
         raise SelectorError(repr(selector), "is neither a string nor a selector.", fix)
-    own = judge.verdict(selector)
-    if not own.chosen and not judge.allow_empty:
-        raise no_match(selector, repr(selector), judge.inventory)
-    return verdict.either(own)
+    value = selector_of(selector.removeprefix("!")) if isinstance(selector, str) else selector
+    if isinstance(selector, str) and isinstance(value, glob):
+        own = Verdict(judge.names(value, repr(selector)))
+    else:
+        own = judge.verdict(value)
+        if not own.chosen and not judge.allow_empty:
+            raise no_match(value, repr(selector), judge.inventory)
+    return verdict.without(own.chosen) if _takes_back(selector) else verdict.either(own)
 
 
 def _tied(selectors: Sequence[str | Selector], chosen: int, refused: int, judge: Judge) -> TiedError:

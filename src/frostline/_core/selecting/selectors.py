@@ -3,44 +3,18 @@
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, final
+from importlib import import_module
+from operator import attrgetter
+from typing import final
 
 from frostline._core.errors import SelectorError
 from frostline._core.param import Param
+from frostline._core.selecting.expressions import Selector
 from frostline._core.selecting.pattern import parse
 
-
-@dataclass(frozen=True, slots=True)
-class Selector(ABC):
-    """A choice of parameters that does not depend on a model.
-
-    ``a | b`` selects the union, ``a & b`` the intersection, ``a - b`` the difference, and ``~a`` the complement.
-    """
-
-    # The precedence of its source code in Python: | & - ~ and calls.
-    binds: ClassVar[int] = 5
-
-    def __or__(self, other: Selector) -> Selector:
-        return Union(self, other) if isinstance(other, Selector) else NotImplemented
-
-    def __and__(self, other: Selector) -> Selector:
-        return Intersection(self, other) if isinstance(other, Selector) else NotImplemented
-
-    def __sub__(self, other: Selector) -> Selector:
-        return Difference(self, other) if isinstance(other, Selector) else NotImplemented
-
-    def __invert__(self) -> Selector:
-        return Complement(self)
-
-    @abstractmethod
-    def __repr__(self) -> str: ...
-
-    def within(self, binds: int) -> str:
-        """Returns the source code, in parentheses if its precedence is below `binds`."""
-        return repr(self) if self.binds >= binds else f"({self!r})"
+_FUNCTION = re.compile(r"\w+(?:\.\w+)*:\w+(?:\.\w+)*")
 
 
 @final
@@ -108,21 +82,21 @@ class of_type(Selector):
     """All parameters at or below a module of one of these classes or of a subclass.
 
     Args:
-        classes: the classes, one or more.
+        classes: the classes, one or more, or their names: ``"LayerNorm"``, ``"torch.nn.LayerNorm"``.
 
     Raises:
-        SelectorError: an argument is not a class, or there is none.
+        SelectorError: an argument is neither a class nor a name, or there is none.
 
     Example:
-        >>> of_type(int, float)
-        of_type(int, float)
+        >>> of_type(int, "LayerNorm")
+        of_type(int, 'LayerNorm')
     """
 
-    classes: tuple[type, ...]
+    classes: tuple[type | str, ...]
 
-    def __init__(self, *classes: type) -> None:
+    def __init__(self, *classes: type | str) -> None:
         object.__setattr__(self, "classes", classes)
-        wrong = [given for given in classes if not isinstance(given, type)]
+        wrong = [given for given in classes if not (isinstance(given, type) or (isinstance(given, str) and given))]
         if wrong or not classes:
             problem = f"holds {len(wrong)} things that are not classes." if wrong else "names no class."
             given = ", ".join(_class_name(given) for given in classes)
@@ -130,6 +104,21 @@ class of_type(Selector):
 
     def __repr__(self) -> str:
         return f"of_type({', '.join(_class_name(owner) for owner in self.classes)})"
+
+    def takes(self, owner: type) -> bool:
+        """Whether a class is one of these, or a subclass."""
+        return any(
+            any(_is_called(base, each) for base in owner.__mro__) if isinstance(each, str) else issubclass(owner, each)
+            for each in self.classes
+        )
+
+
+def _is_called(owner: type, name: str) -> bool:
+    """Whether a name ends in that of the class, and begins as its module does: a package may pass its classes on."""
+    package = name.removesuffix(owner.__qualname__)
+    if package == name or (package and not package.endswith(".")):
+        return False
+    return f"{owner.__module__}.".startswith(package)
 
 
 def _class_name(owner: object) -> str:
@@ -142,10 +131,11 @@ class where(Selector):
     """The parameters for which a predicate is true.
 
     Args:
-        predicate: takes a `Param` (its `path`, `shape`, `size`, `dtype`, ...) and returns whether to select it.
+        predicate: takes a `Param` (its `path`, `shape`, `size`, `dtype`, ...) and returns whether to select it; or the
+            name of such a function, ``"my.module:function"``, which is imported when the selector is used.
 
     Raises:
-        SelectorError: the predicate cannot be called.
+        SelectorError: the predicate cannot be called, and is not such a name.
 
     Example:
         >>> def is_vector(param):
@@ -154,15 +144,64 @@ class where(Selector):
         where(is_vector)
     """
 
-    predicate: Callable[[Param], object]
+    predicate: Callable[[Param], object] | str
 
     def __post_init__(self) -> None:
-        if not callable(self.predicate):
-            problem = "is not made from something to call."
-            raise SelectorError(f"where({self.predicate!r})", problem, "Write where(lambda p: p.size > 1e6).")
+        is_name = isinstance(self.predicate, str) and _FUNCTION.fullmatch(self.predicate)
+        if not callable(self.predicate) and not is_name:
+            problem = "is made neither from something to call nor from the name of a function."
+            fix = 'Write where(lambda p: p.size > 1e6), or where("my.module:function").'
+            raise SelectorError(f"where({self.predicate!r})", problem, fix)
 
     def __repr__(self) -> str:
         return f"where({getattr(self.predicate, '__name__', None) or repr(self.predicate)})"
+
+    def function(self) -> Callable[[Param], object]:
+        """The predicate, imported if it was named.
+
+        Raises:
+            SelectorError: it cannot be imported, or called.
+        """
+        if not isinstance(self.predicate, str):
+            return self.predicate
+        module, _, name = self.predicate.partition(":")
+        try:
+            found = attrgetter(name)(import_module(module))
+        except (ImportError, AttributeError) as error:
+            fix = 'Write the module and the name of a function in it: where("my.module:function").'
+            raise SelectorError(repr(self), f"cannot be imported: {error}.", fix) from error
+        if not callable(found):
+            raise SelectorError(repr(self), "is no function.", 'Name a function: where("my.module:function").')
+        return found  # type: ignore[no-any-return]
+
+
+@final
+@dataclass(frozen=True, slots=True, repr=False)
+class own(Selector):
+    """The parameters that the modules named by a pattern have themselves, and none of those below them.
+
+    PyTorch's word for it is ``recurse=False``.
+
+    Args:
+        pattern: the modules, as for :class:`glob`.
+
+    Raises:
+        SelectorError: the pattern cannot be read.
+
+    Example:
+        >>> own("encoder") | own("**.attn")
+        own('encoder') | own('**.attn')
+    """
+
+    pattern: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.pattern, str):
+            raise SelectorError(f"own({self.pattern!r})", "is not made from a string.", 'Write own("encoder").')
+        parse(self.pattern)
+
+    def __repr__(self) -> str:
+        return f"own({self.pattern!r})"
 
 
 @final
@@ -205,57 +244,3 @@ class _Everything(Selector):
 
 
 everything: Selector = _Everything()
-
-
-@final
-@dataclass(frozen=True, slots=True, repr=False)
-class Union(Selector):
-    """The union of two selectors."""
-
-    binds: ClassVar[int] = 1
-    left: Selector
-    right: Selector
-
-    def __repr__(self) -> str:
-        return f"{self.left.within(1)} | {self.right.within(2)}"
-
-
-@final
-@dataclass(frozen=True, slots=True, repr=False)
-class Intersection(Selector):
-    """The intersection of two selectors."""
-
-    binds: ClassVar[int] = 2
-    left: Selector
-    right: Selector
-
-    def __repr__(self) -> str:
-        return f"{self.left.within(2)} & {self.right.within(3)}"
-
-
-@final
-@dataclass(frozen=True, slots=True, repr=False)
-class Difference(Selector):
-    """The difference of two selectors."""
-
-    binds: ClassVar[int] = 3
-    left: Selector
-    right: Selector
-
-    def __repr__(self) -> str:
-        return f"{self.left.within(3)} - {self.right.within(4)}"
-
-
-@final
-@dataclass(frozen=True, slots=True, repr=False)
-class Complement(Selector):
-    """The complement of a selector."""
-
-    binds: ClassVar[int] = 4
-    inner: Selector
-
-    def __invert__(self) -> Selector:
-        return self.inner
-
-    def __repr__(self) -> str:
-        return f"~{self.inner.within(4)}"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import final
 
 from frostline._core.inventory import Inventory
+from frostline._core.selecting.expressions import Complement, Difference, Intersection, Selector, Union
 from frostline._core.selecting.leaves import names_of
 from frostline._core.selecting.nearby import no_match
-from frostline._core.selecting.selectors import Complement, Difference, Intersection, Selector, Union
 
 
 @final

@@ -28,7 +28,7 @@ def freeze(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: b
     Args:
         tree: any pytree: a module, a dict of parameters, a tuple of models.
         selectors: read in order: paths such as ``"encoder.layers[:-2]"``, ``"!head"`` to take back, selector values,
-            modules or arrays of the tree. No selector means the whole tree.
+            modules or arrays of the tree, or lists of these. No selector means the whole tree.
         expect: how many parameters must be selected.
         allow_empty: whether a selector may match nothing.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, ValuesView
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,8 +12,9 @@ import jax
 
 from frostline._core.errors import NoMatchError, SelectorError
 from frostline._core.plan import Plan
+from frostline._core.selecting.expressions import Selector
 from frostline._core.selecting.resolve import resolve
-from frostline._core.selecting.selectors import Selector, at
+from frostline._core.selecting.selectors import at
 from frostline.jax._arrays import ARRAYS, described
 from frostline.jax._freezing.marked import bare
 from frostline.jax._freezing.survey import Survey, survey
@@ -29,7 +30,7 @@ def select(choices: Sequence[Any], read: Survey, *, expect: int | None, allow_em
         SelectorError: a choice is not a selector.
     """
     objects = Objects(read)
-    selectors = [_selector(choice, objects) for choice in choices]
+    selectors = [selector for choice in choices for selector in _selectors(choice, objects)]
     return resolve(selectors, read.inventory, expect=expect, allow_empty=allow_empty)
 
 
@@ -37,6 +38,26 @@ def written(first: str, choices: Sequence[Any]) -> str:
     """Arguments as their author wrote them, as far as that is known."""
     labels = (repr(c) if isinstance(c, str | Selector) else _label(c) for c in choices)
     return ", ".join((first, *labels))
+
+
+def _selectors(choice: Any, objects: Objects) -> list[str | Selector]:
+    """The selectors of a choice: several, if it is a list of parts of the tree and no part itself."""
+    members = _members(choice)
+    if members is None or (children(choice) is not None and objects.paths(choice)):
+        return [_selector(choice, objects)]
+    # An empty list is a choice of nothing: without it, the other choices might mean the whole tree.
+    return [found for member in members for found in _selectors(member, objects)] or [at(label=repr(choice))]
+
+
+def _members(choice: Any) -> list[Any] | None:
+    if isinstance(choice, dict | ValuesView):
+        members = list(choice.values() if isinstance(choice, dict) else choice)
+    elif isinstance(choice, list | tuple) and not hasattr(choice, "_fields"):
+        members = list(choice)
+    else:
+        return None
+    is_part = (isinstance(member, ARRAYS) or children(member) is not None for member in members)
+    return members if all(is_part) else None
 
 
 def _selector(choice: Any, objects: Objects) -> str | Selector:

@@ -12,7 +12,7 @@ from frostline._core.plan import Change, Plan
 from frostline.torch._freezing.constants import check_any_left, constants_among
 from frostline.torch._freezing.handle import Handle
 from frostline.torch._freezing.held_modules import hold_frozen_modules
-from frostline.torch._freezing.selection import Choice, named_by, select, written
+from frostline.torch._freezing.selection import Choice, flat, named_by, select, written
 from frostline.torch._freezing.survey import Survey, survey
 from frostline.torch._holding.claims import Claim, Site, add, latest, owned, withdraw, withdraw_owner
 from frostline.torch._holding.lbfgs import keep_lbfgs_to_trainable
@@ -39,8 +39,8 @@ def freeze(
     Args:
         model: the model, or a part of it.
         selectors: what to freeze, read in order: paths such as ``"encoder.layers[:-2]"``,
-            ``"!head"`` to take back, selector values, modules or parameters of the model. Without
-            selectors, the whole model.
+            ``"!head"`` to take back, selector values, modules or parameters of the model, or lists
+            of these. Without selectors, the whole model.
         mode: ``"eval"`` holds frozen modules in evaluation mode; ``"follow"`` lets them follow
             ``train()`` and ``eval()``, and still moves nothing in them.
         expect: the number of parameters that must be selected.
@@ -70,7 +70,7 @@ def freeze(
     if mode not in ("eval", "follow"):
         raise ModeError(mode)
     read = survey(model)
-    paths = select(selectors, read, expect=expect, allow_empty=allow_empty)
+    paths = select(flat(selectors), read, expect=expect, allow_empty=allow_empty)
     settle(read.modules.values())
     return _claim(model, read, plan_of(read).freeze(paths), {Claim(frozen=True, mode=mode): paths})
 
@@ -111,14 +111,14 @@ def thaw(
         >>> sorted(trainable(model))
         ['0.bias', '1.bias']
     """
-    read = survey(model)
-    paths = select(selectors, read, expect=expect, allow_empty=allow_empty)
+    read, choices = survey(model), flat(selectors)
+    paths = select(choices, read, expect=expect, allow_empty=allow_empty)
     free = paths - _pinned(read)
-    expression = f"thaw({written('model', selectors)}"
+    expression = f"thaw({written('model', choices)}"
     if paths and not free:
         raise PinnedError(f"{expression})", tuple(sorted(paths)))
     settle(read.modules.values())
-    meant = free if constants else free & named_by(selectors, read)
+    meant = free if constants else free & named_by(choices, read)
     left = constants_among(read, free - meant) | constants_among(read, meant, integers_only=True)
     check_any_left(expression, read, free, left)
     claims = {Claim(frozen=False, meant=True): meant - left, Claim(frozen=False): free - meant}

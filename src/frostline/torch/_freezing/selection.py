@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from frostline._core.errors import NoMatchError, SelectorError
+from frostline._core.selecting.expressions import Selector
 from frostline._core.selecting.named import named
 from frostline._core.selecting.resolve import resolve
-from frostline._core.selecting.selectors import Selector, at
+from frostline._core.selecting.selectors import at
 from frostline.torch._freezing.survey import Survey
 
-Choice = str | Selector | nn.Module | torch.Tensor
+Part = nn.Module | torch.Tensor
+Choice = str | Selector | Part | Iterable[Part] | Mapping[str, Part]
+
+
+def flat(choices: Iterable[Any]) -> tuple[str | Selector | Part, ...]:
+    """Returns the choices with the members of lists, tuples, dicts and iterators in their place.
+
+    An empty list stays a choice, of nothing: without it, the other choices might mean the whole model.
+    """
+    found: list[Any] = []
+    for choice in choices:
+        if isinstance(choice, str | Selector | Part) or not isinstance(choice, Iterable):
+            found.append(choice)
+            continue
+        members = list(choice.values() if isinstance(choice, Mapping) else choice)
+        if any(isinstance(member, str | Selector) for member in members):
+            found.append(choice)
+        else:
+            found.extend(flat(members) or [at(label=repr(choice))])
+    return tuple(found)
 
 
 def select(choices: Sequence[Choice], survey: Survey, *, expect: int | None, allow_empty: bool) -> frozenset[str]:
@@ -23,16 +44,16 @@ def select(choices: Sequence[Choice], survey: Survey, *, expect: int | None, all
         NoMatchError: a choice names nothing, or is not a part of the model.
         SelectorError: a choice is of another type, or cannot be read.
     """
-    selectors = [_selector(choice, survey) for choice in choices]
+    selectors = [_selector(choice, survey) for choice in flat(choices)]
     return resolve(selectors, survey.inventory, expect=expect, allow_empty=allow_empty)
 
 
 def named_by(choices: Sequence[Choice], survey: Survey) -> frozenset[str]:
     """Returns the parameters that the choices name each by its own path, or as an object."""
-    return named([_selector(choice, survey) for choice in choices], survey.inventory)
+    return named([_selector(choice, survey) for choice in flat(choices)], survey.inventory)
 
 
-def _selector(choice: Choice, survey: Survey) -> str | Selector:
+def _selector(choice: str | Selector | Part, survey: Survey) -> str | Selector:
     if isinstance(choice, str | Selector):
         return choice
     if isinstance(choice, nn.Module):
@@ -55,7 +76,7 @@ def _selector(choice: Choice, survey: Survey) -> str | Selector:
 
 def written(first: str, choices: Sequence[Choice]) -> str:
     """Returns arguments as their author wrote them, as far as that is known."""
-    labels = (_label(c) if isinstance(c, nn.Module | torch.Tensor) else repr(c) for c in choices)
+    labels = (_label(c) if isinstance(c, nn.Module | torch.Tensor) else repr(c) for c in flat(choices))
     return ", ".join((first, *labels))
 
 
