@@ -53,7 +53,7 @@ def test_a_pattern_stays_a_pattern(pattern: str) -> None:
         (["own('body') - regex('.*bias')"], {"body.weight"}),
         ([f"where('{HERE}:is_vector')", "!head"], {"embed.table", "body.weight", "body.bias", "norm.weight"}),
     ],
-    ids=str,
+    ids=["type", "short type", "own", "where"],
 )
 def test_a_text_is_a_selector_wherever_a_string_is(selectors: list[str], paths: set[str]) -> None:
     assert resolve(selectors, SMALL) == paths
