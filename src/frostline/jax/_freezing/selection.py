@@ -43,19 +43,17 @@ def written(first: str, choices: Sequence[Any]) -> str:
 def _selectors(choice: Any, objects: Objects) -> list[str | Selector]:
     """The selectors of a choice: several, if it is a list of parts of the tree and no part itself."""
     members = _members(choice)
-    if members is None or (children(choice) is not None and objects.paths(choice)):
+    if members is None or (not isinstance(choice, ValuesView) and objects.paths(choice)):
         return [_selector(choice, objects)]
     # An empty list is a choice of nothing: without it, the other choices might mean the whole tree.
     return [found for member in members for found in _selectors(member, objects)] or [at(label=repr(choice))]
 
 
 def _members(choice: Any) -> list[Any] | None:
-    if isinstance(choice, dict | ValuesView):
-        members = list(choice.values() if isinstance(choice, dict) else choice)
-    elif isinstance(choice, list | tuple) and not hasattr(choice, "_fields"):
-        members = list(choice)
-    else:
+    # A dict, or a tuple with names, is a module: only if it is in the tree with all its arrays, it is selected.
+    if not isinstance(choice, list | tuple | ValuesView) or hasattr(choice, "_fields"):
         return None
+    members = list(choice)
     is_part = (isinstance(member, ARRAYS) or children(member) is not None for member in members)
     return members if all(is_part) else None
 
