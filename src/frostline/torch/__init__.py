@@ -8,28 +8,29 @@ Example:
     ['1.bias', '1.weight']
 """
 
+import importlib
 import typing
 
 from frostline.torch._cost.cost import cost
 from frostline.torch._freezing.freezing import follow, freeze, frozen, plan, thaw, trainable
 from frostline.torch._freezing.handle import Handle
 from frostline.torch._freezing.preview import blocks, select
-from frostline.torch._inspection.audit import audit
 from frostline.torch._inspection.check import check
 from frostline.torch._inspection.guard import guard
 from frostline.torch._inspection.report import report
 from frostline.torch._lean.lean import Lean, lean
-from frostline.torch._line.line import FrostLine, frostline
 from frostline.torch._training.bind import bind
 from frostline.torch._training.binding import Binding
 from frostline.torch._training.delta import load_delta, save_delta
 from frostline.torch._training.driver import Driver
-from frostline.torch._training.run import load_run, save_run
 from frostline.torch._uses.use import Frozen, frozen_call
 
 if typing.TYPE_CHECKING:
     from frostline.torch._cache.cache import FeatureCache
     from frostline.torch._cache.dataset import CachedDataset
+    from frostline.torch._inspection.audit import audit
+    from frostline.torch._line.line import FrostLine, frostline
+    from frostline.torch._training.run import load_run, save_run
 
 __all__ = [
     "Binding",
@@ -64,14 +65,19 @@ __all__ = [
 ]
 
 
+_LATER = {
+    "CachedDataset": "_cache.dataset",
+    "FeatureCache": "_cache.cache",
+    "FrostLine": "_line.line",
+    "audit": "_inspection.audit",
+    "frostline": "_line.line",
+    "load_run": "_training.run",
+    "save_run": "_training.run",
+}
+"""What is imported when it is asked for: together it is a sixth of all modules, and few programs have it."""
+
+
 def __getattr__(name: str) -> typing.Any:
-    # A cache brings the store of its features along, a tenth of all modules, and few programs have one.
-    if name == "FeatureCache":
-        from frostline.torch._cache.cache import FeatureCache
-
-        return FeatureCache
-    if name == "CachedDataset":
-        from frostline.torch._cache.dataset import CachedDataset
-
-        return CachedDataset
+    if name in _LATER:
+        return getattr(importlib.import_module(f"frostline.torch.{_LATER[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
