@@ -132,15 +132,16 @@ class TestSeed:
 @each_way
 def test_the_mask_is_a_filter_spec(frozen: Way) -> None:
     tree = frozen(chain())
-    plain = fj.thaw(tree)
-    trained, rest = eqx.partition(plain, fj.mask(tree))
+    plain = fj.strip(tree)
+    mask = fj.mask(plain, frozen=fj.plan(tree))
+    trained, rest = eqx.partition(plain, mask)
     assert contents(trained) == contents(fj.split(tree)[0])
     assert contents(rest) == contents(fj.split(tree)[1])
     joined = eqx.combine(trained, rest)
     assert jax.tree.structure(joined) == jax.tree.structure(plain)
     slopes = eqx.filter_grad(lambda trained, rest: loss(eqx.combine(trained, rest), X))(trained, rest)
     assert contents(slopes) == contents(fj.grad(loss)(tree, X))
-    assert contents(eqx.filter(plain, fj.mask(tree))) == contents(trained)
+    assert contents(eqx.filter(plain, mask)) == contents(trained)
 
 
 def test_the_mask_of_a_plain_model_takes_its_arrays() -> None:
@@ -205,7 +206,7 @@ def test_surgery(frozen: Way) -> None:
 @each_way
 def test_a_step_with_optax_moves_what_trains_and_nothing_else(frozen: Way) -> None:
     tx, plan = optax.adamw(1e-2, weight_decay=0.1), fj.plan(frozen(chain()))
-    tree = fj.thaw(frozen(chain()))
+    tree = fj.strip(frozen(chain()))
     trained, rest = eqx.partition(tree, fj.mask(tree, frozen=plan))
     updates, _ = tx.update(fj.grad(loss, frozen=plan)(tree, X), tx.init(trained), trained)
     after = eqx.combine(eqx.apply_updates(trained, updates), rest)

@@ -81,7 +81,7 @@ def test_an_average_across_a_thaw(form: str) -> None:
         tx = fj.optimizer(transformation, frozen=fj.plan(params()))
     else:
         tree = fj.thaw(tree)
-        with pytest.raises(ValueError, match="different types"):
+        with pytest.raises(ValueError, match="different pytree metadata"):
             optax.incremental_update(tree, average, 0.5)
         average = fj.follow(average, fj.plan(tree))
     updates, state = tx.update(jax.grad(loss)(tree), state, tree)

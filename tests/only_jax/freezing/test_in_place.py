@@ -107,10 +107,17 @@ class TestResult:
         assert fj.plan(tree).frozen == {"0.weight", "0.bias", "1.weight", "1.bias"}
         assert fj.plan(fj.thaw(tree, "**.bias")).frozen == {"0.weight", "1.weight"}
 
-    def test_a_completely_thawed_tree_is_the_plain_tree(self) -> None:
+    def test_without_its_marks_it_is_the_plain_tree(self) -> None:
         tree = mlp()
-        assert fj.thaw(fj.freeze(tree)) is tree
+        assert fj.strip(fj.thaw(fj.freeze(tree))) is tree
         assert fj.strip(fj.freeze(tree)) is tree
+
+    def test_a_thawed_tree_says_that_everything_trains(self) -> None:
+        tree = fj.thaw(fj.freeze(mlp()))
+        assert fj.plan(tree).frozen == frozenset()
+        assert jax.tree.structure(tree) == jax.tree.structure(fj.follow(mlp(), fj.plan(mlp())))
+        assert jax.tree.structure(tree) != jax.tree.structure(mlp())
+        assert fj.thaw(jnp.ones(2)).tolist() == [1.0, 1.0]
 
     def test_marks_of_a_part_count_in_the_whole(self) -> None:
         first, *others = mlp().layers

@@ -155,10 +155,11 @@ def test_clipping_counts_all_trainable_parameters() -> None:
     frozen = fj.freeze(params, "b")
     for each, expected in ((tx, {"a": 0.7071, "b": 0.7071}), (before, None)):
         _, state = each.update(frozen, each.init(frozen), frozen)
-        updates, state = each.update(params, state, params)
+        thawed = fj.thaw(params)
+        updates, state = each.update(thawed, state, thawed)
         assert state.cohorts == (("a",), ("b",))
         if expected:
-            assert {name: round(float(leaf[0]), 4) for name, leaf in updates.items()} == expected
+            assert {name: round(float(leaf[0]), 4) for name, leaf in fj.strip(updates).items()} == expected
         else:
             # Gradients of 3 and 4 become 0.6 and 0.8: Adam squares the clipped gradients.
             assert round(float(state.inner[2].nu["b"][0]), 8) == 0.00064
@@ -201,7 +202,8 @@ def test_a_leaf_that_was_frozen_and_thawed_has_a_new_cohort(selectors: list[str]
     params, state, _ = walked(tx, net(), tx.init(net()), 0, 3)
     between = fj.freeze(params, *selectors) if selectors else params
     _, state = tx.update(gradients(between, 3), state, between)
-    updates, state = tx.update(gradients(params, 4), state, params)
+    thawed = fj.thaw(between)
+    updates, state = tx.update(gradients(thawed, 4), state, thawed)
     assert state.cohorts == ((("a", "c"), ("b",)) if selectors else (("a", "b", "c"),))
     assert round(float(updates["b"][0, 0]), 5) == expected
 
@@ -232,7 +234,8 @@ def test_without_counts_there_is_one_cohort() -> None:
     tx = optimizer(optax.sgd(RATE, momentum=0.9))
     params = fj.freeze(net(), "b")
     _, state = tx.update(gradients(params, 0), tx.init(params), params)
-    _, state = tx.update(gradients(net(), 1), state, net())
+    thawed = fj.thaw(params)
+    _, state = tx.update(gradients(thawed, 1), state, thawed)
     assert (state.cohorts, state.counts) == ((("a", "b", "c"),), ())
 
 
@@ -265,10 +268,11 @@ def test_moments_are_found_in_any_state(tx: Callable[[], Any], shape: Callable[[
     for _ in range(2):
         _, state = ours.update(frozen, state, frozen)
         _, theirs_state = theirs.update(trained, theirs_state, trained)
-    updates, state = ours.update(params, state, params)
+    thawed = fj.thaw(frozen)
+    updates, state = ours.update(thawed, state, thawed)
     others, _ = theirs.update(trained, theirs_state, trained)
     started, _ = theirs.update(single, theirs.init(single), single)
-    assert bits(updates) == bits(others) | bits(started)
+    assert bits(fj.strip(updates)) == bits(others) | bits(started)
 
 
 def test_the_same_frozen_set_with_other_marks_is_not_a_change() -> None:

@@ -51,7 +51,7 @@ def freeze(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: b
     """
     read = survey(tree)
     paths = select(selectors, read, expect=expect, allow_empty=allow_empty)
-    return as_planned(read, read.plan.freeze(paths))
+    return as_planned(read, read.plan.freeze(paths)) if paths - read.pinned else tree
 
 
 def thaw(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: bool = False) -> Any:
@@ -64,7 +64,8 @@ def thaw(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: boo
         allow_empty: whether a selector may match nothing.
 
     Returns:
-        The tree; a plain one if nothing is frozen any more and nothing is tied.
+        The tree. If nothing is frozen any more, it still says so: a tree without any marks may have lost them on the
+        way, and an optimizer does not take that for a thaw. ``strip`` takes the marks off.
 
     Raises:
         PinnedError: a selector names nothing but frozen uses.

@@ -14,7 +14,7 @@ from jax.tree_util import PyTreeDef, register_pytree_with_keys, tree_flatten, tr
 from frostline._core.errors import LayerError
 from frostline.jax._arrays import described, is_param
 from frostline.jax._freezing.held_modules import held, is_below
-from frostline.jax._uses.layout import Layout, layout
+from frostline.jax._uses.layout import Layout, children, layout
 from frostline.jax._uses.mode import set_mode
 from frostline.jax._uses.window import (
     THROUGH,
@@ -35,17 +35,18 @@ class MarkData(NamedTuple):
     """The marks and ties of a tree, as JAX compares them. Errors of JAX show them, so their text is short.
 
     Attributes:
-        marks: the frozen names.
+        marks: the frozen names; None if the tree only has ties, and nobody has said what is frozen in it.
         ties: groups of names, one array each.
     """
 
-    marks: frozenset[str]
+    marks: frozenset[str] | None
     ties: Ties
 
     def __repr__(self) -> str:
-        names = ", ".join(sorted(self.marks)[:_SHOWN])
-        more = f" and {left} more" if (left := len(self.marks) - _SHOWN) > 0 else ""
-        return f"<{len(self.marks)} frozen: {names}{more}; {len(self.ties)} tied>"
+        marks = self.marks or frozenset()
+        names = ", ".join(sorted(marks)[:_SHOWN])
+        more = f" and {left} more" if (left := len(marks) - _SHOWN) > 0 else ""
+        return f"<{len(marks)} frozen: {names}{more}; {len(self.ties)} tied>"
 
 
 class Marked(Window):
@@ -76,13 +77,14 @@ class MarkedModule(Marked, CallableWindow):
 class MarkedContent(WindowContent):
     """A tree, its frozen names and its tied names."""
 
-    __slots__ = ("_inner", "child", "marks", "ties")
+    __slots__ = ("_inner", "child", "data", "decides", "marks", "ties")
 
     pins: ClassVar[bool] = False
 
-    def __init__(self, child: Any, marks: frozenset[str], ties: Ties) -> None:
+    def __init__(self, child: Any, data: MarkData) -> None:
         super().__init__()
-        self.child, self.marks, self.ties = child, marks, ties
+        self.child, self.data, self.ties = child, data, data.ties
+        self.marks, self.decides = data.marks or frozenset(), data.marks is not None
         self._inner: Any = _NOT_YET
 
     @property
@@ -106,14 +108,16 @@ class MarkedContent(WindowContent):
 _NOT_YET = object()
 
 
-def marked(tree: Any, marks: Iterable[str], ties: Ties) -> Any:
-    """Returns the tree with these marks; the tree itself if there are no marks and no ties.
+def marked(tree: Any, marks: frozenset[str] | None, ties: Ties) -> Any:
+    """Returns the tree with these marks.
+
+    No marks, an empty set, are kept, too: they say that everything trains, which a tree that lost its marks on the way
+    does not. Only without ties and without any say, None, it is the tree itself.
 
     Raises:
         LayerError: the tree is an array.
     """
-    marks = frozenset(marks)
-    if not marks and not ties:
+    if not ties and (marks is None or (not marks and children(tree) is None)):
         return tree
     if is_param(tree):
         raise LayerError(
@@ -201,16 +205,17 @@ def _still(
 
 def _made(data: MarkData, below: Iterable[Any], kind: type[Marked] = Marked) -> Any:
     (child,) = below
-    return window_of(kind, MarkedContent(child, *data))
+    return window_of(kind, MarkedContent(child, data))
 
 
 def _mark_data(tree: Marked) -> MarkData:
-    return MarkData(tree._frostline.marks, tree._frostline.ties)
+    data: MarkData = tree._frostline.data
+    return data
 
 
 def _read(text: bytes | bytearray) -> MarkData:
     marks, ties = json.loads(text)
-    return MarkData(frozenset(marks), tuple(map(tuple, ties)))
+    return MarkData(None if marks is None else frozenset(marks), tuple(map(tuple, ties)))
 
 
 for marked_class in (Marked, MarkedModule):
@@ -223,6 +228,8 @@ for marked_class in (Marked, MarkedModule):
     export.register_pytree_node_serialization(
         marked_class,
         serialized_name=f"frostline.jax.{marked_class.__name__}",
-        serialize_auxdata=lambda data: json.dumps([sorted(data.marks), data.ties]).encode(),
+        serialize_auxdata=lambda data: json.dumps(
+            [None if data.marks is None else sorted(data.marks), data.ties]
+        ).encode(),
         deserialize_auxdata=_read,
     )

@@ -72,6 +72,11 @@ class Survey:
         return Plan(frozenset(frozen), frozenset(self.places.keys() - frozen))
 
     @cached_property
+    def undecided(self) -> frozenset[str]:
+        """The trainable parameters of which neither a marked tree nor a plan says that they train."""
+        return frozenset(path for path, (slot, *_) in self.places.items() if not (slot.is_still or slot.decided))
+
+    @cached_property
     def pinned(self) -> frozenset[str]:
         """The parameters inside frozen uses."""
         return frozenset(path for path, (slot, *_) in self.places.items() if slot.pinned)

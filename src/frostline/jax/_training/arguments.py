@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import optax
@@ -13,6 +14,8 @@ from frostline.jax._freezing.survey import survey
 from frostline.jax._training.cohorts import OptimizerState
 from frostline.jax._training.moments import StateLayout
 from frostline.jax._training.updates import UPDATE, ParamPlaces
+
+FOLLOW = "tx.follow(state, params)"
 
 
 def transformation(tx: Any) -> optax.GradientTransformation:
@@ -77,6 +80,27 @@ def check_arguments(state: Any, params: Any) -> None:
     check_state(UPDATE, state)
 
 
+def check_marks(expression: str, frozen: Collection[str], held: ParamPlaces, plan: str) -> None:
+    """Checks that the tree still says of what was frozen whether it is.
+
+    Args:
+        expression: what was written.
+        frozen: the parameters that were frozen.
+        held: the places of the parameters of the tree.
+        plan: where the plan of what was frozen is, as code.
+
+    Raises:
+        StructureError: the tree has lost its marks on the way.
+    """
+    if lost := sorted(held.undecided.intersection(frozen)):
+        problem = f"got parameters in which {counted(len(lost), 'frozen parameter')} lost the mark on the way:"
+        fix = (
+            "A tree that was rebuilt or loaded has no marks. Mark it again, params = fj.follow(params, "
+            f"{plan}); or let all of it train, params = fj.thaw(params)."
+        )
+        raise StructureError(expression, problem, tuple(lost), fix)
+
+
 def check_shapes(state: OptimizerState, layout: StateLayout) -> None:
     """Checks that the arrays of a state have the shapes of the parameters.
 
@@ -87,7 +111,7 @@ def check_shapes(state: OptimizerState, layout: StateLayout) -> None:
         problem = f"got a state in which {counted(len(other), 'array')} had another shape when it was made:"
         rows = [f"{array.owner or 'state'}/{array.label}: {shape}, now {array.shape.shape}" for array, shape in other]
         fix = "Make a state for the new shapes: state = tx.init(params)."
-        raise StructureError("tx.follow(state, params)", problem, tuple(rows), fix)
+        raise StructureError(FOLLOW, problem, tuple(rows), fix)
 
 
 def check_state(expression: str, state: Any) -> None:

@@ -14,13 +14,14 @@ from jax.tree_util import register_dataclass, tree_leaves, tree_unflatten
 
 from frostline._core.errors import BindError, UnsupportedError
 from frostline._core.errors.base import counted
+from frostline._core.plan import Plan
 from frostline.jax._training.moments import Arrays, Cohort, Path, StateArray, StateLayout, paths_of
 
 Moments = Literal["keep", "cpu", "release"]
 
 
 @final
-@partial(register_dataclass, data_fields=("inner", "counts", "parked"), meta_fields=("cohorts",))
+@partial(register_dataclass, data_fields=("inner", "counts", "parked"), meta_fields=("cohorts", "plan"))
 @dataclass(frozen=True)
 class OptimizerState:
     """The state of ``optimizer(tx)``.
@@ -29,6 +30,8 @@ class OptimizerState:
         inner: the state of `tx` for all trainable parameters, with the counts of the first cohort.
         counts: for each later cohort its own counts, the numbers beside moments, by their place in `inner`.
         cohorts: the names in each cohort. They are part of the structure, so a function is traced once for each set.
+        plan: what is frozen and what trains; structure, too. A tree that has lost its marks gets them back by
+            ``follow(params, state.plan)``.
         parked: the moments and counts of frozen parameters, those with the same counts together; their names are
             structure, too.
     """
@@ -36,6 +39,7 @@ class OptimizerState:
     inner: Any
     counts: tuple[Arrays, ...]
     cohorts: tuple[tuple[str, ...], ...]
+    plan: Plan
     parked: tuple[Cohort, ...] = ()
 
     @property
@@ -83,7 +87,7 @@ def stepped(
 
 
 def moved(
-    state: OptimizerState, fresh: Any, layout: StateLayout, names: Sequence[str], moments: Moments
+    state: OptimizerState, fresh: Any, layout: StateLayout, names: Sequence[str], plan: Plan, moments: Moments
 ) -> OptimizerState:
     """The state for another set of trainable parameters.
 
@@ -92,6 +96,7 @@ def moved(
         fresh: a state of the transformation for the new set.
         layout: the arrays of that state.
         names: the new set, in the order of the tree.
+        plan: the plan of the tree.
         moments: the fate of the moments of frozen parameters.
 
     Raises:
@@ -99,7 +104,7 @@ def moved(
     """
     if state.names != frozenset(names):
         check_separate(layout, "optimizer(tx).update(grads, state, params)", "cannot train another set of parameters")
-    return arranged(divided_state(state, layout), fresh, layout, names, moments)
+    return arranged(divided_state(state, layout), fresh, layout, names, plan, moments)
 
 
 def divided_state(state: OptimizerState, layout: StateLayout) -> DividedState:
@@ -120,7 +125,7 @@ def divided_state(state: OptimizerState, layout: StateLayout) -> DividedState:
 
 
 def arranged(
-    parts: DividedState, fresh: Any, layout: StateLayout, names: Sequence[str], moments: Moments
+    parts: DividedState, fresh: Any, layout: StateLayout, names: Sequence[str], plan: Plan, moments: Moments
 ) -> OptimizerState:
     """Makes the state for the present trainable set from the parts of an earlier state.
 
@@ -133,6 +138,7 @@ def arranged(
         fresh: a state of the transformation for the new set.
         layout: the arrays of that state.
         names: the new set, in the order of the tree.
+        plan: the plan of the tree.
         moments: the fate of the moments of frozen parameters.
     """
     rest = set(layout.names).difference(names)
@@ -142,7 +148,7 @@ def arranged(
         cohorts.append(Cohort({name: {} for name in begun}, _counts(fresh, layout.arrays)))
     parked = [*(park(cohort, moments) for cohort in _among(rest, parts.cohorts)), *_among(rest, parts.parked)]
     kept = () if moments == "release" else _in_order(_distinct(parked, layout), layout)
-    return _joined(DividedState(parts.numbers, _distinct(cohorts, layout), kept), fresh, layout)
+    return _joined(DividedState(parts.numbers, _distinct(cohorts, layout), kept), fresh, layout, plan)
 
 
 def check_separate(layout: StateLayout, expression: str, problem: str) -> None:
@@ -179,7 +185,7 @@ def _in_order(parked: Sequence[Cohort], layout: StateLayout) -> tuple[Cohort, ..
     return tuple(sorted(parked, key=lambda cohort: min(places[name] for name in cohort.moments)))
 
 
-def _joined(parts: DividedState, fresh: Any, layout: StateLayout) -> OptimizerState:
+def _joined(parts: DividedState, fresh: Any, layout: StateLayout, plan: Plan) -> OptimizerState:
     """Makes a state; a fresh one provides the structure, and every array that the parts lack."""
     found = dict(parts.numbers)
     for cohort in parts.cohorts:
@@ -191,6 +197,7 @@ def _joined(parts: DividedState, fresh: Any, layout: StateLayout) -> OptimizerSt
         tree_unflatten(jax.tree.structure(fresh), leaves),
         tuple(cohort.counts for cohort in parts.cohorts[1:]),
         tuple(tuple(name for name in layout.names if name in cohort.moments) for cohort in parts.cohorts),
+        plan,
         parts.parked,
     )
 

@@ -32,7 +32,7 @@ class Delta:
     """The result of :func:`load_delta`.
 
     Attributes:
-        tree: the tree with the loaded arrays, marked as it was frozen when it was saved; ``thaw(delta.tree)`` takes
+        tree: the tree with the loaded arrays, marked as it was frozen when it was saved; ``strip(delta.tree)`` takes
             the marks off, for a run with ``delta.plan`` beside the tree.
         state: the state of the optimizer; None without an optimizer.
         plan: the plan of the tree.

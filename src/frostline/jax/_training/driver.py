@@ -189,10 +189,10 @@ class Driver:
             self._walk, held.factors_read = walk, False
             return tree
         same_set = walk.phase.frozen == self.phase.frozen
-        # A tree without any mark has lost them on the way, which is no thaw.
-        if self._marks and walk.kept and not same_set and (marked := survey(tree).plan.frozen):
-            walk = walk.keeping(walk.kept & marked)
         before = held.plan if same_set or not self._marks else survey(tree).plan
+        if self._marks and walk.kept and not same_set:
+            # A tree without marks has lost them on the way, which is no thaw.
+            walk = walk.keeping(walk.kept & (before.frozen | survey(tree).undecided))
         return self._enacted(walk, tree, held.inventory, before, same_set=same_set)
 
     def state_dict(self) -> dict[str, object]:

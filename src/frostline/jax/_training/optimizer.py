@@ -12,8 +12,10 @@ import optax
 from frostline._core.plan import Plan
 from frostline._core.rules import Rule
 from frostline.jax._training.arguments import (
+    FOLLOW,
     check_arguments,
     check_is_tree,
+    check_marks,
     check_shapes,
     check_state,
     check_trainable,
@@ -32,7 +34,7 @@ from frostline.jax._training.cohorts import (
 from frostline.jax._training.moments import StateLayout, state_layouts
 from frostline.jax._training.named_state import LOAD, SAVE, loaded, saved
 from frostline.jax._training.rates import rates, scaled
-from frostline.jax._training.updates import ParamPlaces, places
+from frostline.jax._training.updates import UPDATE, ParamPlaces, places
 
 
 @final
@@ -114,8 +116,10 @@ class Optimizer(optax.GradientTransformationExtraArgs):
             >>> tx.follow(tx.init(params), freeze(params, "w")).cohorts
             (('b',),)
         """
-        check_state("tx.follow(state, params)", state)
-        return self._follower.follow(state, self._follower.places(params), params)
+        check_state(FOLLOW, state)
+        held = self._follower.places(params)
+        check_marks(FOLLOW, state.plan.frozen, held, "state.plan")
+        return self._follower.follow(state, held, params)
 
     @property
     def wrapped(self) -> optax.GradientTransformation:
@@ -226,11 +230,12 @@ class _Follower:
         held = self.places(params)
         check_trainable(held, params)
         self._rates(params)
-        return OptimizerState(self.tx.init(held.trained(params)), (), (held.trained_names,))
+        return OptimizerState(self.tx.init(held.trained(params)), (), (held.trained_names,), held.plan)
 
     def update(self, grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, OptimizerState]:
         check_arguments(state, params)
         held = self.places(params)
+        check_marks(UPDATE, state.plan.frozen, held, "state.plan")
         trained, gradients = held.trained(params), held.checked(grads, params)
         state = self.follow(state, held, params)
         extra = {name: held.fitted(argument, params) for name, argument in extra.items()}
@@ -250,8 +255,8 @@ class _Follower:
         layout = self.layout_of(held, params)
         if state.names == held.trainable and jax.tree.structure(state.inner) == layout.structure:
             check_shapes(state, layout)
-            return state
-        return moved(state, self.tx.init(held.trained(params)), layout, held.trained_names, self._moments)
+            return state if state.plan == held.plan else replace(state, plan=held.plan)
+        return moved(state, self.tx.init(held.trained(params)), layout, held.trained_names, held.plan, self._moments)
 
     def loaded(self, state: Mapping[str, Any], params: Any) -> OptimizerState:
         held = self.places(params)
@@ -259,7 +264,7 @@ class _Follower:
         check_separate(layout, LOAD, "cannot load by name")
         arrays = dict(zip(held.names, jax.tree.leaves(held.all(params)), strict=True))
         parts = loaded(state, layout, arrays)
-        return arranged(parts, self.tx.init(trained), layout, held.trained_names, self._moments)
+        return arranged(parts, self.tx.init(trained), layout, held.trained_names, held.plan, self._moments)
 
     def layout_of(self, held: ParamPlaces, params: Any) -> StateLayout:
         """The layout of the state that `tx` keeps for a tree."""

@@ -61,6 +61,8 @@ class ParamPlaces:
         plain: the same of the tree without marks and frozen uses.
         params: for each leaf the name of the parameter there, or None.
         trainable: the names of the parameters that train.
+        plan: the plan of the tree.
+        undecided: those that train because nothing says otherwise: neither a marked tree around them, nor a plan.
         unmoved: the update of a frozen array. Equinox maps over the updates, and takes None there.
     """
 
@@ -68,6 +70,8 @@ class ParamPlaces:
     plain: PyTreeDef
     params: tuple[str | None, ...]
     trainable: frozenset[str]
+    plan: Plan
+    undecided: frozenset[str]
     unmoved: NoUpdate | None
 
     @property
@@ -163,7 +167,8 @@ def places(params: Any, frozen: Plan | None = None) -> ParamPlaces:
     numbers = iter(range(len(arrays)))
     at_places = tuple(None if leaf is None else names.get(next(numbers)) for leaf in leaves)
     unmoved = None if any(_is_equinox(node.owner) for node in read.layout.nodes) else NoUpdate()
-    return ParamPlaces(structure, _plain(structure), at_places, frozenset(trainable.values()), unmoved)
+    trained = frozenset(trainable.values())
+    return ParamPlaces(structure, _plain(structure), at_places, trained, read.plan, read.undecided, unmoved)
 
 
 @cache

@@ -111,6 +111,8 @@ class FrozenContent(WindowContent):
 
     pins: ClassVar[bool] = True
     marks = frozenset()
+    decides = False
+    data = None
     ties = ()
 
     def __init__(self, layer: Any) -> None:

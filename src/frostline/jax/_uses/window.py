@@ -21,16 +21,20 @@ class WindowContent(ABC):
     Attributes:
         pins: whether everything below it is frozen and cannot be thawed.
         marks: the names below it that are frozen until they thaw.
+        decides: whether it says of every name below it whether it is frozen.
         ties: groups of names below it, one array each. The array is at the first name and left out at the others.
-        child: the one child that JAX sees.
+        child: the tree that JAX sees.
+        data: what else is part of the structure, as JAX compares it.
     """
 
     __slots__ = ("_born", "_shown")
 
     pins: ClassVar[bool]
     marks: frozenset[str]
+    decides: bool
     ties: tuple[tuple[str, ...], ...]
     child: Any
+    data: Any
 
     def __init__(self) -> None:
         self._born = get_opaque_trace_state(convention=None)
