@@ -89,7 +89,10 @@ def _hold(module: nn.Module, hold: Hold) -> None:
     module.__dict__[HOLD] = hold
     if hold.mode == "eval":
         module.__dict__["training"] = False
-    take_class(module, called=hold.checkpoints or needs_held_calls(module, hold.mode), body=body)
+    called = hold.checkpoints or needs_held_calls(module, hold.mode)
+    if called:
+        module.__dict__.setdefault(WRITABLE, None)  # so that a call adds no attribute
+    take_class(module, called=called, body=body)
 
 
 def hold_calls(module: nn.Module, mode: str, *, wanted: bool) -> None:
