@@ -44,6 +44,10 @@ def freeze(
     mode through any ``train()``, and its buffers do not move. No module or parameter is replaced,
     so an optimizer that was made before stays right.
 
+    A pattern that names buffers and no parameter speaks of them alone. ``"**.running_{mean,var}"``
+    holds the statistics of norms whose scale and shift train, and ``"bn", "!bn.running_*"`` freezes
+    scale and shift while the statistics adapt.
+
     Args:
         model: the model, or a part of it.
         selectors: what to freeze, read in order: paths such as ``"encoder.layers[:-2]"``,
@@ -64,7 +68,8 @@ def freeze(
         SelectorError: a selector cannot be read.
         ModeError: `mode` is neither "eval" nor "follow".
         WrappedError: the model is inside a wrapper that would ignore the change.
-        UnsupportedError: rows of a tensor are selected, or a parameter is lazy.
+        UnsupportedError: rows of a tensor are selected, only some buffers of a module are named, or
+            a parameter is lazy.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
