@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from frostline._core.param import Module, Param
+from frostline._core.param import Buffer, Module, Param
 from frostline._core.tree import NameTree
 
 
@@ -16,6 +16,7 @@ class Inventory:
     Attributes:
         params: the parameters in model order, a tied one once.
         modules: the modules in model order (pre-order), the root first.
+        buffers: the buffers in model order; in JAX there are none, because all state is in leaves.
 
     Example:
         >>> inventory = Inventory((Param("body.weight", (2, 3), "float32", 4), Param("head.bias", (2,), "float32", 4)))
@@ -27,6 +28,7 @@ class Inventory:
 
     params: tuple[Param, ...]
     modules: tuple[Module, ...] = ()
+    buffers: tuple[Buffer, ...] = ()
 
     @cached_property
     def paths(self) -> frozenset[str]:
@@ -43,3 +45,9 @@ class Inventory:
     def tree(self) -> NameTree:
         """The names as a tree."""
         return NameTree(self.params, self.modules)
+
+    @cached_property
+    def of_buffers(self) -> Inventory:
+        """The same model with its buffers in the place of parameters."""
+        params = tuple(Param(each.path, each.shape, each.dtype, 1, aliases=each.aliases) for each in self.buffers)
+        return Inventory(params, tuple(replace(module, stateful=False) for module in self.modules))

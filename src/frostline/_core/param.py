@@ -83,3 +83,34 @@ class Module:
     pinned: bool = False
     keys: tuple[str, ...] = ()
     members: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A tensor of a module that no optimizer moves, such as a running mean.
+
+    Attributes:
+        path: its dotted name.
+        shape: its shape.
+        dtype: "float32", "int64", ...
+        nbytes: its bytes.
+        aliases: its other names, where its module has several.
+        pinned: whether it is in a frozen use.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+    aliases: tuple[str, ...] = ()
+    pinned: bool = False
+
+    @property
+    def owner(self) -> str:
+        """The path of its module."""
+        return self.path.rpartition(".")[0]
+
+    @property
+    def goes_along(self) -> bool:
+        """Whether it goes along with the other buffers of its module: a count of batches."""
+        return self.path.rpartition(".")[2] == "num_batches_tracked"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from frostline._core import document
@@ -18,6 +18,8 @@ class Plan:
     Attributes:
         frozen: the frozen paths.
         trainable: all others.
+        still: buffers that stand still although their module trains.
+        moving: buffers that move although their module is frozen.
 
     Raises:
         PlanError: a path is both.
@@ -34,14 +36,21 @@ class Plan:
 
     frozen: frozenset[str]
     trainable: frozenset[str]
+    still: frozenset[str] = frozenset()
+    moving: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "frozen", frozenset(self.frozen))
-        object.__setattr__(self, "trainable", frozenset(self.trainable))
+        for name in ("frozen", "trainable", "still", "moving"):
+            object.__setattr__(self, name, frozenset(getattr(self, name)))
         _check_disjoint(self.frozen, self.trainable, "frozen and trainable")
+        _check_disjoint(self.still, self.moving, "still and moving")
 
     def __repr__(self) -> str:
-        return f"Plan(frozen={len(self.frozen)}, trainable={len(self.trainable)})"
+        buffers = "".join(f", {name}={len(paths)}" for name, paths in self._buffers().items())
+        return f"Plan(frozen={len(self.frozen)}, trainable={len(self.trainable)}{buffers})"
+
+    def _buffers(self) -> dict[str, list[str]]:
+        return {name: sorted(found) for name in ("still", "moving") if (found := getattr(self, name))}
 
     @property
     def paths(self) -> frozenset[str]:
@@ -55,7 +64,7 @@ class Plan:
             PlanMismatchError: one of them is not a path of the plan.
         """
         paths = self._known(paths)
-        return Plan(self.frozen | paths, self.trainable - paths)
+        return replace(self, frozen=self.frozen | paths, trainable=self.trainable - paths)
 
     def thaw(self, paths: Iterable[str]) -> Plan:
         """The plan in which `paths` are trainable as well.
@@ -64,7 +73,7 @@ class Plan:
             PlanMismatchError: one of them is not a path of the plan.
         """
         paths = self._known(paths)
-        return Plan(self.frozen - paths, self.trainable | paths)
+        return replace(self, frozen=self.frozen - paths, trainable=self.trainable | paths)
 
     def _known(self, paths: Iterable[str]) -> frozenset[str]:
         found = frozenset(paths)
@@ -80,11 +89,17 @@ class Plan:
         """
         if self.paths != other.paths:
             raise PlanMismatchError(self.paths - other.paths, other.paths - self.paths)
-        return Change(freeze=other.frozen - self.frozen, thaw=self.frozen - other.frozen)
+        return Change(
+            freeze=other.frozen - self.frozen,
+            thaw=self.frozen - other.frozen,
+            still=(other.still - self.still) | (self.moving - other.moving),
+            moving=(other.moving - self.moving) | (self.still - other.still),
+        )
 
     def to_dict(self) -> dict[str, object]:
         """The plan as JSON-able data."""
-        return document.stamped("plan", {"frozen": sorted(self.frozen), "trainable": sorted(self.trainable)})
+        paths = {"frozen": sorted(self.frozen), "trainable": sorted(self.trainable)}
+        return document.stamped("plan", paths | self._buffers())
 
     def to_json(self) -> str:
         """The plan as text: equal plans give equal bytes."""
@@ -97,7 +112,7 @@ class Plan:
         Raises:
             PlanError: the data is not a plan.
         """
-        return cls(*_sets(data, "plan", ("frozen", "trainable")))
+        return cls(**_sets(data, "plan", ("frozen", "trainable")))
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
@@ -130,6 +145,8 @@ class Change:
     Attributes:
         freeze: the paths to freeze.
         thaw: the paths to thaw.
+        still: the buffers that are to stand still, apart from their modules.
+        moving: the buffers that are to move, apart from their modules.
 
     Raises:
         PlanError: a path is both.
@@ -142,22 +159,30 @@ class Change:
 
     freeze: frozenset[str] = frozenset()
     thaw: frozenset[str] = frozenset()
+    still: frozenset[str] = frozenset()
+    moving: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "freeze", frozenset(self.freeze))
-        object.__setattr__(self, "thaw", frozenset(self.thaw))
+        for name in ("freeze", "thaw", "still", "moving"):
+            object.__setattr__(self, name, frozenset(getattr(self, name)))
         _check_disjoint(self.freeze, self.thaw, "to freeze and to thaw")
+        _check_disjoint(self.still, self.moving, "to freeze and to thaw")
 
     def __bool__(self) -> bool:
-        return bool(self.freeze or self.thaw)
+        return bool(self.freeze or self.thaw or self.still or self.moving)
 
     def __str__(self) -> str:
-        parts = (("freeze", self.freeze), ("thaw", self.thaw))
+        parts = (
+            ("freeze", self.freeze),
+            ("thaw", self.thaw),
+            ("freeze buffers", self.still),
+            ("thaw buffers", self.moving),
+        )
         return ", ".join(f"{verb} {len(paths)} ({_some(paths)})" for verb, paths in parts if paths) or "no change"
 
     def inverse(self) -> Change:
         """The change that undoes this one."""
-        return Change(freeze=self.thaw, thaw=self.freeze)
+        return Change(freeze=self.thaw, thaw=self.freeze, still=self.moving, moving=self.still)
 
     def apply_to(self, plan: Plan) -> Plan:
         """The plan after the change.
@@ -167,11 +192,14 @@ class Change:
         """
         if unknown := (self.freeze | self.thaw) - plan.paths:
             raise PlanMismatchError((), unknown)
-        return plan.freeze(self.freeze).thaw(self.thaw)
+        still = (plan.still - self.moving) | (self.still - plan.moving)
+        moving = (plan.moving - self.still) | (self.moving - plan.still)
+        return replace(plan.freeze(self.freeze).thaw(self.thaw), still=still, moving=moving)
 
     def to_json(self) -> str:
         """The change as text: equal changes give equal bytes."""
-        return document.write("change", {"freeze": sorted(self.freeze), "thaw": sorted(self.thaw)})
+        buffers = {name: sorted(found) for name in ("still", "moving") if (found := getattr(self, name))}
+        return document.write("change", {"freeze": sorted(self.freeze), "thaw": sorted(self.thaw), **buffers})
 
     @classmethod
     def from_json(cls, text: str) -> Change:
@@ -180,7 +208,7 @@ class Change:
         Raises:
             PlanError: the text is not a change.
         """
-        return cls(*_sets(_parsed(text, "change"), "change", ("freeze", "thaw")))
+        return cls(**_sets(_parsed(text, "change"), "change", ("freeze", "thaw")))
 
 
 def _some(paths: frozenset[str]) -> str:
@@ -200,13 +228,13 @@ def _parsed(text: object, kind: str, parse: Callable[[object], object] = documen
         raise _unreadable(kind, error) from error
 
 
-def _sets(data: object, kind: str, names: tuple[str, str]) -> tuple[frozenset[str], frozenset[str]]:
+def _sets(data: object, kind: str, names: tuple[str, str]) -> dict[str, frozenset[str]]:
+    more = [name for name in ("still", "moving") if isinstance(data, dict) and name in data]
     try:
-        found: Mapping[str, object] = document.fields(data, kind, names)
-        one, other = (frozenset(document.texts(name, found[name])) for name in names)
+        found: Mapping[str, object] = document.fields(data, kind, (*names, *more))
+        return {name: frozenset(document.texts(name, found[name])) for name in (*names, *more)}
     except ValueError as error:
         raise _unreadable(kind, error) from error
-    return one, other
 
 
 def _unreadable(kind: str, error: ValueError) -> PlanError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -82,7 +83,7 @@ class DeltaFile:
         problem = f"{len(paths)} of its {len(self.tensors)} tensors are not what was saved: {names}"
         return FileFormatError(str(self.file), problem, _FIX)
 
-    def plan_for(self, expression: str, paths: frozenset[str]) -> Plan:
+    def plan_for(self, expression: str, paths: frozenset[str], buffers: AbstractSet[str] = frozenset()) -> Plan:
         """Returns the plan for a model.
 
         A buffer in PyTorch may be a parameter in JAX, because a pytree does not tell them from each other. So a tensor
@@ -91,6 +92,7 @@ class DeltaFile:
         Args:
             expression: the user's expression.
             paths: the paths of a plan of the model.
+            buffers: the paths of its buffers; a pytree has none.
 
         Raises:
             DeltaError: the file belongs to another model: a path is missing in the file or in the model.
@@ -105,7 +107,7 @@ class DeltaFile:
             )
             raise DeltaError(expression, problem, _named(missing=missing, unknown=unknown), _SAME_MODEL)
         frozen = frozenset(path for path in paths - plan.trainable if path in plan.frozen or path in base)
-        return Plan(frozen, paths - frozen)
+        return Plan(frozen, paths - frozen, plan.still & buffers, plan.moving & buffers)
 
     def check_tensors(
         self, expression: str, expected: Mapping[str, StoredTensor], given: Mapping[str, StoredTensor]

@@ -9,8 +9,9 @@ from typing import Any, final
 from frostline._core.errors import ScheduleError
 from frostline._core.inventory import Inventory
 from frostline._core.plan import Plan
+from frostline._core.selecting.buffers import deviations
 from frostline._core.selecting.expressions import Selector
-from frostline._core.selecting.resolve import resolve
+from frostline._core.selecting.resolve import Chosen, choose, resolve
 from frostline._core.selecting.text import selector_of, text_of
 from frostline.schedules.arguments import mapping, number
 from frostline.schedules.source import source
@@ -66,11 +67,12 @@ class Phase:
             NoMatchError: a selector matches nothing in the model.
             TiedError: one name of a tensor is frozen and another is not.
         """
-        frozen = resolve(self.frozen, inventory) if self.frozen else frozenset()
+        chosen = choose(self.frozen, inventory) if self.frozen else Chosen(frozenset(), {}, frozenset())
         pinned = {param.path for param in inventory.params if param.pinned or not param.can_train}
         pinned |= {module.path for module in inventory.modules if module.pinned and module.stateful}
-        frozen = frozen.union(pinned)
-        return Plan(frozen, inventory.paths - frozen)
+        frozen = chosen.paths.union(pinned)
+        still, moving = deviations(inventory, frozen, chosen.buffers, repr(self))
+        return Plan(frozen, inventory.paths - frozen, still, moving)
 
     def factors(self, inventory: Inventory) -> dict[str, float]:
         """Returns the factor of the learning rate for each parameter of a model, frozen or not.

@@ -61,6 +61,7 @@ class ReportRow:
         is_alias: whether it is a second name of a parameter that counts elsewhere.
         pinned: whether a frozen use holds it.
         held: whether it is a held module.
+        buffers: "frozen" or "moving", if the buffers of the module itself deviate from the rule; else "".
         span: the number of rows at and below it.
         likeness: a number that is equal for rows that differ only in their last key.
     """
@@ -74,6 +75,7 @@ class ReportRow:
     is_alias: bool
     pinned: bool
     held: bool
+    buffers: str
     span: int
     likeness: int
 
@@ -86,7 +88,8 @@ class ReportRow:
         """Returns the row as data for JSON."""
         numbers = {field.name: getattr(self.amounts, field.name) for field in fields(self.amounts)}
         words = {"path": self.path, "kind": self.kind, "state": self.state, "tied": list(self.tied)}
-        return words | numbers | {"is_param": self.is_param, "frozen_use": self.pinned, "held": self.held}
+        buffers = {"buffers": self.buffers} if self.buffers else {}
+        return words | numbers | {"is_param": self.is_param, "frozen_use": self.pinned, "held": self.held} | buffers
 
 
 def account(
@@ -109,6 +112,8 @@ class _Bookkeeper:
 
     def __init__(self, plan: Plan, optimizer_bytes: Mapping[str, int], held: frozenset[str]) -> None:
         self.plan, self.optimizer_bytes, self.held = plan, optimizer_bytes, held
+        owners = [(word, path.rpartition(".")[0]) for word in ("still", "moving") for path in getattr(plan, word)]
+        self.buffers = {owner: {"still": "frozen", "moving": "moving"}[word] for word, owner in owners}
         self.likenesses: dict[object, int] = {}
 
     def entry(self, node: NameNode, below: list[ReportRow]) -> ReportRow:
@@ -116,7 +121,17 @@ class _Bookkeeper:
         tied, is_alias = _tied(node)
         pinned = any(each.pinned for each in (node.param, node.module) if each is not None)
         held = node.module is not None and node.module.path in self.held
-        alike = (kind, amounts, state, tied, pinned, held, tuple((each.keys[-1], each.likeness) for each in below))
+        buffers = self.buffers.get(node.path, "") if node.module is not None else ""
+        alike = (
+            kind,
+            amounts,
+            state,
+            tied,
+            pinned,
+            held,
+            buffers,
+            tuple((each.keys[-1], each.likeness) for each in below),
+        )
         return ReportRow(
             keys=node.keys,
             kind=kind,
@@ -127,6 +142,7 @@ class _Bookkeeper:
             is_alias=is_alias,
             pinned=pinned,
             held=held,
+            buffers=buffers,
             span=node.stop - node.start,
             likeness=self.likenesses.setdefault(alike, len(self.likenesses)),
         )

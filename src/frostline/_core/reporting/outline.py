@@ -60,7 +60,8 @@ def _note(entry: ReportRow, *, quiet: bool) -> str:
     words = []
     if not quiet:
         words += ["frozen use"] if entry.pinned else []
-        words += ["held"] if entry.held else []
+        words += ["held"] if entry.held and not entry.buffers else []
+    words += [f"buffers {entry.buffers}"] if entry.buffers else []
     if entry.tied:
         words.append(f"{'is' if entry.is_alias else 'also'} {', '.join(spell(name.split('.')) for name in entry.tied)}")
     return ", ".join(words)

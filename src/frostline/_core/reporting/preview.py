@@ -31,12 +31,14 @@ class Selection:
     Attributes:
         paths: the paths of the parameters, in model order, a tied one once.
         modules: the paths of modules that have buffers and no parameters, and are taken by their own name.
+        buffers: the paths of buffers that are taken by themselves, apart from the parameters of their module.
         total: how many parameters there are.
         entries: one for each name of the model, in pre-order, where what is selected counts as frozen.
     """
 
     paths: tuple[str, ...]
     modules: tuple[str, ...]
+    buffers: tuple[str, ...]
     total: int
     entries: tuple[ReportRow, ...]
 
@@ -65,8 +67,10 @@ class Selection:
     def _summary(self) -> str:
         amounts = self.amounts
         sizes = f"{amounts.frozen_params:,} of {amounts.params:,} params, {human(amounts.frozen_bytes)}"
-        alone = f" and {counted(len(self.modules), 'module')} with buffers alone" if self.modules else ""
-        return f"{len(self.paths)} of {counted(self.total, 'parameter')} ({sizes}){alone}"
+        found = [f"{len(self.paths)} of {counted(self.total, 'parameter')} ({sizes})"]
+        found += [f"{counted(len(self.modules), 'module')} with buffers alone"] if self.modules else []
+        found += [f"{counted(len(self.buffers), 'buffer')} by name"] if self.buffers else []
+        return " and ".join(found)
 
     def _rows(self) -> Iterator[_SelectedRow]:
         """What is taken whole and is in nothing that is; equal neighbours in a list are one row."""
@@ -84,6 +88,8 @@ class Selection:
                     amounts = entry.amounts * times
                     cells = (f"{count * times:,}", f"{amounts.params:,}", human(amounts.bytes))
                     yield _SelectedRow(name.removeprefix(".") or "**", entry.kind, cells)
+        for path in self.buffers:
+            yield _SelectedRow(spell(path.split(".")), "buffer", ("0", "0", human(0)))
 
     def _below(self, at: int) -> Iterator[tuple[int, str, int]]:
         """The groups of equal neighbours below an entry: the first, how their name goes on, and how many they are."""
@@ -109,12 +115,13 @@ def _cells(row: _SelectedRow) -> list[table.Cell | Sequence[table.Cell]]:
     return [name, *((cell, "") for cell in row.cells)]
 
 
-def preview(inventory: Inventory, chosen: Set[str]) -> Selection:
+def preview(inventory: Inventory, chosen: Set[str], buffers: Set[str] = frozenset()) -> Selection:
     """Makes the preview of what selectors take.
 
     Args:
         inventory: the model.
         chosen: the paths that the selectors resolve to.
+        buffers: the buffers that they name by themselves.
 
     Example:
         >>> from frostline._core.param import Param
@@ -129,4 +136,5 @@ def preview(inventory: Inventory, chosen: Set[str]) -> Selection:
     plan = Plan(frozenset(chosen), inventory.paths - chosen)
     params = tuple(param.path for param in inventory.params if param.path in chosen)
     modules = tuple(module.path for module in inventory.modules if module.stateful and module.path in chosen)
-    return Selection(params, modules, len(inventory.params), account(inventory, plan, {}, frozenset()))
+    named = tuple(buffer.path for buffer in inventory.buffers if buffer.path in buffers)
+    return Selection(params, modules, named, len(inventory.params), account(inventory, plan, {}, frozenset()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from frostline._core.errors import UnsupportedError
 from frostline._core.inventory import Inventory
 from frostline._core.param import Param
 from frostline._core.selecting.expressions import Selector
@@ -40,6 +41,16 @@ def names_of(leaf: Selector, inventory: Inventory) -> set[int]:
             return _at(paths, tree)
     assert leaf == everything, "all leaves are listed above"
     return set(range(len(tree.names)))
+
+
+def buffers_of(leaf: Selector, inventory: Inventory) -> set[int]:
+    """Returns the numbers of the buffers that a leaf matches; a predicate gets no buffers."""
+    if not inventory.buffers or isinstance(leaf, where):
+        return set()
+    try:
+        return names_of(leaf, inventory.of_buffers)
+    except UnsupportedError:  # rows of buffers; the caller has seen whether they are rows of parameters, too
+        return set()
 
 
 def _below(nodes: Iterable[NameNode]) -> set[int]:

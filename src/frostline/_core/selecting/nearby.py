@@ -46,10 +46,10 @@ def no_match(leaf: Selector, source: str, inventory: Inventory) -> NoMatchError:
         elsewhere = _paths(tree.by_key.get(missing.key, ()) if isinstance(missing, Key) else ())
         node = nodes[0] if len(nodes) == 1 else tree.root
     # Modules without parameters and buffers would not help.
-    if isinstance(leaf, glob | own | regex) and (
-        near := closest(leaf.pattern, _paths(tree.nodes[1:])) or elsewhere[:3]
-    ):
-        return NoMatchError(source, count, tuple(near))
+    paths = [*_paths(tree.nodes[1:]), *(spell(buffer.path.split(".")) for buffer in inventory.buffers)]
+    near = closest(leaf.pattern, paths) if isinstance(leaf, glob | own | regex) else []
+    if near or elsewhere:
+        return NoMatchError(source, count, tuple(near or elsewhere[:3]))
     if node.keys and (children := _children(node)):
         return NoMatchError(source, count, children, heading=f"Children of {spell(node.keys)!r}")
     first = tuple(spell(node.keys) for node in tree.names[:3])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
 
 from frostline._core.errors import CountError, SelectorError, TiedError
 from frostline._core.inventory import Inventory
@@ -50,20 +52,96 @@ def resolve(
         >>> sorted(resolve(["**.bias", "!head"], Inventory(tuple(params))))
         ['body.bias']
     """
-    paths = _chosen(selectors, inventory, Judge(inventory, allow_empty)) if selectors else inventory.paths
-    if expect is not None:
-        params = tuple(param.path for param in inventory.params if param.path in paths)
-        if len(params) != expect:
-            raise CountError(", ".join(map(repr, selectors)), expect, params)
+    paths = _paths(selectors, Judge(inventory, allow_empty)) if selectors else inventory.paths
+    _check_count(selectors, inventory, paths, expect)
     return paths
 
 
-def _chosen(selectors: Sequence[str | Selector], inventory: Inventory, judge: Judge) -> frozenset[str]:
+@final
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What selectors choose in a model that has buffers.
+
+    Attributes:
+        paths: as :func:`resolve` returns them.
+        buffers: buffers that are named by themselves: whether each is chosen, or refused.
+        by_rule: all other buffers that a selector matches: they go with the parameters of their module.
+    """
+
+    paths: frozenset[str]
+    buffers: Mapping[str, bool]
+    by_rule: frozenset[str]
+
+
+def choose(
+    selectors: Sequence[str | Selector],
+    inventory: Inventory,
+    *,
+    expect: int | None = None,
+    allow_empty: bool = False,
+) -> Chosen:
+    """Returns what `selectors` choose, as :func:`resolve` does, and what they say about buffers.
+
+    A string or a leaf that matches buffers and no parameter, such as ``"**.running_mean"``, speaks of these buffers
+    alone. Every other one takes buffers along with their module, and an earlier word about them is void.
+
+    Args:
+        selectors: as for :func:`resolve`.
+        inventory: the model.
+        expect: as for :func:`resolve`; buffers do not count.
+        allow_empty: as for :func:`resolve`.
+
+    Raises:
+        SelectorError, NoMatchError, UnsupportedError, TiedError, CountError: as :func:`resolve` does.
+    """
+    words: dict[str, bool] = {}
+    paths, by_rule = inventory.paths, frozenset(buffer.path for buffer in inventory.buffers)
+    if selectors:
+        judge = Judge(inventory, allow_empty, with_buffers=True)
+        paths = _paths(selectors, judge)
+        words, by_rule = _words(selectors, judge) if inventory.buffers else (words, by_rule)
+    _check_count(selectors, inventory, paths, expect)
+    # A module without parameters has a name of its own, and its buffers are what that name means.
+    own: dict[str, set[bool | None]] = {}
+    for buffer in inventory.buffers:
+        if not buffer.goes_along:
+            own.setdefault(buffer.owner, set()).add(words.get(buffer.path))
+    alone = {
+        module.path for module in inventory.modules if module.stateful and own.get(module.path) in ({True}, {False})
+    }
+    paths = (paths - alone) | {path for path in alone if own[path] == {True}}
+    words = {path: is_chosen for path, is_chosen in words.items() if path.rpartition(".")[0] not in alone}
+    return Chosen(paths, words, by_rule)
+
+
+def _words(selectors: Sequence[str | Selector], judge: Judge) -> tuple[dict[str, bool], frozenset[str]]:
+    words: dict[int, bool] = {}
+    by_rule: set[int] = set()
+    for selector in selectors:
+        text = selector.removeprefix("!") if isinstance(selector, str) else selector
+        said = judge.buffers(selector_of(text) if isinstance(text, str) else text)
+        said = said.inverted() if _takes_back(selector) else said
+        words = {name: is_chosen for name, is_chosen in words.items() if name not in said.by_rule}
+        words |= dict.fromkeys(said.chosen, True) | dict.fromkeys(said.refused, False)
+        by_rule = (by_rule | said.by_rule) - words.keys()
+    paths = judge.inventory.of_buffers.tree.paths
+    return {paths[name]: is_chosen for name, is_chosen in words.items()}, frozenset(paths[name] for name in by_rule)
+
+
+def _check_count(
+    selectors: Sequence[str | Selector], inventory: Inventory, paths: frozenset[str], expect: int | None
+) -> None:
+    params = tuple(param.path for param in inventory.params if param.path in paths)
+    if expect is not None and len(params) != expect:
+        raise CountError(", ".join(map(repr, selectors)), expect, params)
+
+
+def _paths(selectors: Sequence[str | Selector], judge: Judge) -> frozenset[str]:
     _check_first(selectors)
     verdict = Verdict()
     for selector in selectors:
         verdict = _after(verdict, selector, judge)
-    tree = inventory.tree
+    tree = judge.inventory.tree
     for names in tree.tied:
         chosen, refused = verdict.chosen & set(names), verdict.refused & set(names)
         if chosen and refused:
@@ -92,7 +170,7 @@ def _after(verdict: Verdict, selector: str | Selector, judge: Judge) -> Verdict:
         own = Verdict(judge.names(value, repr(selector)))
     else:
         own = judge.verdict(value)
-        if not own.chosen and not judge.allow_empty:
+        if not own.chosen and not judge.allow_empty and not (judge.with_buffers and judge.buffers(value).chosen):
             raise no_match(value, repr(selector), judge.inventory)
     return verdict.without(own.chosen) if _takes_back(selector) else verdict.either(own)
 

@@ -8,7 +8,7 @@ from typing import final
 
 from frostline._core.inventory import Inventory
 from frostline._core.selecting.expressions import Complement, Difference, Intersection, Selector, Union
-from frostline._core.selecting.leaves import names_of
+from frostline._core.selecting.leaves import buffers_of, names_of
 from frostline._core.selecting.nearby import no_match
 
 
@@ -36,23 +36,74 @@ class Verdict:
 
 @final
 @dataclass(frozen=True, slots=True)
+class BufferVerdict:
+    """What an expression says about buffers, by their numbers.
+
+    Attributes:
+        chosen: buffers that it names by themselves, and chooses.
+        refused: buffers that it names by themselves, and refuses.
+        by_rule: other buffers that it matches: they go with the parameters of their module.
+    """
+
+    chosen: AbstractSet[int]
+    refused: AbstractSet[int]
+    by_rule: AbstractSet[int]
+
+    def inverted(self) -> BufferVerdict:
+        """Returns the verdict of the same expression with a leading "!"."""
+        return BufferVerdict(frozenset(), self.chosen, self.by_rule | self.refused)
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Judge:
     """Evaluates expressions in one model.
 
     Attributes:
         inventory: the model.
         allow_empty: whether a leaf may match nothing.
+        with_buffers: whether a leaf may name buffers alone.
     """
 
     inventory: Inventory
     allow_empty: bool = False
+    with_buffers: bool = False
 
     def names(self, leaf: Selector, source: str) -> AbstractSet[int]:
         """Returns the names that a leaf matches; `source` is the leaf as its author wrote it."""
         names = names_of(leaf, self.inventory)
-        if not names and not self.allow_empty:
+        if not names and not self.allow_empty and not (self.with_buffers and buffers_of(leaf, self.inventory)):
             raise no_match(leaf, source, self.inventory)
         return names
+
+    def buffers(self, selector: Selector) -> BufferVerdict:
+        """Returns what an expression says about buffers: a leaf that matches no parameter speaks of them alone."""
+        verdict = self._buffers(selector)
+        chosen = verdict.chosen & self._named_alone(selector, chosen=True)
+        refused = verdict.refused & self._named_alone(selector, chosen=False)
+        return BufferVerdict(chosen, refused, (verdict.chosen | verdict.refused) - chosen - refused)
+
+    def _buffers(self, selector: Selector) -> Verdict:
+        match pushed(selector):
+            case Union(left, right):
+                return self._buffers(left).either(self._buffers(right))
+            case Intersection(left, right):
+                return self._buffers(left).both(self._buffers(right))
+            case Complement(leaf):
+                everything = frozenset(range(len(self.inventory.of_buffers.tree.names)))
+                return Verdict(everything).without(buffers_of(leaf, self.inventory))
+            case leaf:
+                return Verdict(buffers_of(leaf, self.inventory))
+
+    def _named_alone(self, selector: Selector, *, chosen: bool) -> AbstractSet[int]:
+        match pushed(selector):
+            case Union(left, right) | Intersection(left, right):
+                return self._named_alone(left, chosen=chosen) | self._named_alone(right, chosen=chosen)
+            case Complement(leaf):
+                is_meant = not chosen
+            case leaf:
+                is_meant = chosen
+        return buffers_of(leaf, self.inventory) if is_meant and not names_of(leaf, self.inventory) else frozenset()
 
     def verdict(self, selector: Selector) -> Verdict:
         """Returns the verdict of an expression."""

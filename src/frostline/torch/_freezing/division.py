@@ -48,12 +48,14 @@ def divided(read: Survey, plan: Plan) -> Division:
     """
     names = [(name, param.path in plan.frozen) for param in read.inventory.params for name in param.names]
     with_trainable = {above for name, is_frozen in names if not is_frozen for above in _above(name)}
+    with_trainable.update(above for path in plan.moving for above in _above(path))
     all_frozen = {above for name, is_frozen in names if is_frozen for above in _above(name)} - with_trainable
     held = all_frozen | (plan.frozen & read.modules.keys())
     still: Tensors = {}
     moving: Tensors = {}
     for path, (tensor, kind) in named_tensors(read).items():
-        is_still = path in plan.frozen if kind == "parameter" else not held.isdisjoint(_above(path))
+        is_held = kind == "buffer" and (path in plan.still or not held.isdisjoint(_above(path)))
+        is_still = path in plan.frozen or is_held
         (still if is_still else moving)[path] = (tensor, kind)
     trained = {tensor.data_ptr(): path for path, (tensor, _) in moving.items() if not tensor.is_meta}
     elsewhere = {

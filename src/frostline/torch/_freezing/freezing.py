@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 from torch import nn
 
 from frostline._core.errors import ModeError, PinnedError
 from frostline._core.plan import Change, Plan
+from frostline.torch._freezing.buffers import (
+    claims_on_buffers,
+    follow_words,
+    with_buffers,
+    words_of_choice,
+    words_of_plan,
+)
 from frostline.torch._freezing.constants import check_any_left, constants_among
 from frostline.torch._freezing.handle import Handle
 from frostline.torch._freezing.held_modules import hold_frozen_modules
-from frostline.torch._freezing.selection import Choice, flat, named_by, select, written
+from frostline.torch._freezing.selection import Choice, chosen, flat, named_by, written
 from frostline.torch._freezing.survey import Survey, survey
 from frostline.torch._holding.claims import Claim, Site, add, latest, owned, withdraw, withdraw_owner
 from frostline.torch._holding.lbfgs import keep_lbfgs_to_trainable
@@ -36,6 +44,10 @@ def freeze(
     mode through any ``train()``, and its buffers do not move. No module or parameter is replaced,
     so an optimizer that was made before stays right.
 
+    A pattern that names buffers and no parameter speaks of them alone. ``"**.running_{mean,var}"``
+    holds the statistics of norms whose scale and shift train, and ``"bn", "!bn.running_*"`` freezes
+    scale and shift while the statistics adapt.
+
     Args:
         model: the model, or a part of it.
         selectors: what to freeze, read in order: paths such as ``"encoder.layers[:-2]"``,
@@ -56,7 +68,8 @@ def freeze(
         SelectorError: a selector cannot be read.
         ModeError: `mode` is neither "eval" nor "follow".
         WrappedError: the model is inside a wrapper that would ignore the change.
-        UnsupportedError: rows of a tensor are selected, or a parameter is lazy.
+        UnsupportedError: rows of a tensor are selected, only some buffers of a module are named, or
+            a parameter is lazy.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
@@ -70,9 +83,12 @@ def freeze(
     if mode not in ("eval", "follow"):
         raise ModeError(mode)
     read = survey(model)
-    paths = select(flat(selectors), read, expect=expect, allow_empty=allow_empty)
+    choices = flat(selectors)
+    taken = chosen(choices, read, expect=expect, allow_empty=allow_empty)
+    words = words_of_choice(read, taken, freezes=True)
     settle(read.modules.values())
-    return _claim(model, read, plan_of(read).freeze(paths), {Claim(frozen=True, mode=mode): paths})
+    after = with_buffers(read, plan_of(read).freeze(taken.paths), words, f"freeze({written('model', choices)})")
+    return _claim(model, read, after, {Claim(frozen=True, mode=mode): taken.paths, **claims_on_buffers(words, mode)})
 
 
 def thaw(
@@ -112,17 +128,19 @@ def thaw(
         ['0.bias', '1.bias']
     """
     read, choices = survey(model), flat(selectors)
-    paths = select(choices, read, expect=expect, allow_empty=allow_empty)
-    free = paths - _pinned(read)
+    taken = chosen(choices, read, expect=expect, allow_empty=allow_empty)
+    words = words_of_choice(read, taken, freezes=False)
+    free = taken.paths - _pinned(read)
     expression = f"thaw({written('model', choices)}"
-    if paths and not free:
-        raise PinnedError(f"{expression})", tuple(sorted(paths)))
+    if (named := taken.paths.union(taken.buffers)) and not free and not words:
+        raise PinnedError(f"{expression})", tuple(sorted(named)))
     settle(read.modules.values())
     meant = free if constants else free & named_by(choices, read)
     left = constants_among(read, free - meant) | constants_among(read, meant, integers_only=True)
     check_any_left(expression, read, free, left)
     claims = {Claim(frozen=False, meant=True): meant - left, Claim(frozen=False): free - meant}
-    return _claim(model, read, plan_of(read).thaw(free - left), claims)
+    after = with_buffers(read, plan_of(read).thaw(free - left), words, f"{expression})")
+    return _claim(model, read, after, claims | claims_on_buffers(words))
 
 
 def plan(model: nn.Module) -> Plan:
@@ -201,7 +219,7 @@ def plan_of(read: Survey) -> Plan:
         module, parameter = read.sites[path][0][0], read.parameters.get(path)
         stands = is_held(module) if parameter is None else not parameter.requires_grad
         (frozen_paths if stands or id(module) in read.pinned else trainable_paths).add(path)
-    return Plan(frozen=frozenset(frozen_paths), trainable=frozenset(trainable_paths))
+    return with_buffers(read, Plan(frozen=frozenset(frozen_paths), trainable=frozenset(trainable_paths)))
 
 
 def follow_plan(
@@ -226,10 +244,11 @@ def follow_plan(
     change = plan.change_to(plan_of(read)).inverse()
     if pinned := change.thaw & _pinned(read):
         raise PinnedError("follow(model, plan)", tuple(sorted(pinned)))
+    words = words_of_plan(read, plan)
     settle(read.modules.values())
     left = constants_among(read, plan.trainable, integers_only=constants)
     change = plan.change_to(plan_of(read)).inverse()
-    change = Change(change.freeze, change.thaw - left)
+    change = replace(change, thaw=change.thaw - left)
     if change:
         refuse_wrapped(model)
     keep_lbfgs_to_trainable()
@@ -244,6 +263,7 @@ def follow_plan(
             withdraw_owner(sites, "follow")
             meant = path in plan.trainable - left
             add(read.root, sites, Claim(frozen=path in plan.frozen, mode=mode, owner="follow", meant=meant))
+        follow_words(read, words)
     note_parametrized(read.modules.values())
     hold_frozen_modules(read)
     return change
@@ -254,7 +274,8 @@ def _pinned(read: Survey) -> frozenset[str]:
 
 
 def _free_sites(read: Survey, paths: Iterable[str]) -> list[Site]:
-    return [site for p in paths for site in read.sites[p] if id(site[0]) not in read.pinned]
+    sites = (site for p in paths for site in (read.sites[p] if p in read.sites else [read.buffers[p]]))
+    return [site for site in sites if id(site[0]) not in read.pinned]
 
 
 def _claim(model: nn.Module, read: Survey, after: Plan, claims: Mapping[Claim, frozenset[str]]) -> Handle:

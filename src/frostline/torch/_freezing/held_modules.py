@@ -9,7 +9,7 @@ from typing import Protocol
 from torch import nn
 
 from frostline.torch._freezing.survey import Survey
-from frostline.torch._holding.claims import OWN_BUFFERS, latest
+from frostline.torch._holding.claims import OWN_BUFFERS, latest, words_of
 from frostline.torch._holding.mode import hold_all
 
 
@@ -28,10 +28,14 @@ def hold_frozen_modules(survey: Survey) -> None:
 
     A module is frozen when every parameter below it is, and there is one, and a claim says so; a
     module with nothing to train goes with the modules that contain it, if all of them are held.
-    Followers, such as bound optimizers, are told.
+    A module whose buffers were frozen by themselves is held by itself, whatever trains in it, and
+    one whose buffers were thawed by themselves is not held, nor is what contains it. Followers,
+    such as bound optimizers, are told.
     """
     modes = _held_modes(survey)
-    hold_all({m: modes[m] for m in dict.fromkeys(survey.modules.values()) if id(m) not in survey.pinned})
+    free = [module for module in dict.fromkeys(survey.modules.values()) if id(module) not in survey.pinned]
+    alone = {module: mode for module in free if modes[module] is None and (mode := _buffers_mode(module)) is not None}
+    hold_all({module: modes[module] for module in free} | alone, alone=alone.keys())
     for follower in list(FOLLOWERS):
         follower.sync()
 
@@ -60,6 +64,8 @@ def _own_mode(module: nn.Module) -> str | None:
     """Returns the mode in which the module's parameters, or its own buffers, want it held."""
     claims = [latest(module, OWN_BUFFERS)]
     for inner in module.modules():
+        if any(not claim.frozen for claim in words_of(inner).values()):
+            return None
         for local, parameter in inner._parameters.items():
             if parameter is None:
                 continue
@@ -67,6 +73,12 @@ def _own_mode(module: nn.Module) -> str | None:
                 return None
             claims.append(latest(inner, local))
     modes: list[str | None] = [claim.mode for claim in claims if claim is not None and claim.frozen]
+    return _stricter(modes) if modes else None
+
+
+def _buffers_mode(module: nn.Module) -> str | None:
+    """Returns the mode in which a module is held for the sake of its buffers, which were frozen by themselves."""
+    modes: list[str | None] = [claim.mode for claim in words_of(module).values() if claim.frozen]
     return _stricter(modes) if modes else None
 
 

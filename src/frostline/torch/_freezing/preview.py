@@ -33,7 +33,8 @@ def select(model: nn.Module, *selectors: Choice) -> Selection:
         3 of 6 parameters (104 of 130 params, 416 B).
     """
     read = survey(model)
-    return preview(read.inventory, selection.select(selection.flat(selectors), read, expect=None, allow_empty=False))
+    chosen = selection.chosen(selectors, read, expect=None, allow_empty=False)
+    return preview(read.inventory, chosen.paths, {path for path, is_chosen in chosen.buffers.items() if is_chosen})
 
 
 def blocks(model: nn.Module) -> list[str]:

@@ -11,9 +11,10 @@ from torch import nn
 from frostline._core.errors import NoMatchError, SelectorError
 from frostline._core.selecting.expressions import Selector
 from frostline._core.selecting.named import named
-from frostline._core.selecting.resolve import resolve
+from frostline._core.selecting.resolve import Chosen, choose, resolve
 from frostline._core.selecting.selectors import at
 from frostline.torch._freezing.survey import Survey
+from frostline.torch._holding.claims import buffer_at
 
 Part = nn.Module | torch.Tensor
 Choice = str | Selector | Part | Iterable[Part] | Mapping[str, Part]
@@ -48,6 +49,17 @@ def select(choices: Sequence[Choice], survey: Survey, *, expect: int | None, all
     return resolve(selectors, survey.inventory, expect=expect, allow_empty=allow_empty)
 
 
+def chosen(choices: Sequence[Choice], survey: Survey, *, expect: int | None, allow_empty: bool) -> Chosen:
+    """Returns what the choices name of the model, and what they say about its buffers.
+
+    Raises:
+        NoMatchError: a choice names nothing, or is not a part of the model.
+        SelectorError: a choice is of another type, or cannot be read.
+    """
+    selectors = [_selector(choice, survey) for choice in flat(choices)]
+    return choose(selectors, survey.inventory, expect=expect, allow_empty=allow_empty)
+
+
 def named_by(choices: Sequence[Choice], survey: Survey) -> frozenset[str]:
     """Returns the parameters that the choices name each by its own path, or as an object."""
     return named([_selector(choice, survey) for choice in flat(choices)], survey.inventory)
@@ -60,6 +72,7 @@ def _selector(choice: str | Selector | Part, survey: Survey) -> str | Selector:
         paths = [path for path, module in survey.modules.items() if module is choice]
     elif isinstance(choice, torch.Tensor):
         paths = [path for path, tensor in survey.parameters.items() if tensor is choice]
+        paths += [path for path, site in survey.buffers.items() if buffer_at(site) is choice]
     else:
         raise SelectorError(
             repr(choice),

@@ -9,8 +9,8 @@ from torch import nn
 
 from frostline._core.errors import UnsupportedError
 from frostline._core.inventory import Inventory
-from frostline._core.param import Module, Param
-from frostline.torch._holding.claims import OWN_BUFFERS, Site
+from frostline._core.param import Buffer, Module, Param
+from frostline.torch._holding.claims import OWN_BUFFERS, Site, buffer_name
 from frostline.torch._holding.classes import original_class
 from frostline.torch._tensors import dtype_name
 from frostline.torch._uses.use import Frozen
@@ -27,6 +27,7 @@ class Survey:
         parameters: canonical path -> parameter.
         sites: path of a plan -> every (module, local name) where the tensor is registered; a
             module with buffers and no parameters has the local name "".
+        buffers: path of a buffer -> the module in which it is registered, and the name of claims on it there.
         modules: path -> module, every path of a shared module included.
         pinned: ``id`` of each module inside a frozen use, the use itself included.
     """
@@ -35,6 +36,7 @@ class Survey:
     inventory: Inventory
     parameters: dict[str, nn.Parameter]
     sites: dict[str, tuple[Site, ...]]
+    buffers: dict[str, Site]
     modules: dict[str, nn.Module]
     pinned: frozenset[int]
 
@@ -84,8 +86,14 @@ def survey(model: nn.Module) -> Survey:
         )
         for path, module in modules.items()
     )
-    inventory = Inventory(params=tuple(params), modules=inventory_modules)
-    return Survey(root, inventory, parameters, sites, modules, pinned)
+    buffer_names = _names_of_buffers(modules)
+    buffers = {paths[0]: (module, buffer_name(local)) for (module, local), paths in buffer_names.items()}
+    inventory = Inventory(
+        params=tuple(params),
+        modules=inventory_modules,
+        buffers=tuple(_buffer(module, local, paths, pinned) for (module, local), paths in buffer_names.items()),
+    )
+    return Survey(root, inventory, parameters, sites, buffers, modules, pinned)
 
 
 def _names_of_parameters(modules: dict[str, nn.Module]) -> list[list[str]]:
@@ -103,6 +111,24 @@ def _names_of_parameters(modules: dict[str, nn.Module]) -> list[list[str]]:
             if parameter is not None:
                 names[id(parameter)].append(name)
     return list(names.values())
+
+
+def _names_of_buffers(modules: dict[str, nn.Module]) -> dict[Site, list[str]]:
+    """Returns every name of every buffer, in model order: a shared module has several."""
+    names: dict[Site, list[str]] = defaultdict(list)
+    for path, module in modules.items():
+        for local, buffer in module._buffers.items():
+            if buffer is not None:
+                names[module, local].append(f"{path}.{local}" if path else local)
+    return names
+
+
+def _buffer(module: nn.Module, local: str, paths: list[str], pinned: frozenset[int]) -> Buffer:
+    tensor = module._buffers[local]
+    assert tensor is not None
+    is_lazy = isinstance(tensor, nn.parameter.UninitializedBuffer)
+    shape, nbytes = ((), 0) if is_lazy else (tuple(tensor.shape), tensor.nbytes)
+    return Buffer(paths[0], shape, dtype_name(tensor.dtype), nbytes, tuple(paths[1:]), pinned=id(module) in pinned)
 
 
 def _members(module: nn.Module) -> tuple[str, ...] | None:

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+import torch
 from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -13,7 +14,18 @@ ATTRIBUTE = "_frostline"
 OWN_BUFFERS = ""
 
 Site = tuple[nn.Module, str]
-"""A module and the local name of one of its parameters, or `OWN_BUFFERS`."""
+"""A module and the local name of one of its parameters, `OWN_BUFFERS`, or the name of claims on one of its buffers."""
+
+
+def buffer_name(local: str) -> str:
+    """Returns the name under which claims on a buffer stand; no parameter can have it."""
+    return f".{local}"
+
+
+def buffer_at(site: Site) -> torch.Tensor | None:
+    """Returns the buffer of a site."""
+    module, name = site
+    return module._buffers.get(name.removeprefix("."))
 
 
 class Claim:
@@ -27,12 +39,15 @@ class Claim:
         mode: of the modules that it freezes, "eval" or "follow".
         owner: a name if a later claim of the same owner takes its place; "" is a single freeze or thaw.
         meant: whether it thaws constants, too.
+        by_rule: whether it says of a buffer that it goes with the parameters of its module again.
     """
 
-    __slots__ = ("_handle", "frozen", "meant", "mode", "owner")
+    __slots__ = ("_handle", "by_rule", "frozen", "meant", "mode", "owner")
 
-    def __init__(self, *, frozen: bool, mode: str = "eval", owner: str = "", meant: bool = False) -> None:
-        self.frozen, self.mode, self.owner, self.meant = frozen, mode, owner, meant
+    def __init__(
+        self, *, frozen: bool, mode: str = "eval", owner: str = "", meant: bool = False, by_rule: bool = False
+    ) -> None:
+        self.frozen, self.mode, self.owner, self.meant, self.by_rule = frozen, mode, owner, meant, by_rule
         self._handle: weakref.ref[object] | None = None
 
     def belongs_to(self, handle: object) -> None:
@@ -45,11 +60,17 @@ class Claim:
         return not self.owner and (self._handle is None or self._handle() is None)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _restored, (self.frozen, self.mode, self.owner, self.meant)
+        return _restored, (self.frozen, self.mode, self.owner, self.meant, self.by_rule)
 
 
-def _restored(frozen: bool, mode: str, owner: str, meant: bool) -> Claim:  # noqa: FBT001 - of a pickle
-    return Claim(frozen=frozen, mode=mode, owner=owner, meant=meant)
+def _restored(  # of a pickle
+    frozen: bool,  # noqa: FBT001
+    mode: str,
+    owner: str,
+    meant: bool,  # noqa: FBT001
+    by_rule: bool,  # noqa: FBT001
+) -> Claim:
+    return Claim(frozen=frozen, mode=mode, owner=owner, meant=meant, by_rule=by_rule)
 
 
 @dataclass(eq=False)
@@ -125,6 +146,13 @@ def stack_at(module: nn.Module, local: str) -> ClaimStack:
 def latest(module: nn.Module, local: str) -> Claim | None:
     """Returns the claim that holds for a parameter, if there is one."""
     return stack_at(module, local).latest
+
+
+def words_of(module: nn.Module) -> dict[str, Claim]:
+    """Returns the claims that hold for buffers of a module that were named by themselves, by local name."""
+    ledger = ledger_of(module)
+    words = ((local, latest(module, name)) for local in module._buffers if (name := buffer_name(local)) in ledger)
+    return {local: claim for local, claim in words if claim is not None and not claim.by_rule}
 
 
 def add(root: nn.Module, sites: Iterable[Site], claim: Claim) -> None:

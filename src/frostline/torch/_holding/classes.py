@@ -39,6 +39,7 @@ class Hold:
         is_told: whether it was told one since it is held.
         checkpoints: whether it computes activations again during backward if its flag says so.
         stays: whether it was in training mode still when its own ``train``, if it has one, had been told to evaluate.
+        alone: whether it is held for the sake of its own buffers, whatever trains at or below it.
     """
 
     mode: str
@@ -46,6 +47,13 @@ class Hold:
     is_told: bool = False
     checkpoints: bool = False
     stays: bool = False
+    alone: bool = False
+
+
+def is_held_alone(module: nn.Module) -> bool:
+    """Whether a module is held for the sake of its own buffers: its parameters and what is below it may move."""
+    hold: Hold | None = module.__dict__.get(HOLD)
+    return hold is not None and hold.alone
 
 
 class Method:

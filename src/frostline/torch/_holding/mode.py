@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from frostline.torch._holding.calls import checkpoints_activations, held_methods, needs_held_calls
-from frostline.torch._holding.claims import OWN_BUFFERS, latest
-from frostline.torch._holding.classes import HOLD, WRITABLE, Hold, Method, give_class_back, take_class
+from frostline.torch._holding.claims import OWN_BUFFERS, latest, words_of
+from frostline.torch._holding.classes import HOLD, WRITABLE, Hold, Method, give_class_back, is_held_alone, take_class
 from frostline.torch._holding.writable import parts
 
 LET_GO = "_frostline_let_go"
@@ -42,7 +42,7 @@ def goes_on_checkpointing(module: nn.Module) -> bool:
     return hold is not None and hold.checkpoints
 
 
-def hold_all(modes: Mapping[nn.Module, str | None]) -> None:
+def hold_all(modes: Mapping[nn.Module, str | None], *, alone: Collection[nn.Module] = ()) -> None:
     """Holds and releases modules in place.
 
     A held module is in evaluation mode, or with ``"follow"`` in the mode that it is told. A module
@@ -51,10 +51,15 @@ def hold_all(modes: Mapping[nn.Module, str | None]) -> None:
 
     Args:
         modes: modules, each before those below it, and the mode in which to hold them; None is not at all.
+        alone: those of them that are held for the sake of their own buffers, whatever trains in them.
     """
     for module in modes:
         module.__dict__.pop(LET_GO, None)
-    changed = {module: mode for module, mode in modes.items() if held_mode(module) != mode}
+    changed = {
+        module: mode
+        for module, mode in modes.items()
+        if held_mode(module) != mode or is_held_alone(module) != (module in alone)
+    }
     holds: dict[nn.Module, Hold] = {module: module.__dict__[HOLD] for module in changed if is_held(module)}
     try:
         _release(holds)
@@ -79,8 +84,9 @@ def hold_all(modes: Mapping[nn.Module, str | None]) -> None:
             Hold(
                 mode,
                 wanted[module],
-                checkpoints=mode == "eval" and checkpoints_activations(module),
+                checkpoints=mode == "eval" and module not in alone and checkpoints_activations(module),
                 stays=id(module) in stay,
+                alone=module in alone,
             ),
         )
 
@@ -166,7 +172,7 @@ def _train(module: nn.Module, original: type[nn.Module], mode: bool) -> nn.Modul
     if hold is None or hold.mode != "eval":
         own = module.__dict__.get("train")
         return original.train(module, mode) if own is None else own(mode)
-    if _trains(module):
+    if _trains(module) and not hold.alone:
         _let_go(module)
         return module.train(mode)
     module.__dict__[HOLD] = replace(hold, wanted=mode, is_told=True)
@@ -190,7 +196,8 @@ def _let_go(module: nn.Module) -> None:
     hold: Hold = module.__dict__.pop(HOLD)
     module.__dict__[LET_GO] = hold.mode
     for child in module.children():
-        if is_held(child) and next(_trained(child), None) is None and latest(child, OWN_BUFFERS) is None:
+        has_claims = latest(child, OWN_BUFFERS) is not None or words_of(child)
+        if is_held(child) and next(_trained(child), None) is None and not has_claims:
             _let_go(child)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from frostline.torch._holding.classes import HOLD, is_generated
+from frostline.torch._holding.classes import HOLD, is_generated, is_held_alone
 from frostline.torch._wrappers import is_fully_sharded
 
 SMALL = 1 << 14
@@ -127,7 +127,7 @@ class Writable:
     """
 
     def __init__(self, module: nn.Module, before: Writable | None = None) -> None:
-        inner = list(parts(module))
+        inner = [part for _, part in _owned(module)]
         self.covered = frozenset(map(id, inner))
         self._attributes = [part.__dict__ for part in inner]
         self._sized = [*self._attributes, *(attributes[n] for attributes in self._attributes for n in _REGISTRIES)]
@@ -199,7 +199,7 @@ def _places(module: nn.Module) -> Iterator[Place]:
     # A sharding library exchanges parameters in each call, and its own have no address.
     is_sharded = any(map(is_fully_sharded, parts(module)))
     seen: set[tuple[int, str]] = set()
-    for prefix, inner in named_parts(module):
+    for prefix, inner in _owned(module):
         if top_is_held and HOLD not in inner.__dict__ and _trains(inner):
             continue
         registries: list[tuple[dict[str, Any], list[str]]]
@@ -209,7 +209,7 @@ def _places(module: nn.Module) -> Iterator[Place]:
             registries = [(inner._buffers, list(inner._buffers) if inner.training else [])]
         if renormalises(inner):
             registries.append((inner._parameters, ["weight"]))
-        for registry, names in registries[:1] if is_sharded else registries:
+        for registry, names in registries[:1] if is_sharded or is_held_alone(module) else registries:
             for name in names:
                 if not _is_plain(registry[name]) or (id(registry), name) in seen:
                     continue
@@ -220,6 +220,11 @@ def _places(module: nn.Module) -> Iterator[Place]:
                 yield Place(
                     inner, registry, name, f"{prefix}.{name}" if prefix else name, written=True if is_certain else None
                 )
+
+
+def _owned(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yields the modules whose tensors a held call owns, with their paths."""
+    return iter([("", module)]) if is_held_alone(module) else named_parts(module)
 
 
 def _is_plain(tensor: torch.Tensor | None) -> bool:
@@ -254,12 +259,14 @@ def writable_in_a_trace(module: nn.Module) -> list[tuple[dict[str, Any], str]]:
     """
     known = is_known(module)
     places: list[tuple[dict[str, Any], str]] = []
-    for inner in [module] if known else parts(module):
+    for inner in [module] if known or is_held_alone(module) else parts(module):
         for name, tensor in inner._buffers.items():
             # What has no data is copied only where an eager call may copy it, because the copy counts as saved.
             reached = not known and not isinstance(tensor, FakeTensor)
             if tensor is not None and (reached or inner.training or not is_known(inner)):
                 places.append((inner._buffers, name))
+    if is_held_alone(module):
+        return places
     if renormalises(module):
         places.append((module._parameters, "weight"))
     elif not known and module.training:

@@ -12,6 +12,7 @@ from frostline.torch._freezing.freezing import plan_of
 from frostline.torch._freezing.survey import Survey
 from frostline.torch._holding.calls import checkpoints_activations
 from frostline.torch._holding.claims import ClaimStack, Site, ledger_of
+from frostline.torch._holding.classes import is_held_alone
 from frostline.torch._holding.mode import goes_on_checkpointing, held_mode, is_held, is_wanted_in_training
 from frostline.torch._holding.moved_claims import lost_claims, moved_claims
 from frostline.torch._holding.thaws import is_fresh
@@ -34,6 +35,8 @@ def held_but_trains(model: nn.Module, read: Survey) -> Iterator[Finding]:
     """Finds held modules that contain a trainable parameter."""
     for path, module in read.modules.items():
         if not is_held(module) or id(module) in read.pinned or not any(p.requires_grad for p in module.parameters()):
+            continue
+        if is_held_alone(module):
             continue
         # A module that is to be in evaluation mode anyway follows its next train().
         if held_mode(module) == "follow" or is_wanted_in_training(module):

@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from frostline._core.findings import Finding
 from frostline.torch._freezing.freezing import plan_of
 from frostline.torch._freezing.survey import Survey
+from frostline.torch._holding.claims import words_of
 from frostline.torch._holding.mode import held_mode, is_held
 from frostline.torch._wrappers import wrappers
 
@@ -72,7 +73,7 @@ def moving_statistics(model: nn.Module, read: Survey) -> Iterator[Finding]:
     for path, module in read.modules.items():
         if id(module) in read.pinned or is_held(module) or not isinstance(module, _WITH_STATISTICS):
             continue
-        if all(buffer is None for buffer in module._buffers.values()):
+        if all(buffer is None for buffer in module._buffers.values()) or words_of(module):
             continue
         if any(not p.requires_grad for p in _affine(path, module, read)):
             yield Finding(

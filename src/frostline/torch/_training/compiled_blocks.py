@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
+from frostline.torch._holding.classes import is_held_alone
 from frostline.torch._holding.mode import is_held
 from frostline.torch._tensors import is_differentiable
 
@@ -34,7 +35,11 @@ class CompiledBlock:
         out = self.compiled(
             *(asked if x is first else x for x in args), **{k: asked if x is first else x for k, x in kwargs.items()}
         )
-        return tree_map_only(torch.Tensor, torch.Tensor.detach, out) if is_held(self.block) else out
+        return tree_map_only(torch.Tensor, torch.Tensor.detach, out) if _is_frozen(self.block) else out
+
+
+def _is_frozen(block: nn.Module) -> bool:
+    return is_held(block) and not is_held_alone(block)
 
 
 def call_alike(model: nn.Module) -> None:

@@ -153,7 +153,7 @@ def load_delta(
         _check_binding("load_delta", optimizer)
     read = survey(model)
     delta = DeltaFile(file)
-    plan = delta.plan_for(expression, read.inventory.paths)
+    plan = delta.plan_for(expression, read.inventory.paths, read.buffers.keys())
     parts = divided(read, plan)
     targets = _moving(read, parts)
     _check_values(expression, targets)
