@@ -9,6 +9,9 @@ from typing import final
 from frostline._core import document
 from frostline._core.errors import PlanError, PlanMismatchError
 
+_OF_BUFFERS = ("still", "moving", "turned")
+"""What plans and changes have for buffers, if there are any."""
+
 
 @final
 @dataclass(frozen=True, repr=False)
@@ -89,11 +92,13 @@ class Plan:
         """
         if self.paths != other.paths:
             raise PlanMismatchError(self.paths - other.paths, other.paths - self.paths)
+        turned = (self.still & other.moving) | (self.moving & other.still)
         return Change(
             freeze=other.frozen - self.frozen,
             thaw=self.frozen - other.frozen,
-            still=(other.still - self.still) | (self.moving - other.moving),
-            moving=(other.moving - self.moving) | (self.still - other.still),
+            still=((other.still - self.still) | (self.moving - other.moving)) - turned,
+            moving=((other.moving - self.moving) | (self.still - other.still)) - turned,
+            turned=turned,
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -147,6 +152,7 @@ class Change:
         thaw: the paths to thaw.
         still: the buffers that are to stand still, apart from their modules.
         moving: the buffers that are to move, apart from their modules.
+        turned: the buffers that deviate from their modules in one way, and are to deviate in the other.
 
     Raises:
         PlanError: a path is both.
@@ -161,15 +167,16 @@ class Change:
     thaw: frozenset[str] = frozenset()
     still: frozenset[str] = frozenset()
     moving: frozenset[str] = frozenset()
+    turned: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        for name in ("freeze", "thaw", "still", "moving"):
+        for name in ("freeze", "thaw", *_OF_BUFFERS):
             object.__setattr__(self, name, frozenset(getattr(self, name)))
         _check_disjoint(self.freeze, self.thaw, "to freeze and to thaw")
         _check_disjoint(self.still, self.moving, "to freeze and to thaw")
 
     def __bool__(self) -> bool:
-        return bool(self.freeze or self.thaw or self.still or self.moving)
+        return bool(self.freeze or self.thaw or self.still or self.moving or self.turned)
 
     def __str__(self) -> str:
         parts = (
@@ -177,12 +184,13 @@ class Change:
             ("thaw", self.thaw),
             ("freeze buffers", self.still),
             ("thaw buffers", self.moving),
+            ("turn buffers", self.turned),
         )
         return ", ".join(f"{verb} {len(paths)} ({_some(paths)})" for verb, paths in parts if paths) or "no change"
 
     def inverse(self) -> Change:
         """The change that undoes this one."""
-        return Change(freeze=self.thaw, thaw=self.freeze, still=self.moving, moving=self.still)
+        return Change(self.thaw, self.freeze, still=self.moving, moving=self.still, turned=self.turned)
 
     def apply_to(self, plan: Plan) -> Plan:
         """The plan after the change.
@@ -192,13 +200,13 @@ class Change:
         """
         if unknown := (self.freeze | self.thaw) - plan.paths:
             raise PlanMismatchError((), unknown)
-        still = (plan.still - self.moving) | (self.still - plan.moving)
-        moving = (plan.moving - self.still) | (self.moving - plan.still)
+        still = (plan.still - self.moving - self.turned) | (self.still - plan.moving) | (self.turned & plan.moving)
+        moving = (plan.moving - self.still - self.turned) | (self.moving - plan.still) | (self.turned & plan.still)
         return replace(plan.freeze(self.freeze).thaw(self.thaw), still=still, moving=moving)
 
     def to_json(self) -> str:
         """The change as text: equal changes give equal bytes."""
-        buffers = {name: sorted(found) for name in ("still", "moving") if (found := getattr(self, name))}
+        buffers = {name: sorted(found) for name in _OF_BUFFERS if (found := getattr(self, name))}
         return document.write("change", {"freeze": sorted(self.freeze), "thaw": sorted(self.thaw), **buffers})
 
     @classmethod
@@ -229,7 +237,8 @@ def _parsed(text: object, kind: str, parse: Callable[[object], object] = documen
 
 
 def _sets(data: object, kind: str, names: tuple[str, str]) -> dict[str, frozenset[str]]:
-    more = [name for name in ("still", "moving") if isinstance(data, dict) and name in data]
+    optional = _OF_BUFFERS if kind == "change" else _OF_BUFFERS[:2]
+    more = [name for name in optional if isinstance(data, dict) and name in data]
     try:
         found: Mapping[str, object] = document.fields(data, kind, (*names, *more))
         return {name: frozenset(document.texts(name, found[name])) for name in (*names, *more)}

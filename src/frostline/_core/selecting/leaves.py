@@ -44,8 +44,8 @@ def names_of(leaf: Selector, inventory: Inventory) -> set[int]:
 
 
 def buffers_of(leaf: Selector, inventory: Inventory) -> set[int]:
-    """Returns the numbers of the buffers that a leaf matches; a predicate gets no buffers."""
-    if not inventory.buffers or isinstance(leaf, where):
+    """Returns the numbers of the buffers that a leaf matches; ``where`` and ``own`` are about parameters alone."""
+    if not inventory.buffers or isinstance(leaf, where | own):
         return set()
     try:
         return names_of(leaf, inventory.of_buffers)
