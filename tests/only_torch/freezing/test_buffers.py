@@ -337,3 +337,37 @@ def test_a_delta_leaves_out_what_stands_still(tmp_path: Path) -> None:
     assert set(delta.names) == AFFINE | {"head.weight", "head.bias"}
     assert ft.plan(other) == ft.plan(model)
     assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_converted_norm_is_found_and_held_again_with_the_next_freeze() -> None:
+    model = net()
+    handle = ft.freeze(model, "bn.running_*")
+    model.bn = nn.SyncBatchNorm.convert_sync_batchnorm(model.bn)
+    assert str(ft.check(model)) == (
+        "moved-claims: bn.running_mean, bn.running_var\n"
+        "  They were frozen by themselves, and their module was converted since.\n"
+        "  What has them now is not held, and writes them in training mode.\n"
+        "  Fix: freeze(model, 'bn.running_mean', 'bn.running_var') again."
+    )
+    ft.freeze(model, "body")
+    assert not model.train().bn.training
+    assert not ft.check(model)
+    handle.undo()
+    assert model.train().bn.training
+
+
+@pytest.mark.parametrize("mode", ["eval", "follow"])
+def test_compiled(mode: Any) -> None:
+    model = net()
+    ft.freeze(model, "bn.running_*", mode=mode)
+    before = model.bn.running_mean.clone()
+    torch.compile(model.train(), fullgraph=True, backend="eager")(torch.randn(5, 3)).sum().backward()
+    assert torch.equal(model.bn.running_mean, before)
+    assert model.bn.weight.grad is not None
+
+
+def test_names_outlive_new_tensors() -> None:
+    model = net()
+    ft.freeze(model, "bn.running_*")
+    model.double().load_state_dict(net().double().state_dict(), assign=True)
+    assert moved(model.float()) == AFFINE | REST

@@ -122,7 +122,7 @@ class ClaimStack:
 
 
 SEEN = WeakIdKeyDictionary()
-"""Parameter -> its `ClaimStack`, for parameters that surgery takes to another module."""
+"""Tensor -> its `ClaimStack`, for parameters and buffers that surgery takes to another module."""
 
 Ledger = dict[str, ClaimStack]
 """The claims on one module's own parameters, by local name.
@@ -163,8 +163,8 @@ def add(root: nn.Module, sites: Iterable[Site], claim: Claim) -> None:
         if stack.model is None:
             module.__dict__.setdefault(ATTRIBUTE, {})[local] = stack
             stack.model = weakref.ref(root)
-            if (parameter := module._parameters.get(local)) is not None:
-                SEEN[parameter] = stack
+            if (tensor := module._parameters.get(local, buffer_at((module, local)))) is not None:
+                SEEN[tensor] = stack
         stack.push(claim)
     # Only now, because the sites of a tied parameter share the flag that was just noted.
     for module, local in sites:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import nn
 
-from frostline.torch._holding.claims import ATTRIBUTE, SEEN, ClaimStack, Site, enact, ledger_of
+from frostline.torch._holding.claims import ATTRIBUTE, SEEN, ClaimStack, Site, buffer_name, enact, ledger_of
 
 _SUFFIXES = (("_orig",), ("_g", "_v"))
 """What pruning and spectral normalisation, and weight normalisation, append to the name of a parameter."""
@@ -48,8 +49,9 @@ def moved_claims(modules: Collection[nn.Module]) -> list[MovedClaims]:
     inside = set(map(id, modules))
     for module in modules:
         ledger = ledger_of(module)
-        for local, parameter in module._parameters.items():
-            stack: ClaimStack | None = None if parameter is None or local in ledger else SEEN.get(parameter)
+        buffers = ((buffer_name(local), buffer) for local, buffer in module._buffers.items())
+        for local, tensor in chain(module._parameters.items(), buffers):
+            stack: ClaimStack | None = None if tensor is None or local in ledger else SEEN.get(tensor)
             if stack is None or stack.model is None or not stack.claims or id(stack) in known:
                 continue
             # Another model that has the same parameter is not where it went.

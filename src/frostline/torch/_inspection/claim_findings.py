@@ -71,7 +71,16 @@ def idle_checkpointing(model: nn.Module, read: Survey) -> Iterator[Finding]:
 def moved(model: nn.Module, read: Survey) -> Iterator[Finding]:
     """Finds frozen parameters that surgery on the model took to another module, or gave another name."""
     sites = [each.site for each in moved_claims(read.modules.values()) if each.stack.claims[-1].frozen]
-    if paths := _paths(sites, read):
+    buffers = [site for site in sites if site[1].startswith(".")]
+    if paths := _paths(buffers, read):
+        yield Finding(
+            "moved-claims",
+            paths,
+            "They were frozen by themselves, and their module was converted since.",
+            "What has them now is not held, and writes them in training mode.",
+            f"freeze(model, {', '.join(map(repr, paths))}) again.",
+        )
+    if paths := _paths([site for site in sites if site not in buffers], read):
         owner, *inside = paths[0].split(".parametrizations.")
         owner = owner if inside else owner.rpartition(".")[0]
         yield Finding(
@@ -158,7 +167,7 @@ def _stacks(read: Survey) -> Iterator[tuple[str, ClaimStack]]:
 
 def _paths(sites: list[Site], read: Survey) -> tuple[str, ...]:
     places = {id(module): path for path, module in reversed(read.modules.items())}
-    names = (f"{places[id(module)]}.{local}" for module, local in sites)
+    names = (f"{places[id(module)]}.{local.removeprefix('.')}" for module, local in sites)
     return tuple(dict.fromkeys(name.removeprefix(".") for name in names))
 
 
