@@ -18,6 +18,7 @@ import frostline.torch as ft
 from conformance import plain_net
 from conformance.bench_jax import bench as jax_bench
 from conformance.bench_torch import bench as torch_bench
+from frostline import UnsupportedError
 
 # Both compute in float32, and add in another order.
 TOLERANCE = {"rtol": 2e-5, "atol": 2e-6}
@@ -59,6 +60,31 @@ def test_reports_have_equal_bytes(selectors: tuple[str, ...]) -> None:
     theirs = fj.freeze(theirs, *selectors)
     assert json.dumps(ft.report(ours).to_dict()) == json.dumps(fj.report(theirs).to_dict())
     assert str(ft.report(ours)) == str(fj.report(theirs))
+
+
+@each_selection
+def test_previews_and_blocks_are_equal(selectors: tuple[str, ...]) -> None:
+    ours, theirs = nets()
+    assert str(ft.select(ours, *selectors)) == str(fj.select(theirs, *selectors))
+    assert ft.blocks(ours) == fj.blocks(theirs) == ["0", "1", "2"]
+    assert ft.plan(ours).frozen == fj.plan(theirs).frozen == frozenset()
+
+
+def test_texts_of_selectors_mean_the_same() -> None:
+    ours, theirs = nets()
+    for text in ("of_type('Linear')", "own('1')", "regex('.*bias') - glob('[0]')"):
+        ft.freeze(ours, text).undo()
+        assert ft.select(ours, text).paths == fj.select(theirs, text).paths
+
+
+@pytest.mark.parametrize("selector", ["[0][0]", "[0][:1]", "[-1].weight[0]"])
+def test_an_index_on_parameters_is_refused_alike(selector: str) -> None:
+    ours, theirs = nets()
+    with pytest.raises(UnsupportedError) as one:
+        ft.freeze(ours, selector)
+    with pytest.raises(UnsupportedError) as other:
+        fj.freeze(theirs, selector)
+    assert str(one.value) == str(other.value)
 
 
 def test_reports_of_uses_and_of_held_modules_have_equal_bytes() -> None:

@@ -101,6 +101,15 @@ class Plan:
             turned=turned,
         )
 
+    def check_no_buffers(self) -> None:
+        """Checks that the plan fits what has no buffers, such as a pytree.
+
+        Raises:
+            PlanMismatchError: buffers deviate in it.
+        """
+        if self.still or self.moving:
+            raise PlanMismatchError(self.still | self.moving, ())
+
     def to_dict(self) -> dict[str, object]:
         """The plan as JSON-able data."""
         paths = {"frozen": sorted(self.frozen), "trainable": sorted(self.trainable)}

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import pytest
 
 import frostline.jax as fj
-from frostline import NoMatchError
+from frostline import NoMatchError, Plan
+from frostline.errors import PlanMismatchError
 
 
 def layer() -> dict[str, object]:
@@ -72,3 +73,18 @@ def test_select_needs_shapes_alone() -> None:
         "params.encoder.layers_1           3      10    40 B",
         "3 of 36 parameters (10 of 120 params, 40 B).",
     ]
+
+
+def test_a_plan_with_buffers_fits_no_tree() -> None:
+    """Buffers are PyTorch's; in a tree such state is leaves, which have paths of their own."""
+    tree = {"scale": jnp.ones(2)}
+    plan = Plan(frozenset(), frozenset({"scale"}), still=frozenset({"mean"}))
+    for follow in (lambda: fj.follow(tree, plan), lambda: fj.trainable(tree, frozen=plan)):
+        with pytest.raises(PlanMismatchError):
+            follow()
+
+
+def test_statistics_are_leaves_with_paths() -> None:
+    tree = {"bn": {"scale": jnp.ones(2), "running_mean": jnp.ones(2), "running_var": jnp.ones(2)}}
+    assert fj.trainable(fj.freeze(tree, "**.running_{mean,var}")).keys() == {"bn.scale"}
+    assert fj.trainable(fj.freeze(tree, "bn", "!bn.running_*")).keys() == {"bn.running_mean", "bn.running_var"}

@@ -136,6 +136,7 @@ def follow(tree: Any, plan: Plan) -> Any:
     read = survey(tree)
     # Computed from the plan, so that an error names the right side.
     change = plan.change_to(read.plan).inverse()
+    plan.check_no_buffers()
     if change.thaw & read.pinned:
         raise PinnedError("follow(tree, plan)", tuple(sorted(change.thaw & read.pinned)))
     return as_planned(read, plan)

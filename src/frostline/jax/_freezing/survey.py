@@ -169,6 +169,7 @@ def _beside(own: Layout, params: tuple[bool, ...], plan: Plan) -> Layout:
     still = {path for path, (slot, *_) in places.items() if slot.is_still}
     # Computed from the plan, so that an error names the right side.
     thawed = plan.change_to(Plan(frozenset(still), frozenset(places.keys() - still))).freeze
+    plan.check_no_buffers()
     if thawed:
         pinned = tuple(sorted(path for path in thawed if places[path][0].pinned))
         if pinned:
