@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from typing import Any, ClassVar, NamedTuple, final
 
@@ -14,6 +14,7 @@ from jax.tree_util import PyTreeDef, register_pytree_with_keys, tree_flatten, tr
 from frostline._core.errors import LayerError
 from frostline.jax._arrays import described, is_param
 from frostline.jax._freezing.held_modules import held, is_below
+from frostline.jax._uses.flax_states import serialized
 from frostline.jax._uses.layout import Layout, children, layout
 from frostline.jax._uses.mode import set_mode
 from frostline.jax._uses.structure import from_bytes, to_bytes
@@ -60,6 +61,17 @@ class Marked(Window):
     """
 
     __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "copy" and isinstance(self, Mapping):
+            return lambda *args, **kwargs: _merged(inner_of(self).copy(*args, **kwargs), self)
+        return super().__getattr__(name)
+
+    def __or__(self, other: Any) -> Any:
+        return _merged(inner_of(self) | inner_of(other), self, other)
+
+    def __ror__(self, other: Any) -> Any:
+        return _merged(inner_of(other) | inner_of(self), self, other)
 
     def __repr__(self) -> str:
         return f"<{len(self._frostline.marks)} frozen in {inner_of(self)!r}>"
@@ -127,9 +139,29 @@ def marked(tree: Any, marks: frozenset[str] | None, ties: Ties) -> Any:
             f"is given {described(tree)}, but marks are kept in the tree around an array.",
             'Put it into a tree, params = freeze({"weight": array}), or freeze it by name: freeze(params, "weight").',
         )
-    left_out = {name for _, *others in ties for name in others}
     kind = MarkedModule if callable(tree) else Marked
-    return _made(MarkData(marks, ties), _without(tree, left_out), kind)
+    return _made(MarkData(marks, ties), _without(tree, ties), kind)
+
+
+def _merged(tree: Any, *origins: Any) -> Any:
+    """A tree that was made of marked ones, with their marks, and with the ties whose arrays are still one."""
+    data = [mark_data(origin) for origin in origins if is_marked(origin)]
+    said = [each.marks for each in data if each.marks is not None]
+    leaves, structure = tree_flatten(tree, is_leaf=lambda node: node is None)
+    numbers = _numbers(tree, structure)
+    at = {name: leaves[number] for name, number in numbers.items()}
+    groups = ([name for name in names if name in at and at[name] is at.get(names[0])] for names in _all_ties(data))
+    ties = tuple(tuple(group) for group in groups if len(group) > 1)
+    return marked(tree, frozenset[str]().union(*said) if said else None, ties)
+
+
+def _all_ties(data: Iterable[MarkData]) -> Iterator[tuple[str, ...]]:
+    """The ties of several trees; of those with a common name, the first."""
+    seen: set[str] = set()
+    for names in (names for each in data for names in each.ties):
+        if seen.isdisjoint(names):
+            seen.update(names)
+            yield names
 
 
 def is_marked(node: object) -> bool:
@@ -165,9 +197,11 @@ def _opened(tree: Any, is_shut: Callable[[Any], bool]) -> Any:
     return jax.tree.map(lambda node: _opened(node, is_shut) if is_shut(node) else node, tree, is_leaf=is_shut)
 
 
-def _without(tree: Any, names: set[str]) -> Any:
-    if not names:
+def _without(tree: Any, ties: Ties) -> Any:
+    """The tree with each tied array under its first name alone."""
+    if not ties:
         return tree
+    names = {name for _, *others in ties for name in others}
     leaves, structure = tree_flatten(tree)
     for slot in layout(tree, structure).slots:
         if slot.name in names:
@@ -249,4 +283,9 @@ for marked_class in (Marked, MarkedModule):
         serialized_name=f"frostline.jax.{marked_class.__name__}",
         serialize_auxdata=_written,
         deserialize_auxdata=_read,
+    )
+    serialized(
+        marked_class,
+        lambda flax, tree: flax.to_state_dict(inner_of(tree)),
+        lambda flax, tree, state: marked(flax.from_state_dict(inner_of(tree), state), *mark_data(tree)),
     )

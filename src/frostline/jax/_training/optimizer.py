@@ -31,6 +31,7 @@ from frostline.jax._training.cohorts import (
     moved,
     stepped,
 )
+from frostline.jax._training.flax_state import register_state
 from frostline.jax._training.moments import StateLayout, state_layouts
 from frostline.jax._training.named_state import LOAD, SAVE, loaded, saved
 from frostline.jax._training.rates import rates, scaled
@@ -227,6 +228,7 @@ class _Follower:
 
     def init(self, params: Any) -> OptimizerState:
         check_is_tree(params)
+        register_state()
         held = self.places(params)
         check_trainable(held, params)
         self._rates(params)

@@ -11,6 +11,7 @@ from jax.tree_util import PyTreeDef, register_pytree_with_keys, tree_unflatten
 
 from frostline._core.errors import LayerError
 from frostline.jax._arrays import ARRAYS
+from frostline.jax._uses.flax_states import serialized
 from frostline.jax._uses.layout import children
 from frostline.jax._uses.mode import in_evaluation
 from frostline.jax._uses.opaque import check_transparent
@@ -153,6 +154,12 @@ def _register(kind: type[Window], make: Callable[..., Any]) -> None:
         serialized_name=f"frostline.jax.{kind.__name__}",
         serialize_auxdata=to_bytes,
         deserialize_auxdata=from_bytes,
+    )
+
+    serialized(
+        kind,
+        lambda flax, use: flax.to_state_dict(inner_of(use)),
+        lambda flax, use, state: make(flax.from_state_dict(inner_of(use), state), alone=use._frostline.alone),
     )
 
 

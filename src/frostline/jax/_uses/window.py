@@ -13,6 +13,7 @@ from jax.tree_util import PyTreeDef, tree_flatten, tree_flatten_with_path, tree_
 
 from frostline._core.errors import LayerError
 from frostline.jax._arrays import described
+from frostline.jax._uses.flax_states import register_waiting
 
 
 class Level(NamedTuple):
@@ -170,6 +171,7 @@ class CallableWindow(Window):
 
 def window_of(kind: type[Window], content: WindowContent) -> Any:
     """Makes a window of this kind."""
+    register_waiting()
     window = object.__new__(kind)
     object.__setattr__(window, "_frostline", content)
     return window
