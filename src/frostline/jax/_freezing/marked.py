@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence
 from functools import lru_cache, partial
 from typing import Any, ClassVar, NamedTuple, final
 
@@ -63,7 +63,7 @@ class Marked(Window):
     __slots__ = ()
 
     def __getattr__(self, name: str) -> Any:
-        if name == "copy" and isinstance(self, Mapping):
+        if name == "copy" and isinstance(self, Mapping | MutableSequence):
             return lambda *args, **kwargs: _merged(inner_of(self).copy(*args, **kwargs), self)
         return super().__getattr__(name)
 
