@@ -257,9 +257,9 @@ TEXTS: list[tuple[str, Callable[[Any], object], list[str]]] = [
         [
             "join(trainable, rest) got two trees of different structures.",
             "  trainable: PyTreeDef({'head': {'b': *, 'w': *}, 'trunk': {'b': *, 'w': *}, "
-            "'use': CustomNode(Frozen[None], [{'b': *, 'w': *}])})",
+            "'use': CustomNode(Frozen[PyTreeDef({'b': *, 'w': *})], [*, *])})",
             "  rest:      PyTreeDef({'other': {'head': {'b': *, 'w': *}, 'trunk': {'b': *, 'w': *}, "
-            "'use': CustomNode(Frozen[None], [{'b': *, 'w': *}])}})",
+            "'use': CustomNode(Frozen[PyTreeDef({'b': *, 'w': *})], [*, *])}})",
             PARTS_FIX,
         ],
     ),

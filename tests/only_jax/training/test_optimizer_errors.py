@@ -31,6 +31,17 @@ def _regrown() -> Any:
     return tx.update(after, tx.init(before), after)
 
 
+def _rebuilt() -> Any:
+    tx, params = optimizer(optax.adam(0.1)), fj.freeze(net(), "body")
+    state, rebuilt = tx.init(params), {**params}
+    return tx.update(rebuilt, state, rebuilt)
+
+
+def _reloaded() -> Any:
+    tx, params = optimizer(optax.adam(0.1)), fj.freeze(net(), "head")
+    return tx.load(tx.save(tx.init(params), params), fj.strip(params))
+
+
 def updated(grads: Any, params: Any) -> Any:
     tx = optimizer(optax.adam(0.1))
     return tx.update(grads, tx.init(params), params)
@@ -120,6 +131,25 @@ TEXTS: dict[str, tuple[Callable[[], object], list[str]]] = {
     "gradients with holes where it trains": (
         lambda: updated({**net(), "head": [None]}, net()),
         [f"{UPDATE} got gradients without 1 of 3 trainable parameters:", "  head.0", DIFFERENTIATE],
+    ),
+    "parameters that have lost their marks": (
+        lambda: _rebuilt(),
+        [
+            f"{UPDATE} got parameters in which 2 frozen parameters lost the mark on the way:",
+            "  body.b",
+            "  body.w",
+            "A tree that was rebuilt or loaded has no marks. Mark it again, params = fj.follow(params, state.plan); or "
+            "let all of it train, params = fj.thaw(params).",
+        ],
+    ),
+    "a loaded state of parameters that have lost their marks": (
+        lambda: _reloaded(),
+        [
+            "tx.load(saved, params) got parameters in which 1 frozen parameter lost the mark on the way:",
+            "  head.0",
+            "A tree that was rebuilt or loaded has no marks. Mark it again, params = fj.follow(params, plan); or let "
+            "all of it train, params = fj.thaw(params).",
+        ],
     ),
     "a parameter that has got another shape": (
         lambda: _regrown(),

@@ -108,15 +108,16 @@ def test_paths_are_those_of_the_unfrozen_model(frozen: Way) -> None:
 
 
 def test_paths_with_a_separator_are_those_of_the_stripped_tree() -> None:
-    """JAX needs a key for each child of a node, so the key of a window is empty."""
+    """JAX needs a key for each child of a node, so the key of an array that is frozen alone is empty."""
 
     def paths(tree: Any) -> list[str]:
         return [keystr(path, simple=True, separator="/") for path, _ in tree_flatten_with_path(tree)[0]]
 
     layer = linear(1)
     assert paths([layer]) == ["0/weight", "0/bias"]
-    assert paths([fj.Frozen(layer)]) == ["0//weight", "0//bias"]
-    assert paths(fj.freeze([layer])) == ["/0/weight", "/0/bias"]
+    assert paths([fj.Frozen(layer)]) == ["0/weight", "0/bias"]
+    assert paths(fj.freeze([layer])) == ["0/weight", "0/bias"]
+    assert paths([fj.Frozen(layer.bias)]) == ["0/"]
     assert paths(fj.strip([fj.Frozen(layer)])) == paths(fj.strip(fj.freeze([layer]))) == ["0/weight", "0/bias"]
 
 

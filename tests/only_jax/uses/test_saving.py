@@ -89,7 +89,29 @@ class TestExport:
 
 
 class TestOrbax:
-    """The checkpoint of a stripped tree equals that of a model that was never frozen."""
+    """The checkpoint of a tree with marks or uses equals that of a model that was never frozen."""
+
+    @each_way
+    @pytest.mark.parametrize("saved", [lambda tree: tree, fj.strip], ids=["as it is", "stripped"])
+    def test_it_loads_into_the_tree_as_it_is(self, frozen: Way, saved: Any, tmp_path: Path) -> None:
+        tree = frozen(chain())
+        restored = _restored(tmp_path, saved(tree), jax.tree.map(lambda leaf: leaf * 0, tree))
+        assert jax.tree.structure(restored) == jax.tree.structure(tree)
+        assert fj.plan(restored) == fj.plan(tree)
+        assert contents(restored) == contents(chain())
+
+    @each_way
+    def test_it_loads_into_the_unfrozen_model(self, frozen: Way, tmp_path: Path) -> None:
+        restored = _restored(tmp_path, frozen(chain()), jax.tree.map(lambda leaf: leaf * 0, chain()))
+        assert jax.tree.structure(restored) == jax.tree.structure(chain())
+        assert contents(restored) == contents(chain())
+
+    def test_with_ties_each_array_is_saved_once(self, tmp_path: Path) -> None:
+        model = chain()
+        tree = fj.freeze(fj.tie(Chain((*model.layers, model.layers[0]))), "layers[1]")
+        restored = _restored(tmp_path, tree, jax.tree.map(lambda leaf: leaf * 0, tree))
+        assert restored.layers[0].weight is restored.layers[3].weight
+        assert contents(restored) == contents(tree)
 
     @each_way
     def test_a_checkpoint_loads_into_the_unfrozen_model_and_back(self, frozen: Way, tmp_path: Path) -> None:

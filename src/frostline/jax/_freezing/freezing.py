@@ -22,8 +22,9 @@ def freeze(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: b
     value: an array that stands at several places is frozen where it is named, and everywhere only if :func:`tie` has
     said that it is one. So after ``target = params`` a target can be frozen alone.
 
-    The result is read-only. Methods that change a dict or list in place raise, and methods that make a new tree, such
-    as ``.replace(...)`` or ``.copy()``, return a plain one. Build first, freeze last.
+    The result is read-only: methods that change a dict or list in place raise. The marks of a mapping are handed on by
+    ``tree.copy()`` and ``tree | other``. What else makes a new tree, such as ``{**tree}``, ``tree.replace(...)`` or a
+    restored checkpoint, has no marks; an optimizer refuses it, and ``follow(tree, plan)`` marks it again.
 
     Args:
         tree: any pytree: a module, a dict of parameters, a tuple of models.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence
 from functools import lru_cache, partial
 from typing import Any, ClassVar, NamedTuple, final
 
@@ -14,11 +14,13 @@ from jax.tree_util import PyTreeDef, register_pytree_with_keys, tree_flatten, tr
 from frostline._core.errors import LayerError
 from frostline.jax._arrays import described, is_param
 from frostline.jax._freezing.held_modules import held, is_below
+from frostline.jax._uses.flax_states import serialized
 from frostline.jax._uses.layout import Layout, children, layout
 from frostline.jax._uses.mode import set_mode
+from frostline.jax._uses.structure import from_bytes, to_bytes
 from frostline.jax._uses.window import (
-    THROUGH,
     CallableWindow,
+    Level,
     Window,
     WindowContent,
     inner_of,
@@ -28,6 +30,7 @@ from frostline.jax._uses.window import (
 )
 
 Ties = tuple[tuple[str, ...], ...]
+_Structure = tuple["MarkData", Level]
 _SHOWN = 10
 
 
@@ -59,11 +62,22 @@ class Marked(Window):
 
     __slots__ = ()
 
+    def __getattr__(self, name: str) -> Any:
+        if name == "copy" and isinstance(self, Mapping | MutableSequence):
+            return lambda *args, **kwargs: _merged(inner_of(self).copy(*args, **kwargs), self)
+        return super().__getattr__(name)
+
+    def __or__(self, other: Any) -> Any:
+        return _merged(inner_of(self) | inner_of(other), self, other)
+
+    def __ror__(self, other: Any) -> Any:
+        return _merged(inner_of(other) | inner_of(self), self, other)
+
     def __repr__(self) -> str:
         return f"<{len(self._frostline.marks)} frozen in {inner_of(self)!r}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _made, (_mark_data(self), (self._frostline.child,), type(self))
+        return _made, (mark_data(self), self._frostline.child, type(self))
 
 
 @final
@@ -77,13 +91,13 @@ class MarkedModule(Marked, CallableWindow):
 class MarkedContent(WindowContent):
     """A tree, its frozen names and its tied names."""
 
-    __slots__ = ("_inner", "child", "data", "decides", "marks", "ties")
+    __slots__ = ("_inner", "alone", "child", "data", "decides", "marks", "ties")
 
     pins: ClassVar[bool] = False
 
     def __init__(self, child: Any, data: MarkData) -> None:
         super().__init__()
-        self.child, self.data, self.ties = child, data, data.ties
+        self.child, self.data, self.ties, self.alone = child, data, data.ties, False
         self.marks, self.decides = data.marks or frozenset(), data.marks is not None
         self._inner: Any = _NOT_YET
 
@@ -125,9 +139,29 @@ def marked(tree: Any, marks: frozenset[str] | None, ties: Ties) -> Any:
             f"is given {described(tree)}, but marks are kept in the tree around an array.",
             'Put it into a tree, params = freeze({"weight": array}), or freeze it by name: freeze(params, "weight").',
         )
-    left_out = {name for _, *others in ties for name in others}
     kind = MarkedModule if callable(tree) else Marked
-    return _made(MarkData(marks, ties), (_without(tree, left_out),), kind)
+    return _made(MarkData(marks, ties), _without(tree, ties), kind)
+
+
+def _merged(tree: Any, *origins: Any) -> Any:
+    """A tree that was made of marked ones, with their marks, and with the ties whose arrays are still one."""
+    data = [mark_data(origin) for origin in origins if is_marked(origin)]
+    said = [each.marks for each in data if each.marks is not None]
+    leaves, structure = tree_flatten(tree, is_leaf=lambda node: node is None)
+    numbers = _numbers(tree, structure)
+    at = {name: leaves[number] for name, number in numbers.items()}
+    groups = ([name for name in names if name in at and at[name] is at.get(names[0])] for names in _all_ties(data))
+    ties = tuple(tuple(group) for group in groups if len(group) > 1)
+    return marked(tree, frozenset[str]().union(*said) if said else None, ties)
+
+
+def _all_ties(data: Iterable[MarkData]) -> Iterator[tuple[str, ...]]:
+    """The ties of several trees; of those with a common name, the first."""
+    seen: set[str] = set()
+    for names in (names for each in data for names in each.ties):
+        if seen.isdisjoint(names):
+            seen.update(names)
+            yield names
 
 
 def is_marked(node: object) -> bool:
@@ -163,9 +197,11 @@ def _opened(tree: Any, is_shut: Callable[[Any], bool]) -> Any:
     return jax.tree.map(lambda node: _opened(node, is_shut) if is_shut(node) else node, tree, is_leaf=is_shut)
 
 
-def _without(tree: Any, names: set[str]) -> Any:
-    if not names:
+def _without(tree: Any, ties: Ties) -> Any:
+    """The tree with each tied array under its first name alone."""
+    if not ties:
         return tree
+    names = {name for _, *others in ties for name in others}
     leaves, structure = tree_flatten(tree)
     for slot in layout(tree, structure).slots:
         if slot.name in names:
@@ -203,33 +239,53 @@ def _still(
     return frozen, tuple((slot.leaf, slot.keys[-1]) for slot in slots.slots if is_below(slot.keys, whole))
 
 
-def _made(data: MarkData, below: Iterable[Any], kind: type[Marked] = Marked) -> Any:
-    (child,) = below
-    return window_of(kind, MarkedContent(child, data))
-
-
-def _mark_data(tree: Marked) -> MarkData:
+def mark_data(tree: Any) -> MarkData:
+    """The marks and ties of a marked tree."""
     data: MarkData = tree._frostline.data
     return data
 
 
-def _read(text: bytes | bytearray) -> MarkData:
-    marks, ties = json.loads(text)
-    return MarkData(None if marks is None else frozenset(marks), tuple(map(tuple, ties)))
+def _made(data: MarkData, child: Any, kind: type[Marked] = Marked) -> Any:
+    return window_of(kind, MarkedContent(child, data))
+
+
+def _flat(tree: Marked) -> tuple[list[Any], _Structure]:
+    below, level = tree._frostline.flat()
+    return below, (mark_data(tree), level)
+
+
+def _flat_with_keys(tree: Marked) -> tuple[list[tuple[Any, Any]], _Structure]:
+    below, level = tree._frostline.flat_with_keys()
+    return below, (mark_data(tree), level)
+
+
+def _unflattened(kind: type[Marked], structure: _Structure, below: Iterable[Any]) -> Any:
+    return _made(structure[0], structure[1].filled(below), kind)
+
+
+def _written(structure: _Structure) -> bytes:
+    (marks, ties), level = structure
+    text = json.dumps([None if marks is None else sorted(marks), ties]).encode()
+    return len(text).to_bytes(8, "little") + text + to_bytes(level)
+
+
+def _read(data: bytes | bytearray) -> _Structure:
+    end = 8 + int.from_bytes(data[:8], "little")
+    marks, ties = json.loads(data[8:end])
+    marks = None if marks is None else frozenset(marks)
+    return MarkData(marks, tuple(map(tuple, ties))), from_bytes(data[end:])
 
 
 for marked_class in (Marked, MarkedModule):
-    register_pytree_with_keys(
-        marked_class,
-        lambda tree: (((THROUGH, tree._frostline.child),), _mark_data(tree)),
-        partial(_made, kind=marked_class),
-        lambda tree: ((tree._frostline.child,), _mark_data(tree)),
-    )
+    register_pytree_with_keys(marked_class, _flat_with_keys, partial(_unflattened, marked_class), _flat)
     export.register_pytree_node_serialization(
         marked_class,
         serialized_name=f"frostline.jax.{marked_class.__name__}",
-        serialize_auxdata=lambda data: json.dumps(
-            [None if data.marks is None else sorted(data.marks), data.ties]
-        ).encode(),
+        serialize_auxdata=_written,
         deserialize_auxdata=_read,
+    )
+    serialized(
+        marked_class,
+        lambda flax, tree: flax.to_state_dict(inner_of(tree)),
+        lambda flax, tree, state: marked(flax.from_state_dict(inner_of(tree), state), *mark_data(tree)),
     )

@@ -28,7 +28,7 @@ def saved(parts: DividedState, layout: StateLayout) -> Arrays:
     Raises:
         BindError: the state is of other parameters.
     """
-    cohorts = dict(enumerate((*parts.cohorts, *parts.parked)))
+    cohorts = dict(enumerate(parts.cohorts)) | {_NONE - number: kept for number, kept in enumerate(parts.parked, 1)}
     cohort_of = {name: number for number, cohort in cohorts.items() for name in cohort.moments}
     if unknown := sorted(cohort_of.keys() - set(layout.names)):
         raise _other_parameters(SAVE, [], unknown, "Pass the parameters that the state belongs to.")
@@ -69,8 +69,14 @@ def loaded(state: Mapping[str, Any], layout: StateLayout, params: Mapping[str, A
         moments[cohort][name] = {
             e.key: _placed(array, params[name]) for e, array in found.items() if e.owner is not None
         }
-    # Sorted, so that the first cohort is the first again.
-    return DividedState(numbers, tuple(Cohort(moments[cohort], counts[cohort]) for cohort in sorted(moments)), ())
+    # Sorted, so that the first cohort is the first again, and those that were parked are last.
+    order = sorted(moments, key=lambda cohort: (cohort[0] < 0, abs(cohort[0]), cohort[1:]))
+    return DividedState(numbers, tuple(Cohort(moments[cohort], counts[cohort]) for cohort in order), ())
+
+
+def were_frozen(state: Mapping[str, Any], layout: StateLayout) -> frozenset[str]:
+    """The parameters that were frozen when a state was saved."""
+    return frozenset(name for name in layout.names if int(state[_named(name, _COHORT)]) < 0)
 
 
 def _numbers(layout: StateLayout) -> list[StateArray]:

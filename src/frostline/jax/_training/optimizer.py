@@ -31,8 +31,9 @@ from frostline.jax._training.cohorts import (
     moved,
     stepped,
 )
+from frostline.jax._training.flax_state import register_state
 from frostline.jax._training.moments import StateLayout, state_layouts
-from frostline.jax._training.named_state import LOAD, SAVE, loaded, saved
+from frostline.jax._training.named_state import LOAD, SAVE, loaded, saved, were_frozen
 from frostline.jax._training.rates import rates, scaled
 from frostline.jax._training.updates import UPDATE, ParamPlaces, places
 
@@ -45,8 +46,8 @@ class Optimizer(optax.GradientTransformationExtraArgs):
         """Returns the state as a dict of arrays by name, which any file of arrays can hold.
 
         ``"body.w/0.mu"`` is the array at ``state.inner[0].mu`` for the parameter body.w, ``"body.w/0.count"`` the count
-        of its steps, and ``"/1.count"`` a number of the run. ``"body.w/cohort"`` is the number of its cohort; -1 means
-        that the parameter is frozen and nothing is kept for it.
+        of its steps, and ``"/1.count"`` a number of the run. ``"body.w/cohort"`` is the number of its cohort; below 0
+        the parameter is frozen, and -1 means that nothing is kept for it.
 
         Args:
             state: the state. Parked moments are saved, too.
@@ -83,6 +84,7 @@ class Optimizer(optax.GradientTransformationExtraArgs):
 
         Raises:
             BindError: it is not such a state, or it is of other parameters, another transformation or other shapes.
+            StructureError: what was frozen then trains now, but no ``thaw`` has said so: the tree lost its marks.
             UnsupportedError: `tx` keeps one array for all parameters.
 
         Example:
@@ -107,7 +109,7 @@ class Optimizer(optax.GradientTransformationExtraArgs):
             params: the tree that is optimized, as it is frozen now.
 
         Raises:
-            StructureError: it is not a state of ``optimizer(tx)``.
+            StructureError: it is not a state of ``optimizer(tx)``; or the tree has lost its marks on the way.
             UnsupportedError: the trainable set has changed, and `tx` keeps one array for all parameters.
 
         Example:
@@ -187,8 +189,9 @@ def optimizer(
         BindError: a rule has an option other than `lr_scale`, or `moments` is not one of the three words.
         NoMatchError, SelectorError, TiedError: in ``init`` and ``update``: as in :func:`freeze`, for `rules`.
         NothingTrainableError: in ``init``: the tree has nothing to train.
-        StructureError: in ``update``: the gradients do not fit the parameters, the parameters are missing, or
-            the state is of another transformation.
+        StructureError: in ``update``: the gradients do not fit the parameters, the parameters are missing, the state
+            is of another transformation, or what was frozen trains although no ``thaw`` has said so: the tree lost its
+            marks on the way.
         UnsupportedError: in ``update``: the frozen set has changed, and `tx` keeps one array for all parameters.
         SamePathError: two leaves of the tree have one name.
 
@@ -227,6 +230,7 @@ class _Follower:
 
     def init(self, params: Any) -> OptimizerState:
         check_is_tree(params)
+        register_state()
         held = self.places(params)
         check_trainable(held, params)
         self._rates(params)
@@ -264,6 +268,7 @@ class _Follower:
         check_separate(layout, LOAD, "cannot load by name")
         arrays = dict(zip(held.names, jax.tree.leaves(held.all(params)), strict=True))
         parts = loaded(state, layout, arrays)
+        check_marks(LOAD, were_frozen(state, layout), held, "plan")
         return arranged(parts, self.tx.init(trained), layout, held.trained_names, held.plan, self._moments)
 
     def layout_of(self, held: ParamPlaces, params: Any) -> StateLayout:

@@ -176,7 +176,7 @@ class _LayoutReader:
             self.found.append((place, self.count))
             self.count += 1
         elif is_window(node):
-            self.visit(below[0][1], self._behind(node, place))
+            self.visit(node._frostline.child, self._behind(node, place))
         else:
             members = tuple(_text(path[-1]) for path, _ in below) if isinstance(node, list | tuple) else None
             self.nodes.append(TreeNode(place.keys, type(node), place.pinned, place.window, members))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, final
 
 from jax import export
@@ -10,10 +11,12 @@ from jax.tree_util import PyTreeDef, register_pytree_with_keys, tree_unflatten
 
 from frostline._core.errors import LayerError
 from frostline.jax._arrays import ARRAYS
+from frostline.jax._uses.flax_states import serialized
+from frostline.jax._uses.layout import children
 from frostline.jax._uses.mode import in_evaluation
 from frostline.jax._uses.opaque import check_transparent
+from frostline.jax._uses.structure import from_bytes, to_bytes
 from frostline.jax._uses.window import (
-    THROUGH,
     CallableWindow,
     Window,
     WindowContent,
@@ -72,13 +75,13 @@ class Frozen(CallableWindow):
                 'Freeze a part of a tree where it is: freeze(model, "encoder.weight").',
             )
         check_transparent(layer)
-        return _made(layer)
+        return _made(layer, alone=children(layer) is None)
 
     def __repr__(self) -> str:
         return f"Frozen({inner_of(self)!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _made, (inner_of(self),)
+        return partial(_made, alone=self._frostline.alone), (inner_of(self),)
 
 
 @final
@@ -107,17 +110,16 @@ class FrozenArray(Window):
 class FrozenContent(WindowContent):
     """A layer in which everything is frozen."""
 
-    __slots__ = ("child",)
+    __slots__ = ("alone", "child")
 
     pins: ClassVar[bool] = True
     marks = frozenset()
     decides = False
-    data = None
     ties = ()
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, *, alone: bool) -> None:
         super().__init__()
-        self.child = layer
+        self.child, self.alone = layer, alone
 
     @property
     def inner(self) -> Any:
@@ -129,29 +131,35 @@ class FrozenContent(WindowContent):
         return in_evaluation(tree_unflatten(structure, map(stopped, leaves)))
 
 
-def _made(layer: Any) -> Frozen:
+def _made(layer: Any, *, alone: bool) -> Frozen:
     # JAX may put any object in the place of a child, so nothing is checked here.
-    use: Frozen = window_of(Frozen, FrozenContent(layer))
+    use: Frozen = window_of(Frozen, FrozenContent(layer, alone=alone))
     return use
 
 
-def _made_array(array: Any) -> FrozenArray:
-    use: FrozenArray = window_of(FrozenArray, FrozenContent(array))
+def _made_array(array: Any, *, alone: bool = True) -> FrozenArray:
+    use: FrozenArray = window_of(FrozenArray, FrozenContent(array, alone=alone))
     return use
 
 
-def _register(kind: type[Window], make: Callable[[Any], Any]) -> None:
+def _register(kind: type[Window], make: Callable[..., Any]) -> None:
     register_pytree_with_keys(
         kind,
-        lambda use: (((THROUGH, use._frostline.child),), None),
-        lambda _, below: make(*below),
-        lambda use: ((use._frostline.child,), None),
+        lambda use: use._frostline.flat_with_keys(),
+        lambda level, below: make(level.filled(below), alone=level.structure is None),
+        lambda use: use._frostline.flat(),
     )
     export.register_pytree_node_serialization(
         kind,
         serialized_name=f"frostline.jax.{kind.__name__}",
-        serialize_auxdata=lambda _: b"",
-        deserialize_auxdata=lambda _: None,
+        serialize_auxdata=to_bytes,
+        deserialize_auxdata=from_bytes,
+    )
+
+    serialized(
+        kind,
+        lambda flax, use: flax.to_state_dict(inner_of(use)),
+        lambda flax, use, state: make(flax.from_state_dict(inner_of(use), state), alone=use._frostline.alone),
     )
 
 

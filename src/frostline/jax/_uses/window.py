@@ -4,15 +4,43 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, MutableMapping, MutableSequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator, MutableMapping, MutableSequence
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 from jax.extend.core import get_opaque_trace_state
-from jax.tree_util import PyTreeDef, tree_flatten
+from jax.tree_util import PyTreeDef, tree_flatten, tree_flatten_with_path, tree_unflatten
 
 from frostline._core.errors import LayerError
 from frostline.jax._arrays import described
+from frostline.jax._uses.flax_states import register_waiting
+
+
+class Level(NamedTuple):
+    """The structure of one level of a tree: of its root and its children, without what is below them.
+
+    To JAX the children of the root are the children of the window around it. So paths are those of the tree for every
+    library that reads them, and a checkpoint has the same names with windows and without.
+
+    Attributes:
+        structure: the structure; None if the tree is a leaf, which is then the only child of the window.
+    """
+
+    structure: PyTreeDef | None
+
+    def __repr__(self) -> str:
+        text = str(self.structure)
+        return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+    def filled(self, below: Iterable[Any]) -> Any:
+        """The tree with these children."""
+        if self.structure is not None:
+            return tree_unflatten(self.structure, below)
+        (child,) = below
+        return child
+
+
+_LONGEST = 200
 
 
 class WindowContent(ABC):
@@ -23,8 +51,8 @@ class WindowContent(ABC):
         marks: the names below it that are frozen until they thaw.
         decides: whether it says of every name below it whether it is frozen.
         ties: groups of names below it, one array each. The array is at the first name and left out at the others.
-        child: the tree that JAX sees.
-        data: what else is part of the structure, as JAX compares it.
+        child: the tree whose children JAX sees.
+        alone: whether that is a leaf, and JAX sees it as the only child.
     """
 
     __slots__ = ("_born", "_shown")
@@ -34,7 +62,7 @@ class WindowContent(ABC):
     decides: bool
     ties: tuple[tuple[str, ...], ...]
     child: Any
-    data: Any
+    alone: bool
 
     def __init__(self) -> None:
         self._born = get_opaque_trace_state(convention=None)
@@ -56,15 +84,29 @@ class WindowContent(ABC):
             self._shown = leaves, structure, seen
         return seen
 
+    def flat(self) -> tuple[list[Any], Level]:
+        """The children of the window, and their level."""
+        if self.alone:
+            return [self.child], Level(None)
+        below, structure = tree_flatten(self.child, is_leaf=lambda node: node is not self.child)
+        return below, Level(structure)
+
+    def flat_with_keys(self) -> tuple[list[tuple[Any, Any]], Level]:
+        """The same, each child with its key."""
+        if self.alone:
+            return [(THROUGH, self.child)], Level(None)
+        below, structure = tree_flatten_with_path(self.child, is_leaf=lambda node: node is not self.child)
+        return [(path[0], child) for path, child in below], Level(structure)
+
     @abstractmethod
     def made_ready(self, leaves: list[Any], structure: PyTreeDef) -> Any:
         """The tree of these leaves, made ready for use."""
 
 
 class Window:
-    """A pytree node with one visible child: its attributes, items and calls are those of the child.
+    """A pytree node around a tree: its children, attributes, items and calls are those of the tree.
 
-    ``isinstance`` gives the class of the child, and the window adds nothing to a path. It never holds an array: an
+    ``isinstance`` gives the class of the tree, and the window adds nothing to a path. It never holds an array: an
     object that looks like an array breaks inside JAX. Its own state is behind one name, so that it hides no name
     of a layer.
     """
@@ -129,15 +171,19 @@ class CallableWindow(Window):
 
 def window_of(kind: type[Window], content: WindowContent) -> Any:
     """Makes a window of this kind."""
+    register_waiting()
     window = object.__new__(kind)
     object.__setattr__(window, "_frostline", content)
     return window
 
 
 class Through:
-    """The key of the child of a window. It is empty, so that paths are those of the tree without windows."""
+    """The key of a leaf that is alone in a window. It is empty, so that its path is that of the window."""
 
     __slots__ = ()
+
+    # JAX reads it for the texts of its errors.
+    key = ""
 
     def __str__(self) -> str:
         return ""
