@@ -87,7 +87,7 @@ DEVIATIONS: list[tuple[set[str], dict[str, bool], set[str], set[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("frozen", "words", "still", "moving"), DEVIATIONS, ids=str)
+@pytest.mark.parametrize(("frozen", "words", "still", "moving"), DEVIATIONS)
 def test_what_deviates_from_the_rule(
     frozen: set[str], words: dict[str, bool], still: set[str], moving: set[str]
 ) -> None:
@@ -102,7 +102,7 @@ REFUSED: list[tuple[set[str], dict[str, bool]]] = [
 ]
 
 
-@pytest.mark.parametrize(("frozen", "words"), REFUSED, ids=str)
+@pytest.mark.parametrize(("frozen", "words"), REFUSED)
 def test_some_of_a_module_are_refused(frozen: set[str], words: dict[str, bool]) -> None:
     with pytest.raises(UnsupportedError):
         deviations(MODEL, frozen, words, "call")
