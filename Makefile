@@ -41,5 +41,5 @@ $(READY): pyproject.toml requirements/dev.txt
 	@echo "Setting up $(VENV) (once, some minutes) ..."
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) torch==2.13.0
-	$(PIP) --editable '.[torch,jax,equinox,flax,haiku,plot,demo,dev]'
+	$(PIP) --editable '.[torch,jax,equinox,flax,haiku,transformers,lightning,accelerate,peft,keras,plot,demo,dev]'
 	@touch $@
