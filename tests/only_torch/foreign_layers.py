@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.ao import quantization
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -170,6 +171,51 @@ class Replacing(nn.Module):
         del self.linear.bias
         self.linear.bias = nn.Parameter(torch.zeros(4))
         return self.norm(self.linear(x))
+
+
+class DetectionHead(nn.Module):
+    """A head that gives raw distances in training and boxes in evaluation, read off a fixed table, as those of YOLO do.
+
+    It keeps the anchors of the last shape as plain attributes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.SiLU())
+        self.table = nn.Linear(4, 1, bias=False).requires_grad_(False)
+        self.table.weight.data = torch.arange(4.0)[None]
+        self.shape: tuple[int, ...] | None = None
+        self.anchors = torch.empty(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        raw = self.branch(x)
+        if self.training:
+            return raw
+        if self.shape != raw.shape:
+            self.shape, self.anchors = raw.shape, torch.arange(0.5, len(raw))[:, None]
+        return self.anchors + self.table(raw.unflatten(1, (2, 4)).softmax(2)).squeeze(2)
+
+
+class Observed(nn.Sequential):
+    """A convolution and a norm that PyTorch has prepared for quantisation-aware training."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv1d(4, 4, 1), nn.BatchNorm1d(4), nn.ReLU(), nn.Conv1d(4, 4, 1))
+        quantization.fuse_modules_qat(self, [["0", "1", "2"]], inplace=True)
+        self.qconfig = quantization.default_qat_qconfig
+        quantization.prepare_qat(self, inplace=True)
+
+
+def cloned(module: nn.Module) -> nn.Module:
+    """A clone through ``__dict__``, as learn2learn makes it."""
+    clone = module.__new__(type(module))
+    clone.__dict__ = module.__dict__.copy()
+    clone._parameters = {
+        name: nn.Parameter(p.detach().clone()) for name, p in module._parameters.items() if p is not None
+    }
+    clone._buffers = {name: b.clone() for name, b in module._buffers.items()}
+    clone._modules = {name: cloned(child) for name, child in module._modules.items()}
+    return clone
 
 
 def with_hook(kind: str) -> Callable[[], nn.Module]:

@@ -12,7 +12,7 @@ from torch.nn import utils as old
 from torch.nn.utils import parametrizations
 
 import frostline.torch as ft
-from only_torch import odd_layers
+from only_torch import foreign_layers, odd_layers
 
 TOKENS = torch.tensor([[2, 0, 5], [1, 5, 3]])
 
@@ -135,6 +135,18 @@ KINDS = [
     Kind("delegating", odd_layers.Delegating),
     Kind("back_reference", odd_layers.BackReference),
     Kind("complex_filter", odd_layers.ComplexFilter),
+    Kind("merging_adapter", foreign_layers.Merging),
+    Kind("branches_as_kernel", foreign_layers.Reparametrized),
+    Kind("still_stem", foreign_layers.StemStill),
+    Kind("momentum_contrast", foreign_layers.Contrast),
+    Kind("momentum_contrast_by_data", foreign_layers.ContrastByData),
+    Kind("vector_quantiser", foreign_layers.Quantised),
+    Kind("fused_fake_quantiser", foreign_layers.FakeQuantised),
+    Kind("prepared_for_quantisation", foreign_layers.Observed, (3, 4, 5)),
+    Kind("detection_head", foreign_layers.DetectionHead),
+    Kind("checkpointed_block", foreign_layers.Block),
+    Kind("checkpointed_around", foreign_layers.BlockAround),
+    Kind("meta_clone", lambda: foreign_layers.cloned(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)))),
 ]
 
 

@@ -10,7 +10,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 import frostline.torch as ft
 from frostline import UnsupportedError
 from only_torch.bits import bits, contents, moved, without_gradient
-from only_torch.kinds import Kind, each_kind, loss
+from only_torch.kinds import KINDS, Kind, each_kind, loss, some_kinds
 
 
 @pytest.fixture(autouse=True)
@@ -44,8 +44,12 @@ def halve(layer: nn.Module) -> None:
                 p.mul_(0.5)
 
 
-# PyTorch does not compile in one graph: recurrent layers, reentrant checkpoints, and observers (which warn).
-NOT_IN_ONE_GRAPH = ("lstm", "two_way_lstm", "gru", "checkpointed_reentrant", "fake_quantize")
+# PyTorch does not compile in one graph: recurrent layers, reentrant checkpoints, observers, and writes through data.
+NOT_IN_ONE_GRAPH = (
+    *("lstm", "two_way_lstm", "gru", "checkpointed_reentrant", "fake_quantize", "prepared_for_quantisation"),
+    *("momentum_contrast_by_data", "momentum_contrast"),  # see the test of what a parent writes
+    *("merging_adapter", "branches_as_kernel"),  # what their own train() makes is made outside of the graph
+)
 
 
 @each_kind(without=NOT_IN_ONE_GRAPH)
@@ -66,6 +70,34 @@ def test_compiled_in_one_graph(kind: Kind) -> None:
     halve(layer)
     assert bits(compiled(kind.input().detach())) == bits(Around(kind, kind.constant(layer))(kind.input()))
     assert counter.frame_count == 1
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # of Dynamo
+@some_kinds("merging_adapter", "branches_as_kernel")
+def test_compiled_in_more_than_one_graph(kind: Kind) -> None:
+    """The own train() of the layer has made weights, which are made anew when the layer has changed."""
+    layer = kind.layer()
+    model = Around(kind, ft.Frozen(layer))
+    compiled = torch.compile(model, backend="aot_eager")
+    before = contents(layer)
+    for _ in range(2):
+        loss(compiled(kind.input().detach())).backward()
+    assert moved(before, layer) == set()
+    halve(layer)
+    assert bits(compiled(kind.input().detach())) == bits(Around(kind, kind.constant(layer))(kind.input()))
+
+
+@pytest.mark.parametrize("held", [ft.Frozen, lambda layer: ft.freeze(layer) and layer])
+def test_compiled_it_leaves_alone_what_a_parent_has_written_in_an_eager_call(held: Callable[..., nn.Module]) -> None:
+    """A compiled call cannot see by itself which weights of its children a module writes."""
+    (kind,) = (kind for kind in KINDS if kind.name == "momentum_contrast")
+    layer, expected = kind.layer(), kind.constant()(kind.input())
+    model = held(layer)
+    before = contents(layer)
+    model(kind.input())
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    assert [bits(compiled(kind.input().detach())) for _ in range(2)] == [bits(expected)] * 2
+    assert moved(before, layer) == set()
 
 
 def training_step(model: nn.Module, step: torch.optim.Optimizer) -> Callable[[Tensor], Tensor]:
@@ -170,8 +202,11 @@ def test_freezing_and_thawing_after_compiling_is_seen() -> None:
     assert moved(before, model[:2]) == {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
 
 
-# An observer branches on its values; a graph for inference has no checkpoint; a codebook writes.
-NOT_EXPORTED = ("fake_quantize", "checkpointed", "checkpointed_reentrant", "codebook")
+# Observers and a queue branch on their values; a graph for inference has no checkpoint; a codebook writes.
+NOT_EXPORTED = (
+    *("fake_quantize", "checkpointed", "checkpointed_reentrant", "codebook", "prepared_for_quantisation"),
+    *("momentum_contrast", "momentum_contrast_by_data"),
+)
 
 
 @pytest.mark.filterwarnings("ignore:The tensor attribute:UserWarning")  # plain tensor attributes, as without frostline

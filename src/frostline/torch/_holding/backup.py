@@ -18,8 +18,8 @@ from frostline._core.movement import MovedError, Movement
 from frostline.torch._holding.classes import WRITABLE
 from frostline.torch._holding.writable import PROOF, SMALL, Place, Writable, parts
 
-Swap = tuple[dict[str, Any], str, torch.Tensor]
-"""A registry of a module, a name in it, and a tensor."""
+Swap = tuple[dict[str, Any], str, torch.Tensor | None]
+"""A registry of a module, a name in it, and a tensor or nothing."""
 
 
 def _writable(module: nn.Module) -> Writable:

@@ -13,7 +13,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from frostline.torch._holding.classes import HOLD, is_generated, is_held_alone
+from frostline.torch._holding.classes import HOLD, WRITABLE, is_generated, is_held_alone
 from frostline.torch._wrappers import is_fully_sharded
 
 SMALL = 1 << 14
@@ -121,6 +121,7 @@ class Writable:
         lent: those in whose place a call gets a copy: all that are written, and before the first
             call the small buffers of modules of which nothing is known. Autograd may keep the copy,
             and the tensor stays as it is.
+        written_parameters: those that calls have written, which calls that are compiled later must leave alone.
         saved: the small ones that are copied before each call and restored after it, because a
             call may reach them by another way than the registry. Of the others a call must not
             change the version.
@@ -147,6 +148,7 @@ class Writable:
         self.addresses = frozenset(self.pointers) - {0}
         self.proving = [p for p in self.places if p.written is None]
         self.lent = [place for place in self.places if place.written or (place.written is None and place.is_own)]
+        self.written_parameters = [(p.registry, p.name) for p in self.places if p.written and p.is_parameter]
         self.saved = [p for p in self.places if p.is_small and (p.written is not False or not p.is_parameter)]
         self.values = [place.data for place in self.saved]
         pairs = () if before is None else zip(before.saved, before.backups, strict=True)
@@ -255,7 +257,8 @@ def _reached_by_unknown_code(module: nn.Module) -> set[int]:
 def writable_in_a_trace(module: nn.Module) -> list[tuple[dict[str, Any], str]]:
     """Returns what a traced call of a module may write: its buffers, those of its children, and its own weights.
 
-    In a trace a copy costs nothing unless something writes to it.
+    In a trace a copy costs nothing unless something writes to it. Of the weights of its children it
+    returns those that earlier calls have written.
     """
     known = is_known(module)
     places: list[tuple[dict[str, Any], str]] = []
@@ -271,4 +274,5 @@ def writable_in_a_trace(module: nn.Module) -> list[tuple[dict[str, Any], str]]:
         places.append((module._parameters, "weight"))
     elif not known and module.training:
         places += [(module._parameters, name) for name, tensor in module._parameters.items() if tensor is not None]
-    return places
+    earlier: Writable | None = module.__dict__.get(WRITABLE)
+    return places if earlier is None else [*places, *earlier.written_parameters]

@@ -9,7 +9,9 @@ from operator import is_
 from typing import Any
 
 import torch
+from torch import nn
 
+from frostline.torch._holding.writable import is_known
 from frostline.torch._uses.structure import REGISTRIES
 
 _NOT_FOLLOWED = REGISTRIES | {
@@ -40,6 +42,7 @@ class Attributes:
 
     def __init__(self, layer: Any, view: Any, given: dict[str, Any] | None = None) -> None:
         self.owner = view
+        self.is_foreign = not (isinstance(layer, nn.Module) and is_known(layer))
         self.layer, self.view = vars(layer), vars(view)
         self.given: dict[str, Any] = given or {}
         self.names: list[str] = []

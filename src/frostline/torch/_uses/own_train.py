@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from frostline._core.errors import UnsupportedError
+from frostline.torch._holding.backup import Swap
 from frostline.torch._holding.classes import HOLD, original_class
 from frostline.torch._holding.writable import parts
 from frostline.torch._uses.attributes import Attributes, is_followed
@@ -19,27 +20,30 @@ _MISSING = object()
 class OwnTrain:
     """Takes a mode in a view as the layer's own ``train`` would take it, and leaves the layer alone.
 
-    The ``train`` runs on copies of the tensors below it. What it has written stays with the view,
-    and what it has left alone is shared with the layer again. It runs again when the layer has
-    changed, because what it made may depend on the tensors.
+    The ``train`` runs on copies of the tensors below it. Calls find what it has written, and at
+    rest the view shares all tensors with the layer, so that it saves and loads the layer's. It
+    runs again when the layer has changed, because what it made may depend on the tensors.
 
     Args:
         module: the part of the layer.
         view: its counterpart.
         attributes: the plain attributes of the view below it, by the ``id`` of their object.
+
+    Attributes:
+        made: what a call must find in the registries of the view.
     """
 
     def __init__(self, module: nn.Module, view: nn.Module, attributes: Iterable[Attributes]) -> None:
         self.module, self.view = module, view
         self.attributes = list(attributes)
-        self.tensors: list[tuple[dict[str, Any], str, torch.Tensor]] = []
+        self.made: list[Swap] = []
         self.values: list[tuple[Attributes, str, Any]] = []
         self.seen: list[Any] = [module.training]
 
     @property
     def has_written(self) -> bool:
         """Whether the view differs from the layer in more than modes."""
-        return bool(self.tensors or self.values)
+        return bool(self.made or self.values)
 
     @property
     def is_current(self) -> bool:
@@ -49,8 +53,8 @@ class OwnTrain:
     def _stamp(self) -> list[Any]:
         if not self.has_written:
             return [self.module.training]
-        tensors = [t for _, _, t in _tensors(self.module)]
-        return [self.module.training, *((t.data_ptr(), t._version) for t in tensors)]
+        tensors = [t for _, _, t in _tensors(self.view)]  # at rest they are the layer's, or somebody has swapped them
+        return [self.module.training, *map(_place, tensors)]
 
     def take(self, *, training: bool) -> None:
         """Takes a mode.
@@ -64,8 +68,11 @@ class OwnTrain:
         before = [(attributes, dict(attributes.view)) for attributes in self.attributes]
         for registry, name, tensor in shared:
             registry[name] = copies[id(tensor)]
+        # What is made must not depend on where the use is made.
+        devices = {t.device.type for _, _, t in shared}
+        device = next(filter(torch.amp.is_autocast_available, devices), "cpu")
         try:
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast(device, enabled=False):
                 own = self.view.__dict__.get("train")
                 original_class(self.module).train(self.view, training) if own is None else own(training)
         except Exception as error:
@@ -78,10 +85,9 @@ class OwnTrain:
         finally:
             for registry, name, tensor in shared:
                 copy, now = copies[id(tensor)], registry.get(name)
-                if now is copy and torch.equal(copy, tensor):
-                    registry[name] = tensor
-                else:
-                    self.tensors.append((registry, name, tensor))
+                if now is not copy or not (copy.is_meta or torch.equal(copy, tensor)):
+                    self.made.append((registry, name, now))
+                registry[name] = tensor
             for attributes, values in before:
                 names = {n for n in (*values, *attributes.view) if is_followed(n)}
                 for name in names:
@@ -93,8 +99,6 @@ class OwnTrain:
 
     def give_up(self) -> None:
         """Makes the view what the layer is again, except for modes."""
-        for registry, name, tensor in self.tensors:
-            registry[name] = tensor
         for attributes, name, value in self.values:
             if value is _MISSING:
                 attributes.view.pop(name, None)
@@ -102,13 +106,20 @@ class OwnTrain:
             else:
                 attributes.view[name] = attributes.given[name] = value
             attributes.size = -1
-        self.tensors, self.values, self.seen = [], [], [self.module.training]
+        self.made, self.values, self.seen = [], [], [self.module.training]
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, torch.Tensor]]:
     for part in parts(module):
         for registry in (part._parameters, part._buffers):
             yield from ((registry, name, tensor) for name, tensor in registry.items() if tensor is not None)
+
+
+def _place(tensor: torch.Tensor) -> tuple[int, int]:
+    try:
+        return tensor.data_ptr(), tensor._version
+    except RuntimeError:  # inside a torch.func transform a tensor has no address
+        return id(tensor), -1
 
 
 def _copied(tensor: torch.Tensor) -> torch.Tensor:

@@ -70,7 +70,7 @@ class Frozen(nn.Module):
         view, call = self._view, _layer_class(self).__call__
         if "_is_replica" in self.__dict__:  # its tensors are copies that nothing else moves
             return held_call(self, call, args, kwargs)
-        if torch.compiler.is_compiling() and view.uncompiled is not None:
+        if view.uncompiled is not None and torch.compiler.is_compiling() and not torch.compiler.is_exporting():
             return view.uncompiled(args, kwargs)
         if is_traced():
             self._refresh()

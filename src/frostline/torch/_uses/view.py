@@ -152,32 +152,43 @@ class View:
         """
         slots = self.counterparts.slots if self._seen is None else self._seen.swappable
         swapped = [slot for slot in slots if slot.is_swapped]
-        return [(slot.view, slot.name, slot.current(slot.view[slot.name]).detach()) for slot in swapped]
+        found = [(slot.view, slot.name, slot.current(slot.view[slot.name]).detach()) for slot in swapped]
+        return [*found, *self._made()]
+
+    def _made(self) -> list[Swap]:
+        return [swap for own in self.counterparts.own_trains for swap in own.made]
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
         """Keeps gradients from every tensor of the view, in this context; for calls that are traced.
 
-        A compiled call must read the layer's tensors each time.
+        A compiled call must read the layer's tensors each time, and what it sets in the view may be made of them.
         """
         is_compiled = torch.compiler.is_compiling() and not torch.compiler.is_exporting()
         present = [slot for slot in self.counterparts.slots if slot.view[slot.name] is not None]
         slots = [slot for slot in present if is_compiled or slot.is_swapped]
-        held = [slot.view[slot.name] for slot in slots]
+        made = self._made()
+        held = [(slot.view, slot.name, slot.view[slot.name]) for slot in slots]
+        held += [(registry, name, registry[name]) for registry, name, _ in made]
         attributes = list(self.counterparts.attributes.values()) if is_compiled else []
-        attributes = [each for each in attributes if each.has_tensors or each.contents]
-        swapped = [(a.owner, name, a.view[name], value) for a in attributes for name, value in a.constants()]
+        plain = [
+            (a.owner, name, a.view[name]) for a in attributes if a.is_foreign for name in a.names if name in a.view
+        ]
+        constants = [(a.owner, name, v) for a in attributes if a.has_tensors or a.contents for name, v in a.constants()]
         for slot in slots:
             slot.view[slot.name] = slot.current(slot.view[slot.name]).detach()
-        for owner, name, _, value in swapped:
+        for registry, name, tensor in made:
+            registry[name] = tensor
+        for owner, name, value in constants:
             setattr(owner, name, value)
         try:
             yield
         finally:
-            for slot, tensor in zip(slots, held, strict=True):
-                slot.view[slot.name] = tensor
-            for owner, name, value, _ in swapped:
-                setattr(owner, name, value)
+            for registry, name, tensor in reversed(held):
+                registry[name] = tensor
+            for owner, name, value in plain:
+                if getattr(owner, name) is not value:
+                    setattr(owner, name, value)
 
 
 def _give_to_layer(top: nn.Module, _: Any) -> None:
