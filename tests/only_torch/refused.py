@@ -226,6 +226,14 @@ TEXTS: list[tuple[str, Callable[[nn.Module], object], list[str]]] = [
         ],
     ),
     (
+        "a frozen use that a library for meta-learning makes again",
+        lambda model: type("Inner", (type(model.use),), {})(model.parameters(), root=model),
+        [
+            "Inner(root=...) makes a frozen use again with arguments of another class.",
+            "Freeze the layer itself, in a model of its own: freeze(model, 'path.of.the.layer').",
+        ],
+    ),
+    (
         "a frozen use of a layer that cannot be copied",
         lambda model: ft.frozen_call(uncopyable(), torch.ones(1, 2)),
         [

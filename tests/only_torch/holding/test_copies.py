@@ -126,6 +126,20 @@ def test_a_slice_of_a_held_container_is_a_plain_one() -> None:
     assert (type(part), part[1] is model[1], len(part)) == (nn.Sequential, True, 2)
 
 
+def test_another_library_makes_modules_of_a_subclass() -> None:
+    """As higher does: it derives from ``type(module)``, with arguments of its own, and copies the attributes."""
+    layer = nn.Linear(4, 2)
+    ft.freeze(layer)
+
+    class Patched(type(layer)):  # type: ignore[misc]
+        def __init__(self, weights: list[Tensor], root: nn.Module | None = None) -> None:
+            nn.Module.__init__(self)
+            self.weight, self.bias = (nn.Parameter(w.detach() * 2) for w in weights)
+
+    patched = Patched([layer.weight, layer.bias], root=None)
+    assert bits(patched(X)) == bits(layer(X) * 2)
+
+
 def test_the_class_has_the_name_of_the_module_s_own() -> None:
     model = nn.Sequential(Counting(), nn.Linear(4, 2))
     text, names = repr(model), [type(module).__name__ for module in model]

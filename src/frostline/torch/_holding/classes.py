@@ -155,8 +155,11 @@ def _calls(kind: type) -> bool:
 
 def _new_of(original: type[nn.Module]) -> Any:
     def new(kind: type, *args: Any, **kwargs: Any) -> Any:
-        # A slice of a container is made by `type(self)(...)`, and it is not held.
-        return original(*args, **kwargs) if args or kwargs else object.__new__(kind)
+        # A slice of a container is made by `type(self)(...)`, and it is not held. A subclass is somebody else's.
+        if is_generated(kind) and (args or kwargs):
+            return original(*args, **kwargs)
+        make = original.__new__
+        return object.__new__(kind) if make is object.__new__ else make(kind, *args, **kwargs)
 
     return new
 

@@ -53,8 +53,14 @@ class Frozen(nn.Module):
 
     _view: View
 
-    def __new__(cls, layer: nn.Module | None = None, mode: Mode = "eval") -> Frozen:
+    def __new__(cls, layer: nn.Module | None = None, mode: Mode = "eval", **others: Any) -> Frozen:
         """Returns an instance of the layer's class and of this one."""
+        if others:  # libraries for meta-learning make a module again from a subclass of its class
+            raise UnsupportedError(
+                f"{cls.__name__}({', '.join(f'{name}=...' for name in others)})",
+                "makes a frozen use again with arguments of another class.",
+                "Freeze the layer itself, in a model of its own: freeze(model, 'path.of.the.layer').",
+            )
         if layer is None:  # DataParallel makes replicas this way; Frozen() itself fails in __init__
             return object.__new__(cls)
         _validate(layer, mode)
