@@ -196,6 +196,17 @@ class DetectionHead(nn.Module):
         return self.anchors + self.table(raw.unflatten(1, (2, 4)).softmax(2)).squeeze(2)
 
 
+class EmptyContainers(nn.Linear):
+    """A layer with children that contain nothing and so are false, as PEFT keeps one for each kind of adapter."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+        self.adapters, self.scales, self.after = nn.ModuleDict(), nn.ParameterDict(), nn.Sequential()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(super().forward(x))
+
+
 class Observed(nn.Sequential):
     """A convolution and a norm that PyTorch has prepared for quantisation-aware training."""
 

@@ -144,6 +144,7 @@ KINDS = [
     Kind("fused_fake_quantiser", foreign_layers.FakeQuantised),
     Kind("prepared_for_quantisation", foreign_layers.Observed, (3, 4, 5)),
     Kind("detection_head", foreign_layers.DetectionHead),
+    Kind("empty_containers", foreign_layers.EmptyContainers),
     Kind("checkpointed_block", foreign_layers.Block),
     Kind("checkpointed_around", foreign_layers.BlockAround),
     Kind("meta_clone", lambda: foreign_layers.cloned(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)))),

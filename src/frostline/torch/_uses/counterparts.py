@@ -114,7 +114,7 @@ class Counterparts:
                 vars(view).update(_empty(module, self._hook_rebinding()))
             vars(view)["_non_persistent_buffers_set"] = set(module._non_persistent_buffers_set)
             view._modules.clear()
-            view._modules.update((n, c and self.of[id(c)]) for n, c in module._modules.items())
+            view._modules.update((n, None if c is None else self.of[id(c)]) for n, c in module._modules.items())
         slots = {(id(slot.layer), slot.name): slot for slot in self.slots}
         self.slots = [slot for pair in self.pairs for slot in self._tensor_slots(*pair, slots)]
         hooks = {(id(slot.layer)): slot for slot in self.hooks}
