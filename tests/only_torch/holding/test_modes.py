@@ -203,3 +203,24 @@ def test_frozen_use_of_a_layer_with_a_train_of_its_own() -> None:
     use = ft.Frozen(layer, mode="follow")
     assert training(use.train()) == {"", "body", "body.0", "body.1"}
     assert training(ft.Frozen(layer).train()) == set()
+
+
+def test_what_a_call_puts_into_a_held_module_takes_up_the_mode_of_its_parent() -> None:
+    """As BigBird does, which replaces its attention at the first short sequence."""
+
+    class Switching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            if len(self.attention) == 2:
+                self.attention = nn.Sequential(self.attention[0]).train(self.training)
+            return self.attention(x)
+
+    layer = Switching()
+    handle = ft.freeze(layer)
+    layer.train()(X)
+    assert training(layer) == set()
+    handle.undo()
+    assert training(layer) == {"", "attention", "attention.0"}

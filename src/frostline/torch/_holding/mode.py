@@ -137,8 +137,12 @@ def _release(holds: dict[nn.Module, Hold]) -> None:
             module.train(hold.wanted)
             told.update(id(inner) for inner in parts(module))
     for module, hold in holds.items():
-        if id(module) not in told or not hold.is_told:
-            module.__dict__["training"] = hold.wanted
+        if id(module) in told and hold.is_told:
+            continue
+        module.__dict__["training"] = hold.wanted
+        for child in () if hold.alone else filter(None.__ne__, module._modules.values()):
+            if child not in holds and not is_held(child):  # a call has put it there, in the mode that it found
+                child.__dict__["training"] = hold.wanted
 
 
 def has_own_train(module: nn.Module) -> bool:
