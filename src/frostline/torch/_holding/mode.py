@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from frostline.torch._holding.backup import is_covered
 from frostline.torch._holding.calls import checkpoints_activations, held_methods, needs_held_calls
 from frostline.torch._holding.claims import OWN_BUFFERS, latest, words_of
 from frostline.torch._holding.classes import HOLD, WRITABLE, Hold, Method, give_class_back, is_held_alone, take_class
@@ -140,8 +141,10 @@ def _release(holds: dict[nn.Module, Hold]) -> None:
         if id(module) in told and hold.is_told:
             continue
         module.__dict__["training"] = hold.wanted
-        for child in () if hold.alone else filter(None.__ne__, module._modules.values()):
-            if child not in holds and not is_held(child):  # a call has put it there, in the mode that it found
+        for child in () if hold.alone else module._modules.values():
+            if (
+                child is not None and child not in holds and not is_held(child)
+            ):  # a call has put it there, in the mode that it found
                 child.__dict__["training"] = hold.wanted
 
 
@@ -179,7 +182,8 @@ def _train(module: nn.Module, original: type[nn.Module], mode: bool) -> nn.Modul
     if _trains(module) and not hold.alone:
         _let_go(module)
         return module.train(mode)
-    module.__dict__[HOLD] = replace(hold, wanted=mode, is_told=True)
+    if not is_covered(module):  # a module that is called passes on the mode in which it is held
+        module.__dict__[HOLD] = replace(hold, wanted=mode, is_told=True)
     for child in module.children():
         child.train(mode)
     return module
