@@ -25,6 +25,8 @@ from torch import nn
 import frostline.jax
 import frostline.torch
 
+collect_ignore = ["tests/types"]  # files that are checked, and not run
+
 # A slow machine is no counter-example.
 settings.register_profile("frostline", parent=settings.default, deadline=None)
 settings.load_profile("frostline")

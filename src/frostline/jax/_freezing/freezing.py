@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
@@ -13,8 +13,10 @@ from frostline.jax._freezing.parts import as_planned
 from frostline.jax._freezing.selection import select, written
 from frostline.jax._freezing.survey import survey
 
+Tree = TypeVar("Tree")
 
-def freeze(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: bool = False) -> Any:
+
+def freeze(tree: Tree, *selectors: Any, expect: int | None = None, allow_empty: bool = False) -> Tree:
     """Returns the tree with more of it frozen, and leaves the given tree unchanged.
 
     The result is called, indexed, mapped and traced like the tree. Gradients stop at frozen arrays, held modules are in
@@ -55,7 +57,7 @@ def freeze(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: b
     return as_planned(read, read.plan.freeze(paths)) if paths - read.pinned else tree
 
 
-def thaw(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: bool = False) -> Any:
+def thaw(tree: Tree, *selectors: Any, expect: int | None = None, allow_empty: bool = False) -> Tree:
     """Returns the tree with less of it frozen. Frozen uses, ``Frozen(layer)``, stay frozen.
 
     Args:
@@ -116,7 +118,7 @@ def plan(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: boo
     return read.plan.freeze(select(selectors, read, expect=expect, allow_empty=allow_empty))
 
 
-def follow(tree: Any, plan: Plan) -> Any:
+def follow(tree: Tree, plan: Plan) -> Tree:
     """Returns the tree frozen as a plan says; ``plan(tree).change_to(plan)`` tells the difference.
 
     Args:

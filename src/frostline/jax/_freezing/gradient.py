@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 import jax
 
@@ -14,6 +14,31 @@ from frostline.jax._freezing.marked import is_marked
 from frostline.jax._freezing.parts import beside, join, parts
 from frostline.jax._freezing.survey import Survey, survey
 from frostline.jax._uses.use import FrozenArray
+
+Tree = TypeVar("Tree")
+Value = TypeVar("Value")
+Aux = TypeVar("Aux")
+Rest = ParamSpec("Rest")
+
+
+@overload
+def value_and_grad(
+    fn: Callable[Concatenate[Tree, Rest], Value],
+    argnums: int = 0,
+    *,
+    frozen: Plan | None = None,
+    has_aux: Literal[False] = False,
+) -> Callable[Concatenate[Tree, Rest], tuple[Value, Tree]]: ...
+
+
+@overload
+def value_and_grad(
+    fn: Callable[Concatenate[Tree, Rest], tuple[Value, Aux]],
+    argnums: int = 0,
+    *,
+    frozen: Plan | None = None,
+    has_aux: Literal[True],
+) -> Callable[Concatenate[Tree, Rest], tuple[tuple[Value, Aux], Tree]]: ...
 
 
 def value_and_grad(
@@ -50,6 +75,26 @@ def value_and_grad(
         (Array(4., dtype=float32), None, Array([1., 1.], dtype=float32))
     """
     return _over_trainable(jax.value_and_grad, "value_and_grad", fn, argnums, frozen, has_aux=has_aux)
+
+
+@overload
+def grad(
+    fn: Callable[Concatenate[Tree, Rest], Any],
+    argnums: int = 0,
+    *,
+    frozen: Plan | None = None,
+    has_aux: Literal[False] = False,
+) -> Callable[Concatenate[Tree, Rest], Tree]: ...
+
+
+@overload
+def grad(
+    fn: Callable[Concatenate[Tree, Rest], tuple[Any, Aux]],
+    argnums: int = 0,
+    *,
+    frozen: Plan | None = None,
+    has_aux: Literal[True],
+) -> Callable[Concatenate[Tree, Rest], tuple[Tree, Aux]]: ...
 
 
 def grad(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence
 from functools import lru_cache, partial
-from typing import Any, ClassVar, NamedTuple, final
+from typing import Any, ClassVar, NamedTuple, TypeVar, final
 
 import jax
 from jax import export
@@ -28,6 +28,8 @@ from frostline.jax._uses.window import (
     stopped,
     window_of,
 )
+
+Tree = TypeVar("Tree")
 
 Ties = tuple[tuple[str, ...], ...]
 _Structure = tuple["MarkData", Level]
@@ -174,7 +176,7 @@ def bare(tree: Any) -> Any:
     return _opened(tree, is_marked)
 
 
-def strip(tree: Any) -> Any:
+def strip(tree: Tree) -> Tree:
     """Returns the plain tree, without marks and frozen uses, for saving, loading and evaluation.
 
     It has the structure of the tree that was never frozen. So a checkpoint of one loads into the other, and a function

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from jax.tree_util import tree_flatten, tree_unflatten
 
@@ -13,8 +13,10 @@ from frostline.jax._freezing.marked import bare, marked
 from frostline.jax._freezing.selection import select, written
 from frostline.jax._freezing.survey import Survey, survey
 
+Tree = TypeVar("Tree")
 
-def split(tree: Any, *selectors: Any, frozen: Plan | None = None) -> tuple[Any, Any]:
+
+def split(tree: Tree, *selectors: Any, frozen: Plan | None = None) -> tuple[Tree, Tree]:
     """Splits a tree into its trainable part and the rest; each has the shape of the tree, with None elsewhere.
 
     Differentiate the trainable part alone, and give it alone to the optimizer. Then no code that reads gradients can
@@ -70,7 +72,7 @@ def parts(read: Survey) -> tuple[Any, Any]:
     return tree_unflatten(read.structure, trained), tree_unflatten(read.structure, rest)
 
 
-def join(trainable: Any, rest: Any) -> Any:
+def join(trainable: Tree, rest: Tree) -> Tree:
     """Joins the two parts of a tree that `split` made; the trainable part may have changed since.
 
     Raises:

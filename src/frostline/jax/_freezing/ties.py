@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax.tree_util import tree_unflatten
@@ -18,11 +18,13 @@ from frostline.jax._freezing.selection import select, written
 from frostline.jax._freezing.survey import Survey, survey
 from frostline.jax._uses.layout import LeafPlace
 
+Tree = TypeVar("Tree")
+
 # Numbers of leaves that are one array; the first one is the array.
 Groups = Iterable[Sequence[int]]
 
 
-def tie(tree: Any, *paths: Any) -> Any:
+def tie(tree: Tree, *paths: Any) -> Tree:
     """Returns the tree with a record that one array stands under several names.
 
     In JAX an array is a value: the same array at two places of a tree is two parameters, as for ``jax.grad``. In a tied

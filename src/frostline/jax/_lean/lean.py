@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 from jax.custom_derivatives import SymbolicZero
@@ -24,6 +24,8 @@ from frostline.jax._uses.window import stopped
 
 _ALLOWS_ALL_TRAINED: ContextVar[bool] = ContextVar("_ALLOWS_ALL_TRAINED", default=False)
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 
 @contextmanager
 def all_trained_allowed() -> Iterator[None]:
@@ -35,7 +37,7 @@ def all_trained_allowed() -> Iterator[None]:
         _ALLOWS_ALL_TRAINED.reset(token)
 
 
-def lean(fn: Callable[..., Any], *, memory_budget: int | float | None = None) -> Callable[..., Any]:
+def lean(fn: Function, *, memory_budget: int | float | None = None) -> Function:
     """The same function, which saves fewer bytes for the backward pass where the model is frozen.
 
     The function is read when a gradient is asked for. Steps between two products that read no trainable parameter and
@@ -89,7 +91,7 @@ def lean(fn: Callable[..., Any], *, memory_budget: int | float | None = None) ->
         params = sum(map(is_param, jax.tree.leaves(tree)))
         return returned.filled(_differentiable(closed, params)(*given.values, *closed.consts))
 
-    return leaned
+    return cast(Function, leaned)
 
 
 def _with_stops(tree: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, TypeVar, cast, final
 
 from jax import export
 from jax.tree_util import PyTreeDef, register_pytree_with_keys, tree_unflatten
@@ -25,6 +25,8 @@ from frostline.jax._uses.window import (
     stopped,
     window_of,
 )
+
+Layer = TypeVar("Layer")
 
 
 @final
@@ -62,12 +64,12 @@ class Frozen(CallableWindow):
 
     __slots__ = ()
 
-    def __new__(cls, layer: Any) -> Any:
+    def __new__(cls, layer: Layer) -> Layer:  # type: ignore[misc] # it looks like the layer
         """Returns a use unchanged, and the use of the tree inside a marked one."""
         if is_window(layer):
             return layer if type(layer) in (Frozen, FrozenArray) else cls(inner_of(layer))
         if isinstance(layer, ARRAYS):
-            return _made_array(layer)
+            return cast(Layer, _made_array(layer))
         if layer is None:
             raise LayerError(
                 "Frozen(None)",
@@ -75,7 +77,7 @@ class Frozen(CallableWindow):
                 'Freeze a part of a tree where it is: freeze(model, "encoder.weight").',
             )
         check_transparent(layer)
-        return _made(layer, alone=children(layer) is None)
+        return cast(Layer, _made(layer, alone=children(layer) is None))
 
     def __repr__(self) -> str:
         return f"Frozen({inner_of(self)!r})"

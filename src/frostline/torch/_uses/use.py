@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import types
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import torch
 from torch import nn
@@ -16,6 +16,8 @@ from frostline.torch._holding.classes import original_class
 from frostline.torch._holding.lbfgs import keep_lbfgs_to_trainable
 from frostline.torch._uses.counterparts import Mode
 from frostline.torch._uses.view import View
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 class Frozen(nn.Module):
@@ -53,8 +55,8 @@ class Frozen(nn.Module):
 
     _view: View
 
-    def __new__(cls, layer: nn.Module | None = None, mode: Mode = "eval", **others: Any) -> Frozen:
-        """Returns an instance of the layer's class and of this one."""
+    def __new__(cls, layer: Layer | None = None, mode: Mode = "eval", **others: Any) -> Layer:  # type: ignore[misc]
+        """Returns an instance of the layer's class and of this one, which a type checker may take for the layer."""
         if others:  # libraries for meta-learning make a module again from a subclass of its class
             raise UnsupportedError(
                 f"{cls.__name__}({', '.join(f'{name}=...' for name in others)})",
@@ -62,14 +64,15 @@ class Frozen(nn.Module):
                 "Freeze the layer itself, in a model of its own: freeze(model, 'path.of.the.layer').",
             )
         if layer is None:  # DataParallel makes replicas this way; Frozen() itself fails in __init__
-            return object.__new__(cls)
+            return cast(Layer, object.__new__(cls))
         _validate(layer, mode)
-        made: Frozen = object.__new__(_class_of_uses(original_class(_layer_of(layer))))  # type: ignore[arg-type]
-        return made
+        return cast(Layer, object.__new__(_class_of_uses(original_class(_layer_of(layer)))))  # type: ignore[arg-type]
 
-    def __init__(self, layer: nn.Module, mode: Mode = "eval") -> None:
-        keep_lbfgs_to_trainable()
-        View(_layer_of(layer), self, mode)
+    if not TYPE_CHECKING:  # a type checker would take its result for that of the call
+
+        def __init__(self, layer: nn.Module, mode: Mode = "eval") -> None:
+            keep_lbfgs_to_trainable()
+            View(_layer_of(layer), self, mode)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         # Here and not in forward, because hooks of the layer compute weights (spectral_norm) too.
@@ -126,10 +129,10 @@ class Frozen(nn.Module):
         if layer_class is not type(self).__mro__[2]:  # a parametrization gives the layer a new class
             self.__class__ = _class_of_uses(layer_class)  # type: ignore[arg-type]
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Frozen:
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
         return _restore(copy.deepcopy(self._view.layer, memo), self._view.mode, self.training)
 
-    def __copy__(self) -> Frozen:
+    def __copy__(self) -> nn.Module:
         return _restore(self._view.layer, self._view.mode, self.training)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -164,9 +167,9 @@ class _UseOfCalls:
     """The frozen use that `frozen_call` stores with a layer; it is not copied with the layer."""
 
     def __init__(self) -> None:
-        self.frozen: Frozen | None = None
+        self.frozen: nn.Module | None = None
 
-    def of(self, layer: nn.Module) -> Frozen:
+    def of(self, layer: nn.Module) -> nn.Module:
         if self.frozen is None:
             self.frozen = Frozen(layer)
         return self.frozen
@@ -226,7 +229,7 @@ def _validate(layer: object, mode: str) -> None:
         )
 
 
-def _restore(layer: nn.Module, mode: Mode, training: bool) -> Frozen:  # noqa: FBT001 - pickle calls it
+def _restore(layer: nn.Module, mode: Mode, training: bool) -> nn.Module:  # noqa: FBT001 - pickle calls it
     made = Frozen(layer, mode)
     made.train(training)
     return made
