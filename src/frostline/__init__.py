@@ -1,5 +1,8 @@
 """Hold part of a neural network still while the rest learns."""
 
+import typing
+
+from frostline._core.names import no_such_name as _no_such_name
 from frostline._core.plan import Change, Plan
 from frostline._core.rules import Rule, layerwise
 from frostline._core.selecting.selectors import everything, glob, of_type, own, regex, where
@@ -33,3 +36,9 @@ __all__ = [
     "regex",
     "where",
 ]
+
+
+if not typing.TYPE_CHECKING:  # a type checker would take each name for one that there is
+
+    def __getattr__(name: str) -> object:
+        raise _no_such_name(__name__, name, __all__)

@@ -257,7 +257,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "another kind": (_changed(format="frostline.plan"), SAYS + "its format is 'frostline.plan'"),
     "another version": (_changed(version=2), SAYS + "its version is 2, and this is version 1"),
     "a version that is a truth": (_changed(version=True), SAYS + "its version is True"),
-    "more than there should be": (_changed(code="rm"), SAYS + "it lacks [] and has ['code'] too much"),
+    "more than there should be": (_changed(code="rm"), SAYS + "it has ['code'] too much"),
     "another digest": (
         lambda file: with_document(file, json.dumps({**document(file), "digest": "0"})),
         SAYS + "its digest is '0', but its content gives ",

@@ -112,10 +112,36 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         lambda: resolve([where(lambda param: param.size > 1e6)], SMALL),
         [
             "where(<lambda>) matches none of the 6 parameters.",
-            "The first paths:",
-            "  embed.table",
+            "It is asked about:",
+            "  embed.table: dtype='float32', shape=(2,)",
+            "  body.weight: dtype='float32', shape=(2,)",
+            "  body.bias: dtype='float32', shape=(2,)",
+            EMPTY_FIX,
+        ],
+    ),
+    (
+        "a prefix too much",
+        lambda: resolve(["self.model.norm.weight"], SMALL),
+        ["'self.model.norm.weight' matches none of the 6 parameters.", "'norm.weight' matches 1.", EMPTY_FIX],
+    ),
+    (
+        "a prefix too much, and an index",
+        lambda: resolve(["module.layers[:2]"], MODEL),
+        ["'module.layers[:2]' matches none of the 26 parameters.", "'layers[:2]' matches 2.", EMPTY_FIX],
+    ),
+    (
+        "a prefix that lacks",
+        lambda: resolve(["norm"], MODEL),
+        ["'norm' matches none of the 26 parameters.", "'stem.norm' matches 2.", EMPTY_FIX],
+    ),
+    (
+        "a prefix that could be one of several",
+        lambda: resolve(["weight"], SMALL),
+        [
+            "'weight' matches none of the 6 parameters.",
+            "These match:",
             "  body.weight",
-            "  body.bias",
+            "  norm.weight",
             EMPTY_FIX,
         ],
     ),
@@ -123,7 +149,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "count",
         lambda: resolve(["**", "!layers.1"], MODEL, expect=12),
         [
-            "('**', '!layers.1') selects 25 parameters, but expect=12.",
+            "'**', '!layers.1' selects 25 parameters, but expect=12.",
             "Selected:",
             "  scale",
             "  embed.weight",
@@ -138,7 +164,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         "count of one",
         lambda: resolve([glob("norm")], SMALL, expect=0),
         [
-            "(glob('norm')) selects 1 parameter, but expect=0.",
+            "glob('norm') selects 1 parameter, but expect=0.",
             "Selected:",
             "  norm.weight",
             "Fix the selectors, or pass expect=1 if that is what you want.",
@@ -292,7 +318,12 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         ],
     ),
     ("no index", lambda: glob("a[b]"), ["'a[b]' has no index in the brackets at position 1.", INDEX_FIX]),
-    ("open bracket", lambda: glob("a[1"), ["'a[1' has no index in the brackets at position 1.", INDEX_FIX]),
+    ("open bracket", lambda: glob("a[1"), ["'a[1' has a '[' at position 1 that is not closed.", "Close it: 'a[1]'."]),
+    (
+        "empty open bracket",
+        lambda: glob("a["),
+        ["'a[' has a '[' at position 1 that is not closed.", "Close it: 'a[0]'."],
+    ),
     ("bad index", lambda: glob("a[1-2]"), ["'a[1-2]' has no index in the brackets at position 1: [1-2].", INDEX_FIX]),
     (
         "step 0",
@@ -333,7 +364,7 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
     (
         "both",
         lambda: Plan(frozenset("ab"), frozenset("bc")),
-        ["'b' is both frozen and trainable, and 0 more.", "Give each path once."],
+        ["'b' is both frozen and trainable.", "Give each path once."],
     ),
     (
         "both ways",

@@ -68,7 +68,7 @@ TEXTS: list[tuple[str, Callable[[Any], object], list[str]]] = [
         "another number",
         lambda tree: fj.freeze(tree, "trunk", expect=3),
         [
-            "('trunk') selects 2 parameters, but expect=3.",
+            "'trunk' selects 2 parameters, but expect=3.",
             "Selected:",
             "  trunk.b",
             "  trunk.w",
@@ -107,17 +107,16 @@ TEXTS: list[tuple[str, Callable[[Any], object], list[str]]] = [
         "a number as a selector",
         lambda tree: fj.freeze(tree, 3),
         [
-            "3 is an int; a selector is a string, a selector value, or a module or array of the tree.",
-            "Pass several selectors one by one: freeze(tree, *selectors).",
+            "3 is of type int; a selector is a string, a selector value, or a module or array of the tree.",
+            "Write a path: freeze(tree, 'encoder').",
         ],
     ),
     (
         "a function as a selector",
         lambda tree: fj.freeze(tree, len),
         [
-            "<built-in function len> is a builtin_function_or_method; a selector is a string, a selector value, "
-            "or a module or array of the tree.",
-            "Pass several selectors one by one: freeze(tree, *selectors).",
+            "len is a function; a selector is a string, a selector value, or a module or array of the tree.",
+            "Select by a condition: freeze(tree, where(lambda p: p.ndim == 1)).",
         ],
     ),
     (

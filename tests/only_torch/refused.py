@@ -55,7 +55,6 @@ MODES = [
     'Pass mode="eval", or leave it out.',
 ]
 PINNED_FIX = "Build the model with layer in place of Frozen(layer), or train the layer where it is used as it is."
-OBJECT_FIX = "Pass several selectors one by one: freeze(model, *selectors)."
 
 TEXTS: list[tuple[str, Callable[[nn.Module], object], list[str]]] = [
     (
@@ -133,7 +132,7 @@ TEXTS: list[tuple[str, Callable[[nn.Module], object], list[str]]] = [
         lambda model: ft.freeze(model, 3),
         [
             "3 is of type int; a selector is a string, a selector value, or a module or parameter of the model.",
-            OBJECT_FIX,
+            "Write a path: freeze(model, 'encoder').",
         ],
     ),
     (
@@ -142,16 +141,32 @@ TEXTS: list[tuple[str, Callable[[nn.Module], object], list[str]]] = [
         [
             "['trunk', 'head'] is of type list; a selector is a string, a selector value, "
             "or a module or parameter of the model.",
-            OBJECT_FIX,
+            "Pass several selectors one by one: freeze(model, *selectors).",
         ],
     ),
     (
         "a class in place of of_type",
         lambda model: ft.freeze(model, nn.Linear),
         [
-            "<class 'torch.nn.modules.linear.Linear'> is of type type; a selector is a string, a selector value, "
-            "or a module or parameter of the model.",
-            OBJECT_FIX,
+            "Linear is a class; a selector is a string, a selector value, or a module or parameter of the model.",
+            "Select by type: freeze(model, of_type(Linear)).",
+        ],
+    ),
+    (
+        "a function in place of where",
+        lambda model: ft.freeze(model, lambda p: p.ndim == 1),
+        [
+            "<lambda> is a function; a selector is a string, a selector value, or a module or parameter of the model.",
+            "Select by a condition: freeze(model, where(lambda p: p.ndim == 1)).",
+        ],
+    ),
+    (
+        "named parameters in place of names",
+        lambda model: ft.freeze(model, model.head.named_parameters()),
+        [
+            "('weight', ...) is a name with its tensor; a selector is a string, a selector value, or a module or "
+            "parameter of the model.",
+            "Pass the name alone: freeze(model, 'weight').",
         ],
     ),
     (
@@ -186,7 +201,7 @@ TEXTS: list[tuple[str, Callable[[nn.Module], object], list[str]]] = [
         "another count",
         lambda model: ft.freeze(model, "head", expect=3),
         [
-            "('head') selects 2 parameters, but expect=3.",
+            "'head' selects 2 parameters, but expect=3.",
             "Selected:",
             "  head.weight",
             "  head.bias",

@@ -16,3 +16,5 @@ def use(model: nn.Linear, params: dict[str, jax.Array]) -> None:
     assert_type(fj.freeze(params), Any)
     assert_type(fj.Frozen(params), Any)
     ft.freeze(model, mode="evil")
+    ft.unfreeze(model)
+    fj.unfreeze(params)

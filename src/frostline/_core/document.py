@@ -85,7 +85,9 @@ def fields(data: object, kind: str, names: Iterable[str]) -> dict[str, Any]:
         raise ValueError(f"its version is {data.get('version')!r}, and this is version {VERSION}")
     wanted, given = {"format", "version", *names}, set(data)
     if wanted != given:
-        raise ValueError(f"it lacks {sorted(wanted - given)} and has {sorted(map(str, given - wanted))} too much")
+        missing, unknown = sorted(wanted - given), sorted(map(str, given - wanted))
+        clauses = ([f"lacks {missing}"] if missing else []) + ([f"has {unknown} too much"] if unknown else [])
+        raise ValueError(f"it {' and '.join(clauses)}")
     return {name: data[name] for name in names}
 
 

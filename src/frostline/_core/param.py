@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 
 def split_path(path: str) -> tuple[str, ...]:
@@ -46,6 +47,20 @@ class Param:
         return prod(self.shape)
 
     @property
+    def ndim(self) -> int:
+        """How many axes it has."""
+        return len(self.shape)
+
+    @property
+    def name(self) -> str:
+        """Its path."""
+        return self.path
+
+    def numel(self) -> int:
+        """Returns how many elements it has, as PyTorch calls it."""
+        return self.size
+
+    @property
     def nbytes(self) -> int:
         """How many bytes it takes."""
         return self.size * self.itemsize
@@ -59,6 +74,12 @@ class Param:
     def names(self) -> tuple[str, ...]:
         """All its names, the canonical one first."""
         return (self.path, *self.aliases)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"A Param has no {name!r}: it is the description of a parameter, and not a tensor.\n"
+            "It has path, shape, dtype, ndim, size, nbytes, owners and aliases."
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -234,7 +234,7 @@ def _some(paths: frozenset[str]) -> str:
 
 def _check_disjoint(one: frozenset[str], other: frozenset[str], words: str) -> None:
     if both := sorted(one & other):
-        problem = f"{both[0]!r} is both {words}, and {len(both) - 1} more."
+        problem = f"{both[0]!r} is both {words}{f', and {len(both) - 1} more' if both[1:] else ''}."
         raise PlanError(problem, "Give each path once.")
 
 

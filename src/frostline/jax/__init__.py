@@ -8,7 +8,10 @@ Example:
     (['head.w'], ['body.w'])
 """
 
+import typing
+
 from frostline._core.audit import Audit as Audit
+from frostline._core.names import no_such_name as _no_such_name
 from frostline.jax._cache.cache import FeatureCache as FeatureCache
 from frostline.jax._cost.cost import cost as cost
 from frostline.jax._freezing.freezing import follow as follow
@@ -67,3 +70,8 @@ __all__ = [
     "trainable",
     "value_and_grad",
 ]
+
+if not typing.TYPE_CHECKING:  # a type checker would take each name for one that there is
+
+    def __getattr__(name: str) -> object:
+        raise _no_such_name(__name__, name, __all__)

@@ -113,7 +113,9 @@ def mapping(expression: str, data: object, required: set[str], optional: set[str
         raise ScheduleError(expression, f"is a {type(data).__name__}, not an object.", (), fix)
     missing, unknown = sorted(required - set(data)), sorted(map(str, set(data) - required - optional))
     if missing or unknown:
-        problem = f"lacks {counted(len(missing), 'field')} and has {counted(len(unknown), 'unknown field')}."
+        clauses = [f"lacks {counted(len(missing), 'field')}"] if missing else []
+        clauses += [f"has {counted(len(unknown), 'unknown field')}"] if unknown else []
+        problem = f"{' and '.join(clauses)}."
         found = [f"  lacks {name}" for name in missing]
         names = sorted(required | optional)
         found += [f"  has {name!r}; closest: {', '.join(closest(name, names) or names)}" for name in unknown]

@@ -11,6 +11,7 @@ Example:
 import importlib
 import typing
 
+from frostline._core.names import no_such_name as _no_such_name
 from frostline.torch._cost.cost import cost
 from frostline.torch._freezing.freezing import follow, freeze, frozen, plan, thaw, trainable
 from frostline.torch._freezing.handle import Handle
@@ -77,7 +78,9 @@ _LATER = {
 """What is imported when it is asked for: together it is a sixth of all modules, and few programs have it."""
 
 
-def __getattr__(name: str) -> typing.Any:
-    if name in _LATER:
-        return getattr(importlib.import_module(f"frostline.torch.{_LATER[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not typing.TYPE_CHECKING:  # a type checker would take each name for one that there is
+
+    def __getattr__(name: str) -> typing.Any:
+        if name in _LATER:
+            return getattr(importlib.import_module(f"frostline.torch.{_LATER[name]}"), name)
+        raise _no_such_name(__name__, name, __all__)

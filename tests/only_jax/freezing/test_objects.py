@@ -17,8 +17,8 @@ def test_selectors_in_a_list(together: Any) -> None:
     with pytest.raises(SelectorError) as caught:
         fj.freeze({"body": jnp.ones(1), "head": jnp.ones(1)}, together)
     assert str(caught.value).split("\n") == [
-        f"{together!r} is a {type(together).__name__}; a selector is a string, a selector value, or a module or array "
-        "of the tree.",
+        f"{together!r} is of type {type(together).__name__}; a selector is a string, a selector value, or a module or "
+        "array of the tree.",
         "Pass several selectors one by one: freeze(tree, *selectors).",
     ]
 

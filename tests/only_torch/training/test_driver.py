@@ -527,7 +527,7 @@ class TestState:
             ({"format": "frostline.plan"}, "its format is 'frostline.plan', not 'frostline.driver'"),
             (
                 {"format": "frostline.driver", "version": 1, "step": 1},
-                "it lacks ['plan', 'schedule', 'state'] and has [] too much",
+                "it lacks ['plan', 'schedule', 'state']",
             ),
         ],
     )

@@ -60,7 +60,7 @@ class CountError(FrostlineError, ValueError):
         return len(self.paths)
 
     def _lines(self) -> Iterable[str]:
-        yield f"({self.selectors}) selects {counted(self.found, 'parameter')}, but expect={self.expected}."
+        yield f"{self.selectors} selects {counted(self.found, 'parameter')}, but expect={self.expected}."
         if self.paths:
             yield "Selected:"
             yield from listed(self.paths, 5)

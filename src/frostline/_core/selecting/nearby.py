@@ -8,10 +8,11 @@ from difflib import get_close_matches
 from frostline._core.errors import NoMatchError
 from frostline._core.errors.base import counted
 from frostline._core.inventory import Inventory
+from frostline._core.selecting.beginnings import with_another_beginning
 from frostline._core.selecting.expressions import Selector
-from frostline._core.selecting.match import walk
+from frostline._core.selecting.match import nodes_of, walk
 from frostline._core.selecting.pattern import Item, Key, Step, parse, spell
-from frostline._core.selecting.selectors import glob, of_type, own, regex
+from frostline._core.selecting.selectors import glob, of_type, own, regex, where
 from frostline._core.tree import NameNode, NameTree
 
 
@@ -34,6 +35,9 @@ def no_match(leaf: Selector, source: str, inventory: Inventory) -> NoMatchError:
     count, tree = len(inventory.params), inventory.tree
     if isinstance(leaf, of_type):
         return NoMatchError(source, count, _classes(inventory), heading="Classes in the model")
+    if isinstance(leaf, where):
+        first = tuple(f"{param.path}: dtype={param.dtype!r}, shape={param.shape}" for param in inventory.params[:3])
+        return NoMatchError(source, count, first, heading="It is asked about")
     elsewhere: list[str] = []
     node = tree.root
     if isinstance(leaf, glob | own):
@@ -42,6 +46,12 @@ def no_match(leaf: Selector, source: str, inventory: Inventory) -> NoMatchError:
         if note := _note(steps[last:], nodes):
             lists_children = last < len(steps) and len(nodes) == 1 and nodes[0].positions is None
             return NoMatchError(source, count, _children(nodes[0]) if lists_children else (), note, "Its children")
+        is_typo = last or (isinstance(steps[0], Key) and closest(steps[0].key, tree.root.children))
+        if meant := [] if is_typo else with_another_beginning(leaf.pattern, tree):
+            matched = {n.canonical for node in nodes_of(meant[0], tree) for n in tree.names[node.first : node.last]}
+            if len(meant) == 1:
+                return NoMatchError(source, count, note=f"{meant[0]!r} matches {len(matched)}.")
+            return NoMatchError(source, count, tuple(meant[:3]), heading="These match")
         missing = steps[last]
         elsewhere = _paths(tree.by_key.get(missing.key, ()) if isinstance(missing, Key) else ())
         node = nodes[0] if len(nodes) == 1 else tree.root

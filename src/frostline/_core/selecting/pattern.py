@@ -155,6 +155,10 @@ def _wildcards(pattern: str, name: str, at: int) -> re.Pattern[str]:
 
 def _bracket(pattern: str, at: int) -> tuple[Step, int]:
     found = _BRACKET.match(pattern, at)
+    if found is None and "]" not in pattern[at:]:
+        problem = f"has a '[' at position {at} that is not closed."
+        closed = pattern if pattern[at + 1 :] else f"{pattern}0"
+        raise SelectorError(repr(pattern), problem, f"Close it: {closed + ']'!r}.")
     if found is None:
         problem = f"has no index in the brackets at position {at}."
         raise SelectorError(repr(pattern), problem, "Write [3], [-1], [2:8:2], or ['key'] for a key in quotes.")

@@ -13,9 +13,10 @@ import jax
 from frostline._core.errors import NoMatchError, SelectorError
 from frostline._core.plan import Plan
 from frostline._core.selecting.expressions import Selector
+from frostline._core.selecting.refusal import not_a_selector
 from frostline._core.selecting.resolve import resolve
 from frostline._core.selecting.selectors import at
-from frostline.jax._arrays import ARRAYS, described
+from frostline.jax._arrays import ARRAYS
 from frostline.jax._freezing.marked import bare
 from frostline.jax._freezing.survey import Survey, survey
 from frostline.jax._uses.layout import Keys, LeafPlace, children, keys_of
@@ -65,11 +66,7 @@ def _selector(choice: Any, objects: Objects) -> str | Selector:
         fix = "Follow it, follow(tree, plan), or pass it beside the tree: split(tree, frozen=plan)."
         raise SelectorError(repr(choice), "is a plan; a selector says which parameters are meant.", fix)
     if _is_no_part(choice):
-        raise SelectorError(
-            repr(choice),
-            f"is {described(choice)}; a selector is a string, a selector value, or a module or array of the tree.",
-            "Pass several selectors one by one: freeze(tree, *selectors).",
-        )
+        raise not_a_selector(choice, whole="tree", part="a module or array")
     paths = objects.paths(choice)
     if not paths:
         raise NoMatchError(_label(choice), len(objects.read.inventory.params), note=_why(choice))

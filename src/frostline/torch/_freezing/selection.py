@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from frostline._core.errors import NoMatchError, SelectorError
+from frostline._core.errors import NoMatchError
 from frostline._core.selecting.expressions import Selector
 from frostline._core.selecting.named import named
+from frostline._core.selecting.refusal import not_a_selector
 from frostline._core.selecting.resolve import Chosen, choose, resolve
 from frostline._core.selecting.selectors import at
 from frostline.torch._freezing.survey import Survey
@@ -74,12 +75,7 @@ def _selector(choice: str | Selector | Part, survey: Survey) -> str | Selector:
         paths = [path for path, tensor in survey.parameters.items() if tensor is choice]
         paths += [path for path, site in survey.buffers.items() if buffer_at(site) is choice]
     else:
-        raise SelectorError(
-            repr(choice),
-            f"is of type {type(choice).__name__}; a selector is a string, a selector value, or a module "
-            "or parameter of the model.",
-            "Pass several selectors one by one: freeze(model, *selectors).",
-        )
+        raise not_a_selector(choice, whole="model", part="a module or parameter")
     label = _label(choice)
     if not paths:
         note = "It is not part of this model, or no longer: select by path instead."
