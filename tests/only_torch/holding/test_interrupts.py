@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 import frostline.torch as ft
 from frostline.torch._holding import backup
-from only_torch.bits import contents, moved, training
+from frostline.torch._holding.claims import ledger_of
+from frostline.torch._holding.classes import HOLD
+from only_torch.bits import contents, moved
 
 X = torch.tensor([[1.0, -2.0, 0.5], [0.0, 4.0, -1.5]])
 OURS = tuple(str(Path(ft.__file__).parent / name) for name in ("_holding", "_uses", "_freezing"))
@@ -114,23 +116,61 @@ def net() -> nn.Sequential:
 
 
 def described(model: nn.Module) -> list[object]:
-    model.train()
-    modules = [(type(module), module.training) for module in model.modules()]
-    return [modules, sorted(ft.trainable(model)), training(model.eval())]
+    claims = {
+        (path, local): [stack.before, *((claim.frozen, claim.owner, claim.mode) for claim in stack.claims)]
+        for path, module in model.named_modules()
+        for local, stack in ledger_of(module).items()
+    }
+    tensors = [(p.requires_grad, p.grad is None) for p in model.parameters()]
+    modules = [(type(module), module.training, module.__dict__.get(HOLD)) for module in model.modules()]
+    return [claims, tensors, modules]
 
 
-def test_freezing_is_whole_or_not_at_all() -> None:
-    as_before, as_after, frozen = described(net()), net(), net()
-    ft.freeze(as_after, "[:2]")
-    ends = [as_before, described(as_after)]
-    assert ends[0] != ends[1]
+def frozen_net() -> nn.Sequential:
+    model = net()
+    ft.freeze(model, "[:2]")
+    return model
+
+
+def followed_net() -> nn.Sequential:
+    model = frozen_net()
+    ft.follow(model, ft.plan(model).freeze({"2.weight"}))
+    return model
+
+
+def freeze(model: nn.Module) -> object:
+    return ft.freeze(model, "[:2]", mode="follow")
+
+
+def thaw(model: nn.Module) -> object:
+    return ft.thaw(model, "[1:]")
+
+
+PLAN = ft.plan(net()).freeze({"2.weight", "2.bias", "1.0.bias"})
+
+
+def follow(model: nn.Module) -> object:
+    return ft.follow(model, PLAN)
+
+
+@pytest.mark.parametrize("verb", [freeze, thaw, follow])
+@pytest.mark.parametrize("build", [net, frozen_net, followed_net])
+def test_a_verb_is_done_whole_or_not_at_all(
+    build: Callable[[], nn.Sequential], verb: Callable[[nn.Module], object]
+) -> None:
+    done = build()
+    before = described(done)
+    verb(done)
+    ends = [before, described(done)]
     at, has_ended = 1, False
     while not has_ended:
-        frozen = net()
-        has_ended = interrupted(lambda model=frozen: ft.freeze(model, "[:2]"), at)
-        assert described(frozen) in ends, at
-        at += 11
-    assert at > 100
+        model = build()
+        has_ended = interrupted(lambda model=model: verb(model), at)
+        assert described(model) in ends, at
+        verb(model)
+        assert model.train()(X).shape == (2, 1)
+        at += 31
+    assert at > 500
 
 
 def test_undoing_is_whole_or_not_at_all() -> None:
@@ -142,6 +182,6 @@ def test_undoing_is_whole_or_not_at_all() -> None:
         model = net()
         handle = ft.freeze(model, "[:2]")
         has_ended = interrupted(handle.undo, at)
-        assert described(model) in ends, at
+        assert (described(model)[0], described(model)[2]) in [(end[0], end[2]) for end in ends], at
         at += 11
     assert at > 100

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
@@ -21,8 +21,9 @@ from frostline.torch._freezing.constants import check_any_left, constants_among
 from frostline.torch._freezing.handle import Handle
 from frostline.torch._freezing.held_modules import hold_frozen_modules
 from frostline.torch._freezing.selection import Choice, chosen, flat, named_by, written
+from frostline.torch._freezing.standing import Standing
 from frostline.torch._freezing.survey import Survey, survey
-from frostline.torch._holding.claims import Claim, Site, add, latest, owned, withdraw, withdraw_owner
+from frostline.torch._holding.claims import Claim, add, latest, owned, withdraw, withdraw_owner
 from frostline.torch._holding.lbfgs import keep_lbfgs_to_trainable
 from frostline.torch._holding.mode import is_held
 from frostline.torch._holding.moved_claims import note_parametrized, settle
@@ -130,7 +131,7 @@ def thaw(
     read, choices = survey(model), flat(selectors)
     taken = chosen(choices, read, expect=expect, allow_empty=allow_empty)
     words = words_of_choice(read, taken, freezes=False)
-    free = taken.paths - _pinned(read)
+    free = taken.paths - read.pinned_paths
     expression = f"thaw({written('model', choices)}"
     if (named := taken.paths.union(taken.buffers)) and not free and not words:
         raise PinnedError(f"{expression})", tuple(sorted(named)))
@@ -242,7 +243,7 @@ def follow_plan(
     """
     # From the plan, so that an error says which side lacks what.
     change = plan.change_to(plan_of(read)).inverse()
-    if pinned := change.thaw & _pinned(read):
+    if pinned := change.thaw & read.pinned_paths:
         raise PinnedError("follow(model, plan)", tuple(sorted(pinned)))
     words = words_of_plan(read, plan)
     settle(read.modules.values())
@@ -252,9 +253,22 @@ def follow_plan(
     if change:
         refuse_wrapped(model)
     keep_lbfgs_to_trainable()
+    standing = Standing.of(read)
+    try:
+        _follow(read, plan, left, unclaimed)
+        follow_words(read, words)
+        note_parametrized(read.modules.values())
+        hold_frozen_modules(read)
+    except BaseException:  # an interrupt, or a train() of a module's own that fails
+        standing.restore()
+        raise
+    return change
+
+
+def _follow(read: Survey, plan: Plan, left: AbstractSet[str], unclaimed: AbstractSet[str]) -> None:
     with thaws_noted(read.parameters.values()):
         for path in read.inventory.paths:
-            sites = _free_sites(read, [path])
+            sites = read.free_sites([path])
             if path in unclaimed:
                 withdraw(sites, owned(sites, "follow"))
                 continue
@@ -263,27 +277,14 @@ def follow_plan(
             withdraw_owner(sites, "follow")
             meant = path in plan.trainable - left
             add(read.root, sites, Claim(frozen=path in plan.frozen, mode=mode, owner="follow", meant=meant))
-        follow_words(read, words)
-    note_parametrized(read.modules.values())
-    hold_frozen_modules(read)
-    return change
-
-
-def _pinned(read: Survey) -> frozenset[str]:
-    return frozenset(p for p, sites in read.sites.items() if id(sites[0][0]) in read.pinned)
-
-
-def _free_sites(read: Survey, paths: Iterable[str]) -> list[Site]:
-    sites = (site for p in paths for site in (read.sites[p] if p in read.sites else [read.buffers[p]]))
-    return [site for site in sites if id(site[0]) not in read.pinned]
 
 
 def _claim(model: nn.Module, read: Survey, after: Plan, claims: Mapping[Claim, frozenset[str]]) -> Handle:
     if after != plan_of(read):
         refuse_wrapped(model)
-    sites = {claim: _free_sites(read, paths) for claim, paths in claims.items()}
+    sites = {claim: read.free_sites(paths) for claim, paths in claims.items()}
     keep_lbfgs_to_trainable()
-    gradients = {parameter: parameter.grad for parameter in read.parameters.values()}
+    standing = Standing.of(read)
     try:
         with thaws_noted(read.parameters.values()):
             for claim, places in sites.items():
@@ -292,8 +293,5 @@ def _claim(model: nn.Module, read: Survey, after: Plan, claims: Mapping[Claim, f
         hold_frozen_modules(read)
         return Handle(read.root, sites, after)
     except BaseException:  # an interrupt, or a train() of a module's own that fails
-        withdraw([site for places in sites.values() for site in places], sites)
-        hold_frozen_modules(read)
-        for parameter, gradient in gradients.items():
-            parameter.grad = gradient
+        standing.restore()
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import nn
@@ -39,6 +40,16 @@ class Survey:
     buffers: dict[str, Site]
     modules: dict[str, nn.Module]
     pinned: frozenset[int]
+
+    @property
+    def pinned_paths(self) -> frozenset[str]:
+        """The paths inside frozen uses."""
+        return frozenset(path for path, sites in self.sites.items() if id(sites[0][0]) in self.pinned)
+
+    def free_sites(self, paths: Iterable[str]) -> list[Site]:
+        """Returns where the tensors of some paths are registered outside of frozen uses."""
+        sites = (site for path in paths for site in self.sites.get(path) or (self.buffers[path],))
+        return [site for site in sites if id(site[0]) not in self.pinned]
 
 
 def survey(model: nn.Module) -> Survey:

@@ -104,7 +104,7 @@ class Call:
         what another thread calls does not wait, because the other call may wait for it.
         """
         with _lock:
-            while (other := self._in_the_way()) is not None:
+            while _open and (other := self._in_the_way()) is not None:
                 if id(self.module) in other.writable.covered and self.module is not other.module:
                     self.host = other
                     other.guests = (other.guests or set()) | {self}
@@ -137,7 +137,7 @@ class Call:
                 self.clones.append((place, place.data.clone()))
 
     def _in_the_way(self) -> Call | None:
-        if not _open or (len(_open) == 1 and self.thread in _open):
+        if len(_open) == 1 and self.thread in _open:
             return None
         others = [call for thread, calls in _open.items() if thread != self.thread for call in calls]
         # Their calls may have copies in the registries now, so nothing is read where they are.

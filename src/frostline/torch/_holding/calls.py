@@ -16,6 +16,10 @@ from frostline.torch._holding.backup import Call, Swap, called_on_copies, is_cov
 from frostline.torch._holding.classes import HOLD, Hold, Method
 from frostline.torch._holding.writable import is_known, parts, renormalises, writable_in_a_trace
 
+# Looked up once, because each call asks.
+_peek_interpreter_stack = torch._C._functorch.peek_interpreter_stack
+_len_torch_dispatch_stack = torch._C._len_torch_dispatch_stack
+
 
 def needs_held_calls(module: nn.Module, mode: str) -> bool:
     """Whether calls of a frozen module may write something, now or in another mode."""
@@ -71,11 +75,7 @@ def held_call(
 
 def is_traced() -> bool:
     """Whether calls are compiled, transformed by ``torch.func``, or run on tensors without data."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch._C._len_torch_dispatch_stack() > 0
-    )
+    return torch.compiler.is_compiling() or _peek_interpreter_stack() is not None or _len_torch_dispatch_stack() > 0
 
 
 def _resume(module: nn.Module, step: Callable[..., Any], *values: Any) -> Any:

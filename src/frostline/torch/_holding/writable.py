@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from operator import attrgetter, is_, itemgetter
 from types import FunctionType
@@ -41,6 +41,12 @@ def named_parts(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         yield path, part
         children = [(f"{path}.{n}" if path else n, c) for n, c in part._modules.items() if c is not None]
         waiting.extend(reversed(children))
+
+
+def apart(dicts: Iterable[dict[Any, Any]]) -> tuple[list[dict[Any, Any]], list[dict[Any, Any]]]:
+    """Returns those that are empty, and the others."""
+    found = list(dicts)
+    return [each for each in found if not each], [each for each in found if each]
 
 
 def parts(module: nn.Module) -> Iterator[nn.Module]:
@@ -131,11 +137,11 @@ class Writable:
         inner = [part for _, part in _owned(module)]
         self.covered = frozenset(map(id, inner))
         self._attributes = [part.__dict__ for part in inner]
-        self._sized = [*self._attributes, *(attributes[n] for attributes in self._attributes for n in _REGISTRIES)]
-        self._sizes = list(map(len, self._sized))
+        registries = [attributes[name] for attributes in self._attributes for name in _REGISTRIES]
+        # Most registries are empty, and whether all of them still are costs less than their lengths.
+        self._empty, self._filled = apart([*self._attributes, *registries])
+        self._sizes = list(map(len, self._filled))
         self._modes = list(map(_training, self._attributes))
-        self._containers = [part._modules for part in inner]
-        self._children = list(chain.from_iterable(map(dict.values, self._containers)))
         self.places = list(_places(module))
         if before is not None:
             known = {id(p.tensor): p.written for p in before.places if p.written or self._modes == before._modes}
@@ -144,6 +150,8 @@ class Writable:
         self.tensors = [place.tensor for place in self.places]
         self._registries = list({id(place.registry): place.registry for place in self.places}.values())
         self._held = list(chain.from_iterable(map(dict.values, self._registries)))
+        self._all_registries = [*self._registries, *filter(None, (part._modules for part in inner))]
+        self._all_held = list(chain.from_iterable(map(dict.values, self._all_registries)))
         self.pointers = list(map(_pointers, self.tensors))
         self.addresses = frozenset(self.pointers) - {0}
         self.proving = [p for p in self.places if p.written is None]
@@ -171,10 +179,10 @@ class Writable:
     def is_current(self) -> bool:
         """Whether the module is built as it was, with the same tensors in the same storages."""
         return (
-            list(map(len, self._sized)) == self._sizes
+            not any(self._empty)
+            and list(map(len, self._filled)) == self._sizes
             and list(map(_training, self._attributes)) == self._modes
-            and all(map(is_, chain.from_iterable(map(dict.values, self._containers)), self._children))
-            and self.is_in_place()
+            and all(map(is_, chain.from_iterable(map(dict.values, self._all_registries)), self._all_held))
             and self.is_in_storage()
         )
 
