@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, final
 
@@ -17,30 +16,45 @@ from frostline.jax._uses.window import THROUGH
 Path = tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class StateArray:
+class StateArray(NamedTuple):
     """One array of a state.
 
     Attributes:
         path: its place; windows add nothing.
-        owner: the name of the parameter whose moment it is; None for a number.
+        key: the path as one text.
+        keys: the path as JAX has it.
+        spot: of a moment, its parameter, and where the path of the parameter is in its own; None for a number.
         beside_moments: whether it is a number in a node with moments, that is, the count of their steps.
         is_shared: whether it belongs to several parameters at once.
-        label: its place as text, without the name of its owner.
-        shape: its shape and dtype.
+        form: its shape and dtype.
     """
 
     path: Path
-    owner: str | None
+    key: str
+    keys: tuple[Any, ...]
+    spot: _Spot | None
     beside_moments: bool
     is_shared: bool
-    label: str
-    shape: jax.ShapeDtypeStruct
+    form: tuple[tuple[int, ...], Any]
 
     @property
-    def key(self) -> str:
-        """The path as one text."""
-        return "".join(self.path)
+    def owner(self) -> str | None:
+        """The name of the parameter whose moment it is; None for a number."""
+        return None if self.spot is None else self.spot.owner
+
+    @property
+    def label(self) -> str:
+        """Its place as text, without the name of its owner."""
+        texts = keys_of(self.keys)
+        if self.spot is None or not self.spot.start:
+            return ".".join(texts)
+        parts = (texts[: self.spot.start], texts[self.spot.end :])
+        return "/".join(".".join(part) for part in parts if part)
+
+    @property
+    def shape(self) -> jax.ShapeDtypeStruct:
+        """Its shape and dtype."""
+        return jax.ShapeDtypeStruct(*self.form)
 
 
 class _Spot(NamedTuple):
@@ -118,17 +132,20 @@ class StateReader:
         if self._by_sets is not None:
             spots = {path: self._spot_of(path, owner) for path, owner in self._by_sets.items()}
         nodes = frozenset(path[: spot.start - 1] for path, spot in spots.items() if spot is not None and spot.start)
+        by_sets = self._by_sets
         return tuple(
-            self._array(path, keys, leaf, spots.get(path), nodes) for path, keys, leaf in every if not _is_hole(leaf)
+            StateArray(
+                path,
+                "".join(path),
+                keys,
+                spot := spots.get(path),
+                spot is None and path[:-1] in nodes,
+                by_sets is not None and path not in by_sets,
+                _shape(leaf),
+            )
+            for path, keys, leaf in every
+            if not _is_hole(leaf)
         )
-
-    def _array(self, path: Path, keys: Any, leaf: Any, spot: _Spot | None, nodes: Collection[Path]) -> StateArray:
-        texts, shape = keys_of(keys), jax.ShapeDtypeStruct(*_shape(leaf))
-        is_shared = self._by_sets is not None and path not in self._by_sets
-        if spot is None:
-            return StateArray(path, None, path[:-1] in nodes, is_shared, ".".join(texts), shape)
-        parts = (texts[: spot.start], texts[spot.end :]) if spot.start else (texts,)
-        return StateArray(path, spot.owner, False, False, "/".join(".".join(part) for part in parts if part), shape)
 
     def _spot(self, path: Path) -> _Spot | None:
         """Where the path of a parameter is in the path of an array: the longest one, and of those the last.
@@ -155,24 +172,24 @@ class StateReader:
         Moments with the same path before and after that of their parameter come from one map over the parameters. So
         for each such context the arrays of one or two parameters stand for all.
         """
-        ends = {*self.names[:1], *self.names[-1:]}
+        first, ends = self.names[0], {self.names[0], self.names[-1]}
         examples: dict[Any, dict[str, Path]] = {}
         for path in leaves:
             if (spot := spots[path]) is not None:
                 of_context = examples.setdefault((path[: spot.start], path[spot.end :]), {})
-                if spot.owner in ends or not of_context:
+                if spot.owner == first or not of_context:
                     of_context[spot.owner] = path
         new = examples.keys() - self._contexts
         self._contexts |= new
-        chosen = {name for context in new for name in examples[context]}
-        singles = {name: self._moments_and_numbers({name}) for name in ends | chosen}
-        # Of a single parameter there is no pair, but a state without any.
+        singles = {name: self._moments_and_numbers({name}) for name in {first, *(n for c in new for n in examples[c])}}
+        # Of a single parameter there is no pair, but a state without any. What a pair adds is of the other one.
         pair = self._moments_and_numbers(ends if len(ends) > 1 else ())
         numbers = {path: _shape(leaf) for path, leaf in leaves.items() if spots[path] is None}
         return (
             all(found[1] == numbers for found in (*singles.values(), pair))
             and all({*found[0].values()} <= {name} for name, found in singles.items())
-            and pair[0] == {path: n for end in ends if len(ends) > 1 for path, n in singles[end][0].items()}
+            and {path: owner for path, owner in pair[0].items() if owner == first}
+            == (singles[first][0] if len(ends) > 1 else {})
             and all(path in singles[name][0] for context in new for name, path in examples[context].items())
         )
 
