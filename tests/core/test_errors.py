@@ -195,7 +195,8 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         [
             "'head[:1]' names rows of 'head', which has no positions, and 4 parameters with a first axis of 2: "
             "rows cannot be frozen yet.",
-            "Name what is below it: 'head.q_proj', 'head.v_proj', 'head.o_proj'.",
+            "Name what is below it: 'head.q_proj', 'head.v_proj', 'head.o_proj'. Or split stacked layers into a list: "
+            "[{name: array[i] for name, array in head.items()} for i in range(2)].",
         ],
     ),
     (

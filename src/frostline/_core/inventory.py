@@ -17,6 +17,7 @@ class Inventory:
         params: the parameters in model order, a tied one once.
         modules: the modules in model order (pre-order), the root first.
         buffers: the buffers in model order; in JAX there are none, because all state is in leaves.
+        others: in JAX, the leaves that are no floating arrays; nothing trains them. Python's own values have no shape.
 
     Example:
         >>> inventory = Inventory((Param("body.weight", (2, 3), "float32", 4), Param("head.bias", (2,), "float32", 4)))
@@ -29,6 +30,7 @@ class Inventory:
     params: tuple[Param, ...]
     modules: tuple[Module, ...] = ()
     buffers: tuple[Buffer, ...] = ()
+    others: tuple[Buffer, ...] = ()
 
     @cached_property
     def paths(self) -> frozenset[str]:
@@ -49,5 +51,13 @@ class Inventory:
     @cached_property
     def of_buffers(self) -> Inventory:
         """The same model with its buffers in the place of parameters."""
-        params = tuple(Param(each.path, each.shape, each.dtype, 1, aliases=each.aliases) for each in self.buffers)
+        return self._of(self.buffers)
+
+    @cached_property
+    def of_others(self) -> Inventory:
+        """The same model with its leaves that are no floating arrays in the place of parameters."""
+        return self._of(self.others)
+
+    def _of(self, buffers: tuple[Buffer, ...]) -> Inventory:
+        params = tuple(Param(each.path, each.shape, each.dtype, 1, aliases=each.aliases) for each in buffers)
         return Inventory(params, tuple(replace(module, stateful=False) for module in self.modules))

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -56,5 +57,42 @@ def test_the_error_of_stacked_layers_says_what_to_name() -> None:
     assert str(caught.value) == (
         "'layers[:10]' names rows of 'layers', which has no positions, and 2 parameters with a first axis of 12: "
         "rows cannot be frozen yet.\n"
-        "Name what is below it: 'layers.b', 'layers.w'."
+        "Name what is below it: 'layers.b', 'layers.w'. Or split stacked layers into a list: "
+        "[{name: array[i] for name, array in layers.items()} for i in range(12)]."
     )
+
+
+def test_the_layers_that_the_error_makes_have_positions() -> None:
+    layers = {"w": jnp.ones((12, 3, 3)), "b": jnp.ones((12, 3))}
+    split = [{name: array[i] for name, array in layers.items()} for i in range(12)]
+    assert sorted(fj.trainable(fj.freeze({"layers": split}, "layers[:11]"))) == ["layers.11.b", "layers.11.w"]
+
+
+OTHERS = {
+    "an array of integers": ("q", ["  q: int8 (3,)"]),
+    "a number": ("steps", ["  steps: int"]),
+    "all below a name": ("old", ["  old.codes: int8 (2, 2)", "  old.key: key<fry>"]),
+    "a pattern": ("**.codes", ["  old.codes: int8 (2, 2)"]),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_no_floating_array_is_said_to_be_none(name: str) -> None:
+    selector, lines = OTHERS[name]
+    old = {"codes": jnp.ones((2, 2), jnp.int8), "key": jax.random.key(0)}
+    tree = {"q": jnp.ones(3, jnp.int8), "w": jnp.ones(3), "steps": 3, "old": old}
+    with pytest.raises(NoMatchError) as caught:
+        fj.freeze(tree, selector)
+    counted = "1 leaf that is no floating array" if len(lines) == 1 else "2 leaves that are no floating arrays"
+    assert str(caught.value).splitlines() == [
+        f"{selector!r} matches none of the 1 parameter.",
+        f"It matches {counted}, and no training moves what is none:",
+        *lines,
+        "Fix the pattern, or pass allow_empty=True if matching nothing is what you want.",
+    ]
+
+
+def test_an_array_of_integers_as_a_selector_is_said_to_be_none() -> None:
+    tree = {"q": jnp.ones(3, jnp.int8), "w": jnp.ones(3)}
+    with pytest.raises(NoMatchError, match=r"q: int8 \(3,\)"):
+        fj.freeze(tree, tree["q"])

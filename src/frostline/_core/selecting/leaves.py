@@ -45,10 +45,20 @@ def names_of(leaf: Selector, inventory: Inventory) -> set[int]:
 
 def buffers_of(leaf: Selector, inventory: Inventory) -> set[int]:
     """Returns the numbers of the buffers that a leaf matches; ``where`` and ``own`` are about parameters alone."""
-    if not inventory.buffers or isinstance(leaf, where | own):
+    return _beside(leaf, inventory.of_buffers) if inventory.buffers else set()
+
+
+def others_of(leaf: Selector, inventory: Inventory) -> list[Param]:
+    """Returns the leaves that are no floating arrays and that a leaf matches."""
+    found = _beside(leaf, inventory.of_others) if inventory.others else set()
+    return [param for name in sorted(found) if (param := inventory.of_others.tree.names[name].param) is not None]
+
+
+def _beside(leaf: Selector, inventory: Inventory) -> set[int]:
+    if isinstance(leaf, where | own):
         return set()
     try:
-        return names_of(leaf, inventory.of_buffers)
+        return names_of(leaf, inventory)
     except UnsupportedError:  # rows of buffers; the caller has seen whether they are rows of parameters, too
         return set()
 

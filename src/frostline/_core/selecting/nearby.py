@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from frostline._core.errors import NoMatchError
 from frostline._core.errors.base import counted
 from frostline._core.inventory import Inventory
+from frostline._core.param import Param
 from frostline._core.selecting.beginnings import with_another_beginning
 from frostline._core.selecting.expressions import Selector
 from frostline._core.selecting.match import nodes_of, walk
@@ -64,6 +65,14 @@ def no_match(leaf: Selector, source: str, inventory: Inventory) -> NoMatchError:
         return NoMatchError(source, count, children, heading=f"Children of {spell(node.keys)!r}")
     first = tuple(spell(node.keys) for node in tree.names[:3])
     return NoMatchError(source, count, first, heading="The first paths")
+
+
+def not_floating(source: str, inventory: Inventory, others: Sequence[Param]) -> NoMatchError:
+    """Returns the error for a leaf that matches nothing but leaves that no training moves."""
+    found = tuple(f"{each.path}: {each.dtype}{f' {each.shape}' if each.shape else ''}" for each in others)
+    are = "is no floating array, and no" if len(others) == 1 else "are no floating arrays, and no"
+    heading = f"It matches {counted(len(others), 'leaf', 'leaves')} that {are} training moves what is none"
+    return NoMatchError(source, len(inventory.params), found, heading=heading)
 
 
 def _last_matched(steps: Sequence[Step], tree: NameTree, pattern: str) -> tuple[int, list[NameNode]]:

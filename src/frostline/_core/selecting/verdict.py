@@ -8,8 +8,8 @@ from typing import final
 
 from frostline._core.inventory import Inventory
 from frostline._core.selecting.expressions import Complement, Difference, Intersection, Selector, Union
-from frostline._core.selecting.leaves import buffers_of, names_of
-from frostline._core.selecting.nearby import no_match
+from frostline._core.selecting.leaves import buffers_of, names_of, others_of
+from frostline._core.selecting.nearby import no_match, not_floating
 
 
 @final
@@ -73,7 +73,8 @@ class Judge:
         """Returns the names that a leaf matches; `source` is the leaf as its author wrote it."""
         names = names_of(leaf, self.inventory)
         if not names and not self.allow_empty and not (self.with_buffers and buffers_of(leaf, self.inventory)):
-            raise no_match(leaf, source, self.inventory)
+            others = others_of(leaf, self.inventory)
+            raise not_floating(source, self.inventory, others) if others else no_match(leaf, source, self.inventory)
         return names
 
     def buffers(self, selector: Selector) -> BufferVerdict:

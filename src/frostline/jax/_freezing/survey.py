@@ -14,7 +14,7 @@ from jax.tree_util import PyTreeDef, register_static, tree_flatten
 from frostline._core.errors import PinnedError, StructureError
 from frostline._core.errors.base import counted
 from frostline._core.inventory import Inventory
-from frostline._core.param import Module, Param
+from frostline._core.param import Buffer, Module, Param
 from frostline._core.plan import Plan
 from frostline.jax._arrays import described, is_param, nbytes
 from frostline.jax._freezing.held_modules import held
@@ -63,7 +63,7 @@ class Survey:
     def inventory(self) -> Inventory:
         """The tree as data, for the core."""
         params = tuple(self._param(slots) for slots in self.places.values())
-        return Inventory(params, tuple(self._modules()))
+        return Inventory(params, tuple(self._modules()), others=tuple(self._others()))
 
     @cached_property
     def plan(self) -> Plan:
@@ -127,6 +127,12 @@ class Survey:
             pinned=first.pinned,
             keys=_keys(first.keys),
         )
+
+    def _others(self) -> Iterable[Buffer]:
+        for slot in self.layout.slots:
+            if not is_param(leaf := self.leaves[slot.leaf]):
+                shape, dtype = getattr(leaf, "shape", ()), getattr(leaf, "dtype", type(leaf).__name__)
+                yield Buffer(slot.name, shape, str(dtype), nbytes(leaf))
 
     def _modules(self) -> Iterable[Module]:
         own: Counter[Keys] = Counter()

@@ -15,7 +15,8 @@ from jax.tree_util import register_dataclass, tree_leaves, tree_unflatten
 from frostline._core.errors import BindError, UnsupportedError
 from frostline._core.errors.base import counted
 from frostline._core.plan import Plan
-from frostline.jax._training.moments import Arrays, Cohort, Path, StateArray, StateLayout, paths_of
+from frostline.jax._training.moments import Arrays, Cohort, StateLayout
+from frostline.jax._training.state_arrays import StateArray
 
 Moments = Literal["keep", "cpu", "release"]
 
@@ -111,13 +112,10 @@ def divided_state(state: OptimizerState, layout: StateLayout) -> DividedState:
     """Divides a state; the layout may be of the same parameters with another trainable set."""
     numbers: Arrays = {}
     owned: dict[str, Arrays] = defaultdict(dict)
-    for path, leaf in zip(paths_of(state.inner), tree_leaves(state.inner), strict=True):
-        array = layout.whole.get(path)
-        if array is None or array.owner is None:
-            numbers[_key(path)] = leaf
-        else:
-            owned[array.owner][array.key] = leaf
-    first = {array.key: numbers[array.key] for array in layout.whole.values() if array.beside_moments}
+    arrays = layout.arrays_of(state.inner)
+    for array, leaf in zip(arrays, tree_leaves(state.inner), strict=True):
+        (numbers if array.owner is None else owned[array.owner])[array.key] = leaf
+    first = {array.key: numbers[array.key] for array in arrays if array.beside_moments}
     # If nothing trains, there are counts that belong to no cohort.
     pairs = zip(state.cohorts, (first, *state.counts), strict=False)
     cohorts = (Cohort({name: owned[name] for name in names}, counts) for names, counts in pairs)
@@ -141,8 +139,9 @@ def arranged(
         plan: the plan of the tree.
         moments: the fate of the moments of frozen parameters.
     """
-    rest = set(layout.names).difference(names)
-    cohorts = [*_among(names, parts.cohorts), *(unpark(cohort, moments) for cohort in _among(names, parts.parked))]
+    trained = frozenset(names)
+    rest = frozenset(layout.names) - trained
+    cohorts = [*_among(trained, parts.cohorts), *(unpark(cohort, moments) for cohort in _among(trained, parts.parked))]
     known = {name for cohort in cohorts for name in cohort.moments}
     if begun := [name for name in names if name not in known]:
         cohorts.append(Cohort({name: {} for name in begun}, _counts(fresh, layout.arrays)))
@@ -161,7 +160,7 @@ def check_separate(layout: StateLayout, expression: str, problem: str) -> None:
         raise UnsupportedError(
             expression,
             f"{problem}: the state of tx has {counted(len(layout.shared), 'array')} for several parameters at once, "
-            f"the first at state.inner{_key(layout.shared[0])}.",
+            f"the first at state.inner{''.join(layout.shared[0])}.",
             "Freeze and thaw before state = optimizer(tx).init(params), or use a transformation with an array for each "
             "parameter: optimizer(tx) in place of optimizer(optax.flatten(tx)).",
         )
@@ -219,10 +218,6 @@ def _picked(trees: Sequence[Any], choices: Sequence[int]) -> Any:
 
 def _counts(inner: Any, arrays: Sequence[StateArray]) -> Arrays:
     return {e.key: leaf for e, leaf in zip(arrays, tree_leaves(inner), strict=True) if e.beside_moments}
-
-
-def _key(path: Path) -> str:
-    return "".join(path)
 
 
 def check_moments(moments: object) -> None:

@@ -14,7 +14,8 @@ from frostline._core.errors import BindError
 from frostline._core.errors.base import counted
 from frostline.jax._arrays import described
 from frostline.jax._training.cohorts import DividedState
-from frostline.jax._training.moments import Arrays, Cohort, StateArray, StateLayout
+from frostline.jax._training.moments import Arrays, Cohort, StateLayout
+from frostline.jax._training.state_arrays import StateArray
 
 SAVE, LOAD = "tx.save(state, params)", "tx.load(saved, params)"
 

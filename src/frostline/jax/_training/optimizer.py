@@ -234,7 +234,9 @@ class _Follower:
         held = self.places(params)
         check_trainable(held, params)
         self._rates(params)
-        return OptimizerState(self.tx.init(held.trained(params)), (), (held.trained_names,), held.plan)
+        inner = self.tx.init(held.trained(params))
+        self.layout_of(held, params).note(inner)
+        return OptimizerState(inner, (), (held.trained_names,), held.plan)
 
     def update(self, grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, OptimizerState]:
         check_arguments(state, params)
@@ -260,7 +262,9 @@ class _Follower:
         if state.names == held.trainable and jax.tree.structure(state.inner) == layout.structure:
             check_shapes(state, layout)
             return state if state.plan == held.plan else replace(state, plan=held.plan)
-        return moved(state, self.tx.init(held.trained(params)), layout, held.trained_names, held.plan, self._moments)
+        fresh = self.tx.init(held.trained(params))
+        layout.note(fresh)
+        return moved(state, fresh, layout, held.trained_names, held.plan, self._moments)
 
     def loaded(self, state: Mapping[str, Any], params: Any) -> OptimizerState:
         held = self.places(params)
