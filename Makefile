@@ -1,6 +1,7 @@
 # The two commands a newcomer needs are `make demo` and `make test`. Both need Python 3.11 or later and make, nothing else.
 PYTHON ?= python3
 VENV := .venv
+VISION := $(VENV)/vision
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint requirements/dev.txt
@@ -34,7 +35,8 @@ clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Built again when the dependencies change, and from nothing: a half-built environment has no stamp.
-# torch goes first and alone, so that nothing else decides which build of it is taken.
+# torch goes first and alone, so that nothing else decides which build of it is taken. A torchvision from PyPI may be
+# of another build, and then transformers cannot be imported beside it: it gets a folder that only one test looks into.
 $(READY): pyproject.toml requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "frostline needs Python 3.11 or later: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
@@ -42,4 +44,5 @@ $(READY): pyproject.toml requirements/dev.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) torch==2.13.0
 	$(PIP) --editable '.[torch,jax,equinox,flax,haiku,transformers,lightning,accelerate,peft,keras,plot,demo,dev]'
+	$(PIP) --no-deps --target $(VISION) timm torchvision
 	@touch $@

@@ -109,6 +109,22 @@ def test_mode_that_was_asked_for_last_is_taken_up_on_undo(started: str, last: st
     assert training(model) == expected
 
 
+@pytest.mark.parametrize(("started", "expected"), [("train", {"", "0", "0.0", "0.1", "1"}), ("eval", {"", "1"})])
+def test_modes_that_a_trainer_notes_and_writes_back(started: str, expected: set[str]) -> None:
+    """As Lightning's does for each validation: what it notes of a held module is that it evaluates."""
+    model = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)), nn.Linear(4, 4))
+    getattr(model[0], started)()
+    handle = ft.freeze(model, "[0]")
+    for _ in range(2):
+        noted = {module: module.training for module in model.modules()}
+        model.eval()
+        for module, mode in noted.items():
+            module.training = mode
+        assert training(model) == {"", "1"}
+    handle.undo()
+    assert training(model) == expected
+
+
 @pytest.mark.parametrize(("started", "expected"), [("train", {"", "0", "1"}), ("eval", set())])
 def test_mode_of_before_is_taken_up_where_none_was_asked_for(started: str, expected: set[str]) -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))

@@ -36,6 +36,7 @@ class Hold:
     Attributes:
         mode: ``"eval"`` holds the module in evaluation mode, ``"follow"`` in the mode it is told.
         wanted: the mode that it was told last; it takes it up on release.
+        before: the one that it was told before that.
         is_told: whether it was told one since it is held.
         checkpoints: whether it computes activations again during backward if its flag says so.
         stays: whether it was in training mode still when its own ``train``, if it has one, had been told to evaluate.
@@ -44,6 +45,7 @@ class Hold:
 
     mode: str
     wanted: bool
+    before: bool | None = None
     is_told: bool = False
     checkpoints: bool = False
     stays: bool = False

@@ -162,6 +162,7 @@ def body(original: type[nn.Module], called: bool) -> dict[str, Any]:  # noqa: FB
     functools.update_wrapper(train, original.train)
     attributes = {
         "train": Method("train", lambda module: types.MethodType(train, module), original),
+        "__setattr__": _setting(original),
         "register_forward_hook": _registering(original.register_forward_hook),
         "register_forward_pre_hook": _registering(original.register_forward_pre_hook),
     }
@@ -183,10 +184,23 @@ def _train(module: nn.Module, original: type[nn.Module], mode: bool) -> nn.Modul
         _let_go(module)
         return module.train(mode)
     if not is_covered(module):  # a module that is called passes on the mode in which it is held
-        module.__dict__[HOLD] = replace(hold, wanted=mode, is_told=True)
+        module.__dict__[HOLD] = replace(hold, wanted=mode, before=hold.wanted, is_told=True)
     for child in module.children():
         child.train(mode)
     return module
+
+
+def _setting(original: type[nn.Module]) -> Any:
+    """Trainers that evaluate amid training note all modes and write them back: that of a held module was False."""
+
+    @functools.wraps(original.__setattr__)
+    def set_attribute(module: nn.Module, name: str, value: Any) -> None:
+        hold: Hold | None = module.__dict__.get(HOLD) if name == "training" else None
+        if hold is not None and hold.before is not None and value is False and not module.training:
+            module.__dict__[HOLD] = replace(hold, wanted=hold.before, before=None)
+        original.__setattr__(module, name, value)
+
+    return set_attribute
 
 
 def _trained(module: nn.Module) -> Iterator[nn.Parameter]:
