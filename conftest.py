@@ -25,7 +25,7 @@ from torch import nn
 import frostline.jax
 import frostline.torch
 
-collect_ignore = ["tests/types"]  # files that are checked, and not run
+collect_ignore = ["tests/types", "tests/integrations/timm_run.py"]  # what is checked, or run with packages of its own
 
 # A slow machine is no counter-example.
 settings.register_profile("frostline", parent=settings.default, deadline=None)
