@@ -1,5 +1,7 @@
 """The errors of frostline; each is also the builtin that a caller would expect.
 
+The tree::
+
     FrostlineError
     ├── SelectorError (ValueError)              a selector that cannot be read
     ├── NoMatchError (LookupError)              a selector that matches nothing
