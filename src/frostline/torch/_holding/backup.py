@@ -15,28 +15,28 @@ import torch
 from torch import nn
 
 from frostline._core.movement import MovedError, Movement
-from frostline.torch._holding.classes import WRITABLE
+from frostline.torch._holding.classes import WRITABLE, WRITABLE_IN_BACKWARD
 from frostline.torch._holding.writable import PROOF, SMALL, Place, Writable, parts
 
 Swap = tuple[dict[str, Any], str, torch.Tensor | None]
 """A registry of a module, a name in it, and a tensor or nothing."""
 
 
-def _writable(module: nn.Module) -> Writable:
-    known: Writable | None = module.__dict__.get(WRITABLE)
+def _writable(module: nn.Module, key: str = WRITABLE) -> Writable:
+    known: Writable | None = module.__dict__.get(key)
     if known is None or not known.is_of(module) or not known.is_current():
-        known = _read_again(module, known)
+        known = _read_again(module, known, key)
     return known
 
 
-def _read_again(module: nn.Module, known: Writable | None) -> Writable:
-    module.__dict__.setdefault(WRITABLE, None)  # it is one of the attributes that are counted
+def _read_again(module: nn.Module, known: Writable | None, key: str) -> Writable:
+    module.__dict__.setdefault(key, None)  # it is one of the attributes that are counted
     if torch.is_inference_mode_enabled():
         with torch.inference_mode(mode=False):
-            module.__dict__[WRITABLE] = Writable(module, known)
+            module.__dict__[key] = Writable(module, known)
     else:
-        module.__dict__[WRITABLE] = Writable(module, known)
-    made: Writable = module.__dict__[WRITABLE]
+        module.__dict__[key] = Writable(module, known)
+    made: Writable = module.__dict__[key]
     return made
 
 
@@ -70,6 +70,16 @@ def is_covered(module: nn.Module) -> bool:
     return call is not None
 
 
+def owner_of(module: nn.Module) -> nn.Module:
+    """Returns the module of the outermost held call of this thread that owns the tensors of a module."""
+    call, owner = _thread.call, module
+    while call is not None:
+        if id(module) in call.writable.covered:
+            owner = call.module
+        call = call.outer
+    return owner
+
+
 class Call:
     """A held call that owns what lies below its module.
 
@@ -80,6 +90,8 @@ class Call:
     Args:
         module: the module that is called.
         swaps: returns registries and names, and the tensors that the call is to find there.
+        in_backward: whether it runs a hook in backward. Such a call writes other tensors than one of the module, and
+            does not wait for one of the very module, because that may wait for its backward.
     """
 
     writable: Writable
@@ -90,8 +102,11 @@ class Call:
     late: tuple[Place, ...] = ()
     versions: list[int] | None = None
 
-    def __init__(self, module: nn.Module, swaps: Callable[[], Iterable[Swap]] | None) -> None:
+    def __init__(
+        self, module: nn.Module, swaps: Callable[[], Iterable[Swap]] | None = None, *, in_backward: bool = False
+    ) -> None:
         self.module, self.find_swaps = module, swaps
+        self.key = WRITABLE_IN_BACKWARD if in_backward else WRITABLE
         self.outer = _thread.call
         self.thread = threading.get_ident()
         self.swaps: list[Swap] = []
@@ -105,12 +120,13 @@ class Call:
         """
         with _lock:
             while _open and (other := self._in_the_way()) is not None:
-                if id(self.module) in other.writable.covered and self.module is not other.module:
+                is_inside = self.module is not other.module or self.key is WRITABLE_IN_BACKWARD
+                if is_inside and id(self.module) in other.writable.covered:
                     self.host = other
                     other.guests = (other.guests or set()) | {self}
                     return
                 _wait()
-            self.writable = now = _writable(self.module)
+            self.writable = now = _writable(self.module, self.key)
             self.is_open = True
             _open.setdefault(self.thread, []).append(self)
             _thread.call = self
@@ -167,7 +183,7 @@ class Call:
             self._restore()
             self.is_restored = True
         if self.late or (self.is_complete and self.writable.proving):
-            _read_again(self.module, self.writable)
+            _read_again(self.module, self.writable, self.key)
         _thread.call = self.outer
         with _lock:
             mine = _open.get(self.thread, [])

@@ -22,7 +22,7 @@ SMALL = 1 << 14
 PROOF = 1 << 22
 """Of larger tensors so many bytes are copied before the first call, to see what it writes."""
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _REGISTRIES = ("_modules", "_parameters", "_buffers", *_HOOKS)
 _pointers = torch.Tensor.data_ptr
 _versions = attrgetter("_version")

@@ -104,6 +104,8 @@ class View:
         for hooks in self.counterparts.hooks:
             if not hooks.is_current:
                 hooks.follow()
+                if hooks.copied is not self.top and hooks.taken:
+                    _mode.hold_calls(hooks.copied, self.mode, wanted=self._is_wanted)
         self.counterparts.follow_attributes(moved=bool(stale))
         if not all(own.is_current for own in self.counterparts.own_trains):
             self.set_mode(training=self.top.training, is_told=False)
