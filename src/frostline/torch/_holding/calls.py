@@ -27,6 +27,8 @@ def needs_held_calls(module: nn.Module, mode: str) -> bool:
         return True
     if mode == "follow" and module._buffers:
         return True
+    if "parametrizations" in module._modules:  # what computes its weights may count, and more may be appended
+        return True
     return not is_known(module) and any(part._parameters or part._buffers for part in parts(module))
 
 

@@ -182,6 +182,7 @@ def body(original: type[nn.Module], called: bool) -> dict[str, Any]:  # noqa: FB
     attributes = {
         "train": Method("train", lambda module: types.MethodType(train, module), original),
         "__setattr__": _setting(original),
+        "__delattr__": _deleting(original.__delattr__),
         **{name: _registering(getattr(original, name)) for name in _REGISTERING},
     }
     if issubclass(original, nn.modules.batchnorm._NormBase):
@@ -195,6 +196,8 @@ def _train(module: nn.Module, original: type[nn.Module], mode: bool) -> nn.Modul
     if LET_GO in module.__dict__ and not _trains(module) and next(_trained(module), None) is not None:
         _take_back(module)
     hold: Hold | None = module.__dict__.get(HOLD)
+    if hold is not None and not hold.alone and not is_covered(module):
+        _hold_parametrizations(module, hold.mode)
     if hold is None or hold.mode != "eval":
         own = module.__dict__.get("train")
         return original.train(module, mode) if own is None else own(mode)
@@ -244,6 +247,27 @@ def _let_go(module: nn.Module) -> None:
 def _take_back(module: nn.Module) -> None:
     """Holds a module again, in place, because nothing below it trains any more."""
     hold_all({inner: mode for inner in parts(module) if (mode := inner.__dict__.pop(LET_GO, None))})
+
+
+def _hold_parametrizations(module: nn.Module, mode: str) -> None:
+    """Holds, in place, what computes the weights of a held module and was registered since."""
+    inner = module._modules.get("parametrizations")
+    came = [] if inner is None else [part for part in parts(inner) if not is_held(part)]
+    if came and not _trains(module):
+        hold_all(dict.fromkeys(came, mode))
+
+
+def _deleting(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A parametrization takes a tensor away first, to compute it in each call, which may write what it likes."""
+
+    @functools.wraps(method)
+    def delete(module: nn.Module, name: str) -> None:
+        is_tensor = name in module._parameters or name in module._buffers
+        method(module, name)
+        if is_tensor and is_held(module):
+            take_class(module, called=True, body=body)
+
+    return delete
 
 
 def _registering(method: Callable[..., Any]) -> Callable[..., Any]:
