@@ -99,6 +99,7 @@ class Call:
     guests: set[Call] | None = None
     is_open = is_saved = is_complete = is_restored = is_ended = False
     clones: list[tuple[Place, torch.Tensor]] = []  # noqa: RUF012 - it is replaced, and never changed
+    samples: list[tuple[Place, torch.Tensor]] = []  # noqa: RUF012 - as `clones`
     late: tuple[Place, ...] = ()
     versions: list[int] | None = None
 
@@ -145,12 +146,14 @@ class Call:
                 registry[name] = tensor
 
     def _copy_what_is_unproven(self) -> None:
-        self.clones = []
-        left = PROOF
+        self.clones, self.samples = [], []
+        left, saved = PROOF, set(map(id, self.writable.saved))
         for place in self.writable.proving:
-            if id(place) not in map(id, self.writable.saved) and place.tensor.nbytes <= left:
+            if id(place) not in saved and place.tensor.nbytes <= left:
                 left -= place.tensor.nbytes
                 self.clones.append((place, place.data.clone()))
+            elif id(place) not in saved:
+                self.samples.append((place, place.sample()))
 
     def _in_the_way(self) -> Call | None:
         if len(_open) == 1 and self.thread in _open:
@@ -216,6 +219,10 @@ class Call:
             if not _same_bytes(clone, place.data):
                 place.data.copy_(clone)
                 place.written = True
+        for place, sample in self.samples:
+            if not place.written and not _same_bytes(sample, place.sample()):
+                place.written = True
+                self.late = (*self.late, place)
         versions = now.versions()
         if self.versions is not None and versions != self.versions:
             restored = {*map(id, now.saved), *(id(place) for place, _ in clones)}
@@ -263,7 +270,7 @@ class Call:
 
 
 def _same_bytes(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a.detach(), b)
+    return a.shape == b.shape and a.dtype == b.dtype and (a.is_meta or torch.equal(a.detach(), b))
 
 
 def _late_write(owner: str, place: Place) -> Movement:
@@ -272,7 +279,7 @@ def _late_write(owner: str, place: Place) -> Movement:
         path=place.path,
         kind=kind,
         difference=f"It is a large {kind} of a frozen {owner}.",
-        cause="the module wrote into it in this call, and had left it alone in earlier ones",
+        cause="the module wrote into it in this call, and no copy of it was made before",
         fix=f"Keep what it writes in a {kind} of at most {SMALL} bytes; those are restored.",
     )
 
