@@ -49,7 +49,7 @@ class WindowContent(ABC):
     Attributes:
         pins: whether everything below it is frozen and cannot be thawed.
         marks: the names below it that are frozen until they thaw.
-        decides: whether it says of every name below it whether it is frozen.
+        thawed: the names below it of which it says that they train.
         ties: groups of names below it, one array each. The array is at the first name and left out at the others.
         child: the tree whose children JAX sees.
         alone: whether that is a leaf, and JAX sees it as the only child.
@@ -59,7 +59,7 @@ class WindowContent(ABC):
 
     pins: ClassVar[bool]
     marks: frozenset[str]
-    decides: bool
+    thawed: frozenset[str]
     ties: tuple[tuple[str, ...], ...]
     child: Any
     alone: bool
