@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 from jax.extend.core import get_opaque_trace_state
-from jax.tree_util import PyTreeDef, tree_flatten, tree_flatten_with_path, tree_unflatten
+from jax.tree_util import DictKey, PyTreeDef, tree_flatten, tree_flatten_with_path, tree_unflatten
 
 from frostline._core.errors import LayerError
 from frostline.jax._arrays import described
@@ -177,13 +177,14 @@ def window_of(kind: type[Window], content: WindowContent) -> Any:
     return window
 
 
-class Through:
-    """The key of a leaf that is alone in a window. It is empty, so that its path is that of the window."""
+class Through(DictKey):
+    """The key of a leaf that is alone in a window. It is empty, so that its path is that of the window.
 
-    __slots__ = ()
+    Orbax knows the keys of JAX alone, so it is one of them.
+    """
 
-    # JAX reads it for the texts of its errors.
-    key = ""
+    def __init__(self) -> None:
+        super().__init__("")
 
     def __str__(self) -> str:
         return ""
