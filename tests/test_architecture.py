@@ -15,7 +15,8 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "errors": ({"_core"}, set()),
     "": ({"_core", "errors"}, set()),
     "torch": ({"_core", "schedules", "checkpoint", "features"}, {"numpy", "torch"}),
-    "jax": ({"_core", "schedules", "checkpoint", "features"}, {"jax", "numpy", "optax"}),
+    # Orbax is imported when a run is saved, and need not be installed.
+    "jax": ({"_core", "schedules", "checkpoint", "features"}, {"jax", "numpy", "optax", "orbax"}),
     "checkpoint": ({"_core"}, {"safetensors"}),
     # What is behind the frost line: where to cut, and the store of what was computed there.
     "features": ({"_core", "checkpoint"}, {"networkx", "rich", "safetensors", "xxhash"}),

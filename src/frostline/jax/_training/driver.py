@@ -191,8 +191,8 @@ class Driver:
         same_set = walk.phase.frozen == self.phase.frozen
         before = held.plan if same_set or not self._marks else survey(tree).plan
         if self._marks and walk.kept and not same_set:
-            # A tree without marks has lost them on the way, which is no thaw.
-            walk = walk.keeping(walk.kept & (before.frozen | survey(tree).undecided))
+            # A tree that lost its marks on the way is no thaw.
+            walk = walk.keeping(walk.kept - survey(tree).thawed)
         return self._enacted(walk, tree, held.inventory, before, same_set=same_set)
 
     def state_dict(self) -> dict[str, object]:
