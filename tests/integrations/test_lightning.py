@@ -131,6 +131,15 @@ def test_a_run_that_was_stopped_is_bitwise_the_one_that_was_not(
         assert ft.plan(resumed) == ft.plan(whole)
 
 
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_without_the_callback_the_rest_of_the_run_is_another_one(name: str, tmp_path: Path) -> None:
+    """The negative control."""
+    whole, resumed = Net(), Net()
+    trainer(Freezing(schedule=SCHEDULES[name]), saves=tmp_path).fit(whole)
+    trainer().fit(resumed, ckpt_path=tmp_path / "step=1.ckpt")
+    assert moved(contents(whole), resumed) >= BODY
+
+
 def test_each_step_moves_what_its_phase_says() -> None:
     noted = Noted()
     trainer(noted, Freezing("body[0]", schedule=SCHEDULES["gradual"], guard=True)).fit(Net())
@@ -174,7 +183,7 @@ def test_a_schedule_in_epochs_resumes_from_within_and_between_epochs(tmp_path: P
     assert len(files) == 18
     for name in files:
         resumed = Validated()
-        trainer(freezing(), **options).fit(resumed, ckpt_path=tmp_path / name)
+        trainer(freezing(), **options).fit(resumed, ckpt_path=tmp_path / name, weights_only=True)
         assert moved(contents(whole), resumed) == set(), name
 
 
