@@ -25,7 +25,8 @@ from torch import nn
 import frostline.jax
 import frostline.torch
 
-collect_ignore = ["tests/types", "tests/integrations/timm_run.py"]  # what is checked, or run with packages of its own
+# What is checked alone, or runs in a process of its own.
+collect_ignore = ["tests/types", "tests/integrations/keras_run.py", "tests/integrations/timm_run.py"]
 
 # A slow machine is no counter-example.
 settings.register_profile("frostline", parent=settings.default, deadline=None)

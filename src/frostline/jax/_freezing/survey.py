@@ -18,6 +18,7 @@ from frostline._core.param import Buffer, Module, Param
 from frostline._core.plan import Plan
 from frostline.jax._arrays import described, is_param, nbytes
 from frostline.jax._freezing.held_modules import held
+from frostline.jax._freezing.keras_objects import refuse_keras
 from frostline.jax._uses.layout import Keys, Layout, LeafPlace, TreeNode, keys_of, layout
 from frostline.jax._uses.use import Frozen
 from frostline.jax._uses.window import is_window
@@ -160,9 +161,11 @@ def survey(tree: Any, frozen: Plan | None = None) -> Survey:
 
     Raises:
         SamePathError: two leaves have one name.
+        UnsupportedError: a leaf is an object of Keras.
         StructureError, PlanMismatchError, PinnedError: the plan does not fit the tree.
     """
     leaves, structure = tree_flatten(tree)
+    refuse_keras(leaves)
     read = Survey(tree, leaves, structure, layout(tree, structure))
     return read if frozen is None else read.beside(frozen)
 

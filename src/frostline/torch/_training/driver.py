@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from frostline._core.errors import BindError
-from frostline.schedules.kept import check_phases, kept_of, line_of
+from frostline.schedules.kept import check_phases, freezes_nothing, kept_of, line_of
 from frostline.schedules.phase import Phase
 from frostline.schedules.policy import Policy
 from frostline.schedules.schedule import Schedule
@@ -83,7 +83,7 @@ class Driver:
         walk = begin(schedule)
         check(schedule, read.inventory)
         self._own = frozen_before(read)
-        self._said = False
+        self._said = freezes_nothing(schedule)
         walk = walk.keeping(kept_of(schedule, self._own, read.inventory))
         plan = walk.plan(read.inventory)
         check_phases(schedule, read.inventory, walk.kept)
