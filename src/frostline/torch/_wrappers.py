@@ -1,14 +1,18 @@
-"""Wrappers that note the trainable parameters when they are made, and ignore later changes."""
+"""Wrappers around a model or its parts: those that compile, copy, average or shard."""
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterable
 
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from frostline._core.errors import WrappedError
+FOLLOWING: weakref.WeakSet[DistributedDataParallel] = weakref.WeakSet()
+"""The data-parallel wrappers that follow what is frozen, because of `rewrap`."""
 
 
 def _is_instance(module: nn.Module, home: str, name: str) -> bool:
@@ -42,21 +46,28 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
-def wrappers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yields the wrappers at or below a model that fix the trainable set when they are made, by path.
+def wrappers(model: nn.Module, tensors: Iterable[Tensor]) -> list[tuple[str, nn.Module]]:
+    """Returns the wrappers that fixed the trainable set when they were made, and hold one of some tensors of a model.
 
-    ``fully_shard`` (FSDP2) is not one of them: it reads the flags at each step.
+    A model does not know what is wrapped around it. So all objects are looked through in processes that have met
+    others; in any other process there is nothing around it. ``fully_shard`` (FSDP2) is no such wrapper: it reads the
+    flags at each step.
+
+    Returns:
+        Each wrapper with its path in the model; "" is the model itself, or around it.
     """
-    for path, module in model.named_modules():
-        if isinstance(module, DistributedDataParallel) or _is_sharded(module):
-            yield path, module
+    found = {id(module): (path, module) for path, module in model.named_modules() if is_static(module)}
+    if dist.is_available() and dist.is_initialized():
+        modules = [each for each in gc.get_objects() if issubclass(type(each), nn.Module)]
+        found = {id(each): ("", each) for each in modules if is_static(each)} | found
+    wanted = set(map(id, tensors))
+    return [
+        (path, wrapper)
+        for path, wrapper in found.values()
+        if not wanted.isdisjoint(map(id, (*wrapper.parameters(), *wrapper.buffers())))
+    ]
 
 
-def refuse_wrapped(model: nn.Module) -> None:
-    """Refuses a change that a wrapper would ignore.
-
-    Raises:
-        WrappedError: the model is or contains such a wrapper.
-    """
-    for path, module in wrappers(model):
-        raise WrappedError(type(module).__name__, path)
+def is_static(module: nn.Module) -> bool:
+    """Whether a module is a wrapper that fixed the trainable set when it was made."""
+    return issubclass(type(module), DistributedDataParallel) or _is_sharded(module)

@@ -16,12 +16,12 @@ from frostline.schedules.policy import Policy
 from frostline.schedules.schedule import Schedule
 from frostline.schedules.walk import ScheduleCursor, begin, check, line, resume, stays
 from frostline.torch._freezing.constants import frozen_before
-from frostline.torch._freezing.freezing import follow_plan, plan_of
+from frostline.torch._freezing.freezing import follow_plan
 from frostline.torch._freezing.survey import Survey, survey
+from frostline.torch._freezing.wrapped import check_follows
 from frostline.torch._training.bind import bind
 from frostline.torch._training.binding import Binding
 from frostline.torch._training.compiled_blocks import call_alike
-from frostline.torch._wrappers import refuse_wrapped
 
 _LOG = logging.getLogger("frostline")
 
@@ -87,8 +87,8 @@ class Driver:
         walk = walk.keeping(kept_of(schedule, self._own, read.inventory))
         plan = walk.plan(read.inventory)
         check_phases(schedule, read.inventory, walk.kept)
-        if not stays(schedule) or plan != plan_of(read):
-            refuse_wrapped(model)
+        if not stays(schedule):
+            check_follows(model, read, read.parameters, {})
         self.schedule = schedule
         self.bindings = _bound(optimizer, model, read)
         self._model, self._inventory, self._walk, self._plan = model, read.inventory, walk, plan
