@@ -93,6 +93,8 @@ def addresses(tensor: Tensor) -> tuple[int, ...]:
 
 def versions(tensor: Tensor) -> tuple[int, ...]:
     """Returns the versions of a tensor's parts; what was made in inference mode has none."""
+    if type(tensor) is Tensor or type(tensor) is torch.nn.Parameter:
+        return (0 if tensor.is_inference() else tensor._version,)
     return tuple(0 if part.is_inference() else part._version for _, part in plain_parts(tensor))
 
 

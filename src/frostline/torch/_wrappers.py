@@ -35,6 +35,38 @@ def is_fully_sharded(module: nn.Module) -> bool:
     return _is_instance(module, "torch.distributed.fsdp", "FSDPModule")
 
 
+def class_when_whole(module: nn.Module) -> type[nn.Module]:
+    """Returns the class that a module had before ``fully_shard`` gave it another one."""
+    classes = type(module).__mro__
+    names = [each.__name__ for each in classes]
+    found: type[nn.Module] = classes[names.index("FSDPModule") + 1] if is_fully_sharded(module) else classes[0]
+    return found
+
+
+def is_gathered_for_calls(module: nn.Module) -> bool:
+    """Whether ``fully_shard`` keeps shards of the parameters of the module's own, and gathers them before a call.
+
+    A tensor-parallel module computes with its shards.
+    """
+    return getattr(module, "_is_fsdp_managed_module", False) and not is_tensor_parallel(module)
+
+
+def is_tensor_parallel(module: nn.Module) -> bool:
+    """Whether ``distribute_module`` has made the parameters of the module's own parallel, so that it computes so."""
+    return hasattr(module, "_distribute_module_applied")
+
+
+def take_to_rest(model: nn.Module) -> None:
+    """Gives the units of a model that ``fully_shard`` has sharded their shards back, in place.
+
+    A call without a backward leaves whole weights in the outermost unit. These are passing tensors: a flag that is set
+    on one of them is lost. PyTorch does the same before a state dict is made.
+    """
+    for module in model.modules():
+        if is_fully_sharded(module) and module._get_fsdp_state()._training_state.name == "IDLE":  # type: ignore[operator]
+            module.reshard()  # type: ignore[operator]
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """Returns the model inside ``torch.compile`` and data-parallel wrappers."""
     while True:

@@ -14,6 +14,7 @@ from frostline.torch._freezing.held_modules import hold_frozen_modules
 from frostline.torch._freezing.survey import survey
 from frostline.torch._freezing.wrapped import check_agreed
 from frostline.torch._holding.moved_claims import settle
+from frostline.torch._tensors import tensors
 from frostline.torch._wrappers import FOLLOWING, is_compiled
 
 _NOTED = "_frostline_noted"
@@ -77,6 +78,7 @@ def rewrap(ddp: nn.Module) -> nn.Module:
     if inner not in FOLLOWING:
         FOLLOWING.add(inner)
         inner.register_forward_pre_hook(_follow)
+        inner.register_forward_hook(_watch_backward)
     _build(inner)
     return ddp
 
@@ -90,6 +92,25 @@ def _follow(ddp: DistributedDataParallel, _: Any) -> None:
     if [parameter.requires_grad for parameter in parameters] != trained:
         check_agreed("ddp(...)", ddp, {n: p.requires_grad for n, p in ddp.module.named_parameters()})
         _build(ddp)
+
+
+@torch.compiler.disable
+def _watch_backward(ddp: DistributedDataParallel, _: Any, output: Any) -> None:
+    """Drops gradients that the wrapper gives to what was frozen between a call and its backward, with zeros in them."""
+
+    def drop() -> None:
+        for parameter in ddp.__dict__[_NOTED][0]:
+            if not parameter.requires_grad:
+                parameter.grad = None
+
+    def begin(_: torch.Tensor) -> None:
+        # The wrapper queues its own last step during the backward, so that what is queued by then comes before it.
+        queue = torch.autograd.Variable._execution_engine.queue_callback
+        queue(lambda: queue(drop))
+
+    for tensor in tensors(output):
+        if tensor.requires_grad:
+            tensor.register_hook(begin)
 
 
 def _build(ddp: DistributedDataParallel) -> None:

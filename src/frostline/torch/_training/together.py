@@ -1,16 +1,19 @@
-"""What several processes do together to save or load a model that they have in shards."""
+"""What several processes that have one model do together: they save it, load it, and look at its numbers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from frostline._core.errors import RankError
 from frostline._core.errors.base import first_line
 from frostline.torch._tensors import is_distributed, whole
+from frostline.torch._wrappers import FOLLOWING
 
 Result = TypeVar("Result")
 
@@ -84,3 +87,33 @@ def moments_in_shards(state: Mapping[str, Mapping[str, Any]], owned: Mapping[str
         return in_shards(value, parameter) if is_moment and parameter is not None else value
 
     return {name: {key: shared(name, value) for key, value in moments.items()} for name, moments in state.items()}
+
+
+def averaged(root: nn.Module, observation: Mapping[str, float]) -> Mapping[str, float]:
+    """Returns the mean of numbers over the processes that train a model together, so that all decide alike.
+
+    Args:
+        root: the model; each process that has it must call this.
+        observation: the numbers of this process, by name.
+
+    Raises:
+        RankError: another process has numbers of other names. Each raises it.
+    """
+    around = (wrapper for wrapper in FOLLOWING if any(module is root for module in wrapper.modules()))
+    wrapper = next(around, None)
+    if wrapper is None and not is_shared(root.parameters()):
+        return observation
+    group = None if wrapper is None else wrapper.process_group
+    said: list[Mapping[str, float]] = [{}] * dist.get_world_size(group)
+    dist.all_gather_object(said, dict(observation), group=group)
+    if unlike := [each for each in said if each.keys() != said[0].keys()]:
+        raise RankError(
+            "driver.step(...)",
+            f"got numbers with other names on {len(unlike)} of {len(said)} ranks:",
+            tuple(f"rank {rank}: {', '.join(sorted(each)) or 'none'}" for rank, each in enumerate(said)),
+            "Pass the same numbers on each rank, in the same steps; their mean decides.",
+        )
+    return {
+        name: value if all(each[name] == value for each in said) else math.fsum(each[name] for each in said) / len(said)
+        for name, value in observation.items()
+    }
