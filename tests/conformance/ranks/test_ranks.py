@@ -1,7 +1,7 @@
 """Several processes at once: the laws, data-parallel wrappers, shards, tensor-parallel layers, files, and kills.
 
-What the processes check is in `ranks/`. All of them run once, and each check is a test here. They use gloo on this
-machine; nothing here was run with NCCL or on a GPU.
+What the processes check is in the other files of this folder. All of them run once, and each check is a test here.
+They use gloo on this machine; nothing here was run with NCCL or on a GPU.
 """
 
 from __future__ import annotations
