@@ -36,9 +36,12 @@ def check_wrapped(model: nn.Module, read: Survey, expression: str, after: Flags)
     changed = {path: trains for path, trains in after.items() if read.parameters[path].requires_grad != trains}
     if not changed:
         return
-    check_follows(model, read, changed, changed)
-    for wrapper in list(FOLLOWING):
-        if not set(map(id, wrapper.parameters())).isdisjoint(id(read.parameters[path]) for path in changed):
+    tensors = {id(read.parameters[path]) for path in changed}
+    inside = {wrapper: tensors.intersection(map(id, wrapper.parameters())) for wrapper in list(FOLLOWING)}
+    if tensors not in inside.values():  # otherwise it is known what is around them, and nothing is searched
+        check_follows(model, read, changed, changed)
+    for wrapper, found in inside.items():
+        if found:
             check_agreed(expression, wrapper, changed)
             if wrapper.will_sync_module_buffers():
                 # The next call would do it; what is frozen now stands still from here on.
