@@ -22,10 +22,10 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "_inspection": {"_autograd", "_freezing", "_holding", "_tensors", "_training", "_uses", "_wrappers"},
         "_lean": {"_autograd", "_freezing", "_holding", "_tensors"},
         "_line": {"_autograd", "_holding", "_runtime", "_tensors", "_uses", "_wrappers"},
-        "_runtime": set(),
+        "_runtime": {"_tensors"},
         "_tensors": set(),
         "_training": {"_freezing", "_holding", "_tensors", "_wrappers"},
-        "_uses": {"_holding", "_wrappers"},
+        "_uses": {"_holding", "_tensors", "_wrappers"},
         "_wrappers": set(),
     },
     "jax": {

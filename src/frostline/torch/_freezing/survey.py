@@ -16,7 +16,7 @@ from frostline.torch._holding.claims import OWN_BUFFERS, Site, buffer_name
 from frostline.torch._holding.classes import original_class
 from frostline.torch._tensors import dtype_name
 from frostline.torch._uses.use import Frozen
-from frostline.torch._wrappers import unwrapped
+from frostline.torch._wrappers import take_to_rest, unwrapped
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ def survey(model: nn.Module) -> Survey:
         raise TypeError(f"a model is an nn.Module; this is of type {type(model).__name__}.")
     root = unwrapped(model)
     refuse_keras(root)
+    take_to_rest(root)
     modules = dict(root.named_modules(remove_duplicate=False))
     uses = (module for module in modules.values() if isinstance(module, Frozen))
     pinned = frozenset(id(inner) for use in uses for inner in use.modules())
