@@ -12,6 +12,8 @@ from typing import Any
 # Also for the processes that a test starts. Tensors are small, so that threads would only wait for each other. Sharded
 # arrays are tested on the processor; that there are several devices must be known before JAX looks for them.
 os.environ |= {"OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"}
+# No trainer may look for a hub.
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 import jax
 import jax.numpy as jnp

@@ -22,7 +22,19 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "features": ({"_core", "checkpoint"}, {"networkx", "rich", "safetensors", "xxhash"}),
     "integrations": (
         {"", "_core", "schedules", "torch", "jax", "checkpoint"},
-        {"equinox", "flax", "haiku", "jax", "lightning", "matplotlib", "numpy", "pytorch_lightning", "torch"},
+        {
+            "equinox",
+            "flax",
+            "haiku",
+            "jax",
+            "lightning",
+            "matplotlib",
+            "numpy",
+            "peft",
+            "pytorch_lightning",
+            "torch",
+            "transformers",
+        },
     ),
     "demo": (
         {"", "_core", "schedules", "torch", "jax", "integrations"},

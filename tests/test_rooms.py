@@ -59,7 +59,7 @@ FIRST = {
     "_uses": "use",
 }
 # Each integration has the verbs and the class of the front end, for its own library.
-OWN_NAMES = {("Frozen", "integrations")}
+OWN_NAMES = {("Frozen", "integrations"), ("Freezing", "integrations")}
 MOST_FILES = 24
 MOST_LINES = 300
 FILES = sorted(SOURCES.rglob("*.py"))
