@@ -38,6 +38,8 @@ from frostline.jax._training.delta import load_delta as load_delta
 from frostline.jax._training.delta import save_delta as save_delta
 from frostline.jax._training.driver import Driver as Driver
 from frostline.jax._training.optimizer import optimizer as optimizer
+from frostline.jax._training.run import load_run as load_run
+from frostline.jax._training.run import save_run as save_run
 from frostline.jax._uses.use import Frozen as Frozen
 
 __all__ = [
@@ -57,11 +59,13 @@ __all__ = [
     "join",
     "lean",
     "load_delta",
+    "load_run",
     "mask",
     "optimizer",
     "plan",
     "report",
     "save_delta",
+    "save_run",
     "select",
     "split",
     "strip",

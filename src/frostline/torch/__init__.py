@@ -29,6 +29,7 @@ from frostline.torch._uses.use import Frozen, frozen_call
 if typing.TYPE_CHECKING:
     from frostline.torch._cache.cache import FeatureCache
     from frostline.torch._cache.dataset import CachedDataset
+    from frostline.torch._freezing.rewrap import rewrap
     from frostline.torch._inspection.audit import audit
     from frostline.torch._line.line import FrostLine, frostline
     from frostline.torch._training.run import load_run, save_run
@@ -58,6 +59,7 @@ __all__ = [
     "load_run",
     "plan",
     "report",
+    "rewrap",
     "save_delta",
     "save_run",
     "select",
@@ -73,6 +75,7 @@ _LATER = {
     "audit": "_inspection.audit",
     "frostline": "_line.line",
     "load_run": "_training.run",
+    "rewrap": "_freezing.rewrap",
     "save_run": "_training.run",
 }
 """What is imported when it is asked for: together it is a sixth of all modules, and few programs have it."""

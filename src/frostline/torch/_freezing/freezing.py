@@ -23,13 +23,13 @@ from frostline.torch._freezing.held_modules import hold_frozen_modules
 from frostline.torch._freezing.selection import Choice, chosen, flat, named_by, written
 from frostline.torch._freezing.standing import Standing
 from frostline.torch._freezing.survey import Survey, survey
+from frostline.torch._freezing.wrapped import check_wrapped
 from frostline.torch._holding.claims import Claim, add, latest, owned, withdraw, withdraw_owner
 from frostline.torch._holding.lbfgs import keep_lbfgs_to_trainable
 from frostline.torch._holding.mode import is_held
 from frostline.torch._holding.moved_claims import note_parametrized, settle
 from frostline.torch._holding.thaws import thaws_noted
 from frostline.torch._uses.counterparts import Mode
-from frostline.torch._wrappers import refuse_wrapped
 
 
 def freeze(
@@ -68,7 +68,8 @@ def freeze(
         TiedError: one name of a tensor is chosen and another refused.
         SelectorError: a selector cannot be read.
         ModeError: `mode` is neither "eval" nor "follow".
-        WrappedError: the model is inside a wrapper that would ignore the change.
+        WrappedError: the model is inside a wrapper that would ignore the change; see :func:`rewrap`.
+        RankError: another rank makes another change, inside of a wrapper that follows.
         UnsupportedError: rows of a tensor are selected, only some buffers of a module are named, or
             a parameter is lazy.
 
@@ -89,7 +90,8 @@ def freeze(
     words = words_of_choice(read, taken, freezes=True)
     settle(read.modules.values())
     after = with_buffers(read, plan_of(read).freeze(taken.paths), words, f"freeze({written('model', choices)})")
-    return _claim(model, read, after, {Claim(frozen=True, mode=mode): taken.paths, **claims_on_buffers(words, mode)})
+    claims = {Claim(frozen=True, mode=mode): taken.paths, **claims_on_buffers(words, mode)}
+    return _claim(model, read, f"freeze({written('model', choices)})", after, claims)
 
 
 def thaw(
@@ -118,7 +120,7 @@ def thaw(
     Raises:
         PinnedError: a selector names nothing but frozen uses.
         ConstantError: all that is selected is constant, or can never train.
-        NoMatchError, CountError, TiedError, SelectorError, WrappedError, UnsupportedError: as in
+        NoMatchError, CountError, TiedError, SelectorError, WrappedError, RankError, UnsupportedError: as in
             :func:`freeze`.
 
     Example:
@@ -141,7 +143,7 @@ def thaw(
     check_any_left(expression, read, free, left)
     claims = {Claim(frozen=False, meant=True): meant - left, Claim(frozen=False): free - meant}
     after = with_buffers(read, plan_of(read).thaw(free - left), words, f"{expression})")
-    return _claim(model, read, after, claims | claims_on_buffers(words))
+    return _claim(model, read, f"{expression})", after, claims | claims_on_buffers(words))
 
 
 def plan(model: nn.Module) -> Plan:
@@ -175,7 +177,7 @@ def follow(model: nn.Module, plan: Plan, *, constants: bool = False) -> Change:
     Raises:
         PlanMismatchError: the paths of the plan are not those of the model.
         PinnedError: the plan wants to train a frozen use.
-        WrappedError: the model is inside a wrapper that would ignore the change.
+        WrappedError, RankError: as in :func:`freeze`.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
@@ -250,8 +252,8 @@ def follow_plan(
     left = constants_among(read, plan.trainable, integers_only=constants)
     change = plan.change_to(plan_of(read)).inverse()
     change = replace(change, thaw=change.thaw - left)
-    if change:
-        refuse_wrapped(model)
+    flags = dict.fromkeys(change.freeze, False) | dict.fromkeys(change.thaw, True)
+    check_wrapped(model, read, "follow(model, plan)", {p: flag for p, flag in flags.items() if p in read.parameters})
     keep_lbfgs_to_trainable()
     standing = Standing.of(read)
     try:
@@ -279,9 +281,8 @@ def _follow(read: Survey, plan: Plan, left: AbstractSet[str], unclaimed: Abstrac
             add(read.root, sites, Claim(frozen=path in plan.frozen, mode=mode, owner="follow", meant=meant))
 
 
-def _claim(model: nn.Module, read: Survey, after: Plan, claims: Mapping[Claim, frozenset[str]]) -> Handle:
-    if after != plan_of(read):
-        refuse_wrapped(model)
+def _claim(model: nn.Module, read: Survey, call: str, after: Plan, claims: Mapping[Claim, frozenset[str]]) -> Handle:
+    check_wrapped(model, read, call, {p: p not in after.frozen for p in read.parameters.keys() - read.pinned_paths})
     sites = {claim: read.free_sites(paths) for claim, paths in claims.items()}
     keep_lbfgs_to_trainable()
     standing = Standing.of(read)

@@ -29,8 +29,8 @@ def hold_frozen_modules(survey: Survey) -> None:
     A module is frozen when every parameter below it is, and there is one, and a claim says so; a
     module with nothing to train goes with the modules that contain it, if all of them are held.
     A module whose buffers were frozen by themselves is held by itself, whatever trains in it, and
-    one whose buffers were thawed by themselves is not held, nor is what contains it. Followers,
-    such as bound optimizers, are told.
+    one whose buffers were thawed by themselves is not held, nor is what contains it; dropout in there
+    is held. Followers, such as bound optimizers, are told.
     """
     modes = _held_modes(survey)
     free = [module for module in dict.fromkeys(survey.modules.values()) if id(module) not in survey.pinned]
@@ -47,25 +47,37 @@ def _held_modes(survey: Survey) -> dict[nn.Module, str | None]:
         if path:
             parents[module].append(survey.modules[path.rpartition(".")[0]])
     modes: dict[nn.Module, str | None] = {}
+    moving = _around_moving_buffers(survey)
+
+    def along_with(module: nn.Module) -> list[str | None]:
+        # What contains moving buffers cannot be held; dropout goes with it all the same, and other buffers do not.
+        is_bare = next(module.buffers(), None) is None
+        return [mode_of(parent) if is_bare or parent not in moving else None for parent in parents[module]]
 
     def mode_of(module: nn.Module) -> str | None:
         if module not in modes:
             own = _own_mode(module)
             goes_along = own is None and parents[module] and not any(p.requires_grad for p in module.parameters())
-            modes[module] = _stricter([mode_of(parent) for parent in parents[module]] if goes_along else [own])
+            modes[module] = _stricter(along_with(module) if goes_along else [own])
         return modes[module]
 
-    for module in survey.modules.values():
-        mode_of(module)
-    return modes
+    return {module: None if module in moving else mode_of(module) for module in survey.modules.values()}
+
+
+def _around_moving_buffers(survey: Survey) -> set[nn.Module]:
+    """Returns the modules whose buffers were thawed by themselves, and those that contain them."""
+    around: set[nn.Module] = set()
+    for path, module in survey.modules.items():
+        if any(not claim.frozen for claim in words_of(module).values()):
+            keys = path.split(".")
+            around.update(survey.modules[".".join(keys[:depth])] for depth in range(len(keys) + 1))
+    return around
 
 
 def _own_mode(module: nn.Module) -> str | None:
     """Returns the mode in which the module's parameters, or its own buffers, want it held."""
     claims = [latest(module, OWN_BUFFERS)]
     for inner in module.modules():
-        if any(not claim.frozen for claim in words_of(inner).values()):
-            return None
         for local, parameter in inner._parameters.items():
             if parameter is None:
                 continue

@@ -11,11 +11,12 @@ from torch import nn
 from frostline._core.errors import UnsupportedError
 from frostline._core.inventory import Inventory
 from frostline._core.param import Buffer, Module, Param
+from frostline.torch._freezing.keras_models import refuse_keras
 from frostline.torch._holding.claims import OWN_BUFFERS, Site, buffer_name
 from frostline.torch._holding.classes import original_class
 from frostline.torch._tensors import dtype_name
 from frostline.torch._uses.use import Frozen
-from frostline.torch._wrappers import unwrapped
+from frostline.torch._wrappers import take_to_rest, unwrapped
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,13 @@ def survey(model: nn.Module) -> Survey:
 
     Raises:
         TypeError: `model` is not an ``nn.Module``.
-        UnsupportedError: a parameter is lazy and has no shape yet.
+        UnsupportedError: a parameter is lazy and has no shape yet, or the model is one of Keras.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"a model is an nn.Module; this is of type {type(model).__name__}.")
     root = unwrapped(model)
+    refuse_keras(root)
+    take_to_rest(root)
     modules = dict(root.named_modules(remove_duplicate=False))
     uses = (module for module in modules.values() if isinstance(module, Frozen))
     pinned = frozenset(id(inner) for use in uses for inner in use.modules())
