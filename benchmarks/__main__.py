@@ -40,6 +40,7 @@ class Part(StrEnum):
 MEASURES = (
     (Part.FREEZING, Framework.TORCH, "torch", "freezing", "measure"),
     (Part.FREEZING, Framework.JAX, "jax", "in_jax", "measure"),
+    (Part.FREEZING, Framework.JAX, "changes in jax", "in_jax", "measure_changes"),
     (Part.SCHEDULES, Framework.TORCH, "schedules in torch", "schedules", "measure_torch"),
     (Part.SCHEDULES, Framework.JAX, "schedules in jax", "schedules", "measure_jax"),
     (Part.LEAN, Framework.TORCH, "lean", "lean", "measure"),

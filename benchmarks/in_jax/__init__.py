@@ -15,6 +15,12 @@ MODELS, QUICK_MODELS = ("mlp", "transformer"), ("small mlp",)
 # In the MLP with ReLU lean freezing has nothing to gain.
 LEAN_MODELS, QUICK_LEAN_MODELS = ("gelu mlp", "transformer", "mlp"), ("gelu mlp",)
 ROUNDS, QUICK_ROUNDS = 11, 3
+LEAVES, QUICK_LEAVES = (2_000, 20_000), (2_000,)
+MOST = 2.5
+CHANGES_RECIPE = (
+    "A thaw of one leaf: AdamW's own init for the whole tree, the first and a later tx.follow, a change by a driver; "
+    "reading is what the first tx.follow takes beyond that init, in inits. Process time of one call"
+)
 LEAN = "fj.lean"
 LEAN_RECIPE = (
     "Ratios to the same compiled step without it: steps in turn, process time, median [quartiles] of the ratios round "
@@ -72,6 +78,20 @@ def tables(cases: Sequence[Case]) -> list[str]:
         of("Frozen arrays that moved, and the norm that is logged over that of the trainable part", moved),
         *(of(f"Time over the time by hand, {loop}", time(loop), AGAIN) for loop in LOOPS),
     ]
+
+
+def measure_changes(console: Console, *, quick: bool) -> Report:
+    """Measures a change of the frozen set in trees of many leaves; a miss is where reading a state takes too long."""
+    rows, cases = [], {}
+    for count in QUICK_LEAVES if quick else LEAVES:
+        with console.status(f"{count} leaves ..."):
+            found = cases[count] = measured("benchmarks.in_jax.changes", count)
+        found["reading"] = (found["first"] - found["optax"]) / found["optax"]
+        times = (f"{found[key]:.2f} s" for key in ("optax", "first", "later", "driver"))
+        rows.append((f"{count:,}", *times, f"{found['reading']:.2f} x"))
+    shown = table(("leaves", "tx.init", "tx.follow", "again", "driver.step", "reading"), rows)
+    missed = [f"{count} leaves: {found['reading']:.1f} x" for count, found in cases.items() if found["reading"] > MOST]
+    return Report(f"{environment('jax', 'optax')}. {CHANGES_RECIPE}.\n\n{shown}", {"cases": cases}, missed)
 
 
 def measure_lean(console: Console, *, quick: bool) -> Report:

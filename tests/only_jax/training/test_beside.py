@@ -11,7 +11,7 @@ import pytest
 
 import frostline.jax as fj
 from frostline import Plan
-from frostline.errors import PlanMismatchError, ScheduleError
+from frostline.errors import PlanMismatchError, ScheduleError, StructureError
 from frostline.schedules import FreezeOut, HiFT, LinearProbe, ULMFiT
 from only_jax.bits import bits, moved
 from only_jax.training.stepped import gradients, net, raw, walked
@@ -95,11 +95,47 @@ def test_trees_that_were_made_for_the_plain_tree_fit() -> None:
             assert bits(averaged)["c"] == bits(net())["c"]
 
 
+@pytest.mark.parametrize("form", ["plan", "marks"])
+@pytest.mark.parametrize("is_compiled", [False, True], ids=["eager", "jit"])
+def test_an_update_names_a_parameter_with_a_new_shape(form: str, is_compiled: bool) -> None:
+    """Points that are added in a run, as for splatting: the state is of the old ones."""
+    plan = planned("c")
+    tx = fj.optimizer(optax.adam(0.1), frozen=plan if form == "plan" else None)
+    made = [net(), {**net(), "a": jnp.ones(7)}]
+    before, after = made if form == "plan" else [fj.follow(each, plan) for each in made]
+    update = jax.jit(tx.update) if is_compiled else tx.update
+    with pytest.raises(StructureError, match=r"\n  a/0\.mu: \(2,\), now \(7,\)\n"):
+        update(jax.tree.map(jnp.ones_like, after), tx.init(before), after)
+
+
 def test_labels_made_of_a_mask() -> None:
     labels = jax.tree.map(lambda moves: "t" if moves else "f", fj.mask(fj.freeze(net(), "c")))
     tx = optax.partition({"t": optax.adam(0.1), "f": optax.set_to_zero()}, labels)
     updates, _ = tx.update(gradients(net(), 0), tx.init(net()), net())
     assert moved(net(), optax.apply_updates(net(), updates)) == {"a", "b"}
+
+
+@pytest.mark.parametrize("form", ["plan", "marks"])
+def test_labels_made_of_a_mask_within_an_optimizer(form: str) -> None:
+    """With marks, Optax's own transformations take the plain tree, or are given to `optimizer`."""
+    params, plan = (fj.freeze(net(), "c"), None) if form == "marks" else (net(), planned("c"))
+    labels = jax.tree.map(lambda moves: "t" if moves else "f", fj.mask(params, frozen=plan))
+    masked = optax.masked(optax.add_decayed_weights(0.1), fj.mask(params, frozen=plan))
+    tx = fj.optimizer(
+        optax.chain(masked, optax.partition({"t": optax.adam(0.1), "f": optax.set_to_zero()}, labels)), frozen=plan
+    )
+    updates, _ = tx.update(jax.grad(quadratic)(params), tx.init(params), params)
+    assert moved(params, optax.apply_updates(params, updates)) == {"a", "b"}
+
+
+def test_labels_made_of_a_mask_of_a_list() -> None:
+    layers = [{"w": jnp.ones(2)}, {"w": jnp.ones(2), "steps": 3}]
+    assert fj.mask(fj.freeze(layers, "[0]")) == [{"w": False}, {"w": True, "steps": False}]
+    arrays = [{"w": jnp.ones(2)}, {"w": jnp.ones(2)}]
+    labels = jax.tree.map(str, fj.mask(fj.freeze(arrays, "[0]")))
+    tx = optax.partition({"True": optax.sgd(0.5), "False": optax.set_to_zero()}, labels)
+    updates, _ = tx.update(arrays, tx.init(arrays), arrays)
+    assert jax.tree.map(jnp.sum, updates) == [{"w": 0.0}, {"w": -1.0}]
 
 
 def quadratic(params: Any) -> jax.Array:
@@ -140,6 +176,25 @@ class TestExtraArguments:
         after = optax.apply_updates(params, updates)
         assert asked[0] == {"a", "b", "c"}
         assert moved(params, after) == {"a", "b"}
+
+    @pytest.mark.parametrize("is_opaque", [True, False], ids=["opaque", "plain"])
+    def test_it_takes_the_steps_of_the_trainable_part_alone(self, form: str, is_opaque: bool) -> None:
+        adversary = optax.chain(optax.contrib.normalize(), optax.sgd(0.05))
+        sam = optax.contrib.sam(optax.sgd(0.1, momentum=0.9), adversary, sync_period=2, opaque_mode=is_opaque)
+        tx, params = self.made(form, sam)
+        trained, rest = fj.split(net(), "a", "b")
+        states = tx.init(params), sam.init(trained)
+
+        def apart(trained: Any) -> jax.Array:
+            return quadratic(fj.join(trained, rest))
+
+        for _ in range(4):
+            more = [{"grad_fn": lambda p, _, f=f: jax.grad(f)(p)} if is_opaque else {} for f in (quadratic, apart)]
+            updates, one = tx.update(jax.grad(quadratic)(params), states[0], params, **more[0])
+            params = optax.apply_updates(params, updates)
+            steps, other = sam.update(jax.grad(apart)(trained), states[1], trained, **more[1])
+            trained, states = optax.apply_updates(trained, steps), (one, other)
+        assert bits(params) == bits(fj.join(trained, rest))
 
 
 class TestDriver:

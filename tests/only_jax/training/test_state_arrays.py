@@ -17,7 +17,7 @@ from frostline.jax._training.state_arrays import StateReader
 
 def reader(init: Callable[[Any], Any], params: Any) -> StateReader:
     leaves, tree = jax.tree.flatten(params)
-    shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+    shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
     return StateReader(init, tree, shapes, tuple(sorted(fj.trainable(params))))
 
 

@@ -132,6 +132,12 @@ class TestOrbax:
         assert contents(again) == contents(chain())
         assert fj.plan(again) == fj.plan(tree)
 
+    def test_of_a_frozen_array(self, tmp_path: Path) -> None:
+        tree = {"scale": fj.Frozen(chain().layers[0].bias), "layer": chain().layers[1]}
+        restored = _restored(tmp_path, tree, jax.tree.map(lambda leaf: leaf * 0, tree))
+        assert jax.tree.structure(restored) == jax.tree.structure(tree)
+        assert contents(restored) == contents(tree)
+
     def test_of_a_tied_tree(self, tmp_path: Path) -> None:
         model = chain()
         tree = fj.freeze(Chain((*model.layers, model.layers[0])), "layers[1]")

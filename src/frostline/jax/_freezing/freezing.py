@@ -165,7 +165,9 @@ def mask(tree: Any, *, frozen: Plan | None = None) -> Any:
     """The tree without marks, with a bool for each leaf: whether it trains.
 
     The result fits every tree that was made for the unmarked one. It is a mask for Optax, or becomes labels, and it is
-    a filter spec of Equinox for an unmarked tree: ``eqx.partition(tree, mask(tree, frozen=plan))``.
+    a filter spec of Equinox for an unmarked tree: ``eqx.partition(tree, mask(tree, frozen=plan))``. A tree with marks
+    has another structure: give Optax's own transformations the plain tree, ``tx.init(strip(tree))``, or wrap them,
+    ``optimizer(optax.partition(transforms, labels)).init(tree)``.
 
     Args:
         tree: any pytree.

@@ -12,7 +12,7 @@ from jax.tree_util import PyTreeDef, register_dataclass, tree_flatten
 
 from frostline.jax._arrays import nbytes
 from frostline.jax._freezing.survey import survey
-from frostline.jax._training.state_arrays import Path, StateArray, StateReader, flat
+from frostline.jax._training.state_arrays import Path, StateArray, StateReader, abstract, flat
 
 Arrays = dict[str, Any]
 
@@ -59,7 +59,7 @@ class StateLayout:
     def note(self, state: Any) -> None:
         """Notes a state that `init` made for the trainable parameters."""
         if self._shapes is None:
-            self._shapes = jax.tree.map(jax.typeof, state)
+            self._shapes = jax.tree.map(abstract, state)
 
     @property
     def shapes(self) -> Any:
@@ -113,7 +113,7 @@ def state_layouts(init: Callable[[Any], Any]) -> Callable[[Any, tuple[str, ...],
 
     def layout(params: Any, names: tuple[str, ...], trainable: frozenset[str]) -> StateLayout:
         leaves, tree = tree_flatten(params)
-        shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
         return layouts(readers(init, tree, shapes, names), trainable)
 
     return layout

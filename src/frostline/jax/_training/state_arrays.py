@@ -85,12 +85,13 @@ class StateReader:
         self,
         init: Callable[[Any], Any],
         tree: PyTreeDef,
-        shapes: tuple[jax.ShapeDtypeStruct, ...],
+        shapes: tuple[Any, ...],
         names: tuple[str, ...],
     ) -> None:
         self.names = names
-        self._init, self._tree, self._shapes = init, tree, shapes
-        paths = [path for path, _, _ in flat(tree_unflatten(tree, shapes))]
+        self._init, self._tree = init, tree
+        self._shapes = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
+        paths = [path for path, _, _ in flat(tree_unflatten(tree, self._shapes))]
         self._params, self._paths = dict(zip(paths, names, strict=True)), dict(zip(names, paths, strict=True))
         self._lengths = sorted(set(map(len, paths)), reverse=True)
         self._contexts: set[Any] = set()
@@ -235,7 +236,13 @@ def _is_hole(node: object) -> bool:
     return node is None or isinstance(node, optax.MaskedNode)
 
 
-def _shape(leaf: Any) -> Any:
+def abstract(leaf: Any) -> Any:
+    """The shape and dtype of a leaf without its data."""
+    aval = getattr(leaf, "aval", None)
     # A state may have plain numbers.
+    return jax.typeof(leaf) if aval is None else aval
+
+
+def _shape(leaf: Any) -> Any:
     aval = leaf if hasattr(leaf, "dtype") else jax.typeof(leaf)
     return aval.shape, aval.dtype
