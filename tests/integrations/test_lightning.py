@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import runpy
 import sys
 from collections.abc import Callable, Iterator
@@ -392,9 +393,13 @@ def test_a_typo_is_an_error_before_anything_has_changed(freezing: Freezing) -> N
 
 @pytest.fixture
 def _alone() -> Iterator[None]:
+    """One process that is a group of its own. Lightning writes its place into the environment, which others read."""
+    environment = dict(os.environ)
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 @pytest.mark.usefixtures("_alone")
