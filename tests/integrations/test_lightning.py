@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import runpy
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from torch import nn
 
 import frostline.torch as ft
 from frostline import Rule
-from frostline.errors import BindError, MovedError, NoMatchError, ScheduleError, SelectorError, WrappedError
+from frostline.errors import BindError, MovedError, NoMatchError, ScheduleError, SelectorError
 from frostline.integrations.lightning import Freezing
 from frostline.schedules import LISA, LinearProbe, Phase, Plateau, ULMFiT
 from only_torch.bits import contents, moved
@@ -392,23 +393,33 @@ def test_a_typo_is_an_error_before_anything_has_changed(freezing: Freezing) -> N
 
 @pytest.fixture
 def _alone() -> Iterator[None]:
+    """One process that is a group of its own. Lightning writes its place into the environment, which others read."""
+    environment = dict(os.environ)
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 @pytest.mark.usefixtures("_alone")
-def test_in_ddp_a_set_that_stays_trains_and_a_change_is_refused_before_training() -> None:
+def test_in_ddp(tmp_path: Path) -> None:
+    """What is frozen throughout, and a schedule, which the wrapper follows; of one process here."""
+
     def options() -> dict[str, Any]:
         return {"strategy": DDPStrategy(process_group_backend="gloo"), "devices": 1}
 
-    module, other = Net(), Net()
+    module, whole, noted = Net(), Net(), Noted()
     before = contents(module)
     trainer(Freezing("body", guard=True), **options()).fit(module)
     assert moved(before, module) == HEAD
-    with pytest.raises(WrappedError, match="wrapped in DistributedDataParallel"):
-        trainer(Freezing(schedule=LinearProbe(["head"], steps=3)), **options()).fit(other)
-    assert moved(before, other) == set()
+    probe = SCHEDULES["probe"]
+    trainer(noted, Freezing(schedule=probe, guard=True), saves=tmp_path, **options()).fit(whole)
+    assert noted.steps == [*[HEAD] * 3, *[HEAD | NORM | BODY] * 5]
+    for checkpoint in checkpoints(tmp_path)[1:5]:
+        resumed = Net()
+        trainer(Freezing(schedule=probe), **options()).fit(resumed, ckpt_path=checkpoint)
+        assert moved(contents(whole), resumed) == set(), checkpoint.name
 
 
 def test_validating_a_checkpoint_after_the_fit_changes_nothing(tmp_path: Path) -> None:

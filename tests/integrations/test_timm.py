@@ -28,6 +28,14 @@ def test_what_thaws_later_gets_the_layer_decay_that_it_would_have_had(found: Any
     }
 
 
+def test_a_scheduler_that_would_not_know_the_groups_is_refused(found: Any) -> None:
+    assert found["scheduler first"] == (
+        "bind(optimizer, model, rules=...) needs 8 more parameter groups, and a scheduler of this optimizer knows of 2 "
+        "only.\n"
+        "Bind first, then make the scheduler: bind(optimizer, model, rules=rules); StepLR(optimizer, n)."
+    )
+
+
 def test_a_run_that_was_stopped_is_bitwise_the_one_that_was_not(found: Any) -> None:
     assert found["resumes"] == {"probe": [], "gradual": [], "lisa": []}
 

@@ -74,6 +74,18 @@ def groups_of_what_thaws_later() -> dict[str, Any]:
     }
 
 
+def a_scheduler_that_comes_first() -> str:
+    model = vit()
+    ft.freeze(model, "**", "!head")
+    optimizer = optimizer_of(model)
+    CosineLRScheduler(optimizer, t_initial=4)
+    try:
+        ft.bind(optimizer, model, groups=lambda model: optimizer_of(model).param_groups)
+    except ValueError as error:
+        return str(error)
+    return "taken"
+
+
 def trained(schedule: Any, file: Path, *, stop: int | None = None, binds_first: bool = True) -> tuple[Any, Any]:
     """A loop as that of timm's script: rates by step, an average, a checkpoint, and a run that goes on from it."""
     model = vit()
@@ -170,6 +182,7 @@ if __name__ == "__main__":
     example = Path(__file__).parents[2] / "examples" / "timm_finetuning.py"
     facts = {
         "groups": groups_of_what_thaws_later(),
+        "scheduler first": a_scheduler_that_comes_first(),
         "resumes": resumes(),
         "wrapped": wrapped(),
         "averages": averages(),

@@ -9,15 +9,14 @@ from typing import Any, final
 from torch import nn
 
 from frostline import Rule
-from frostline._core.errors import SelectorError
 from frostline._core.rules import options_by_path
 from frostline.integrations._resumed import check_same
 from frostline.schedules.policy import Policy
 from frostline.schedules.schedule import Schedule
 from frostline.schedules.walk import check, resume
-from frostline.torch import Binding, Driver, Handle, freeze, select, trainable
+from frostline.torch import Binding, Driver, select
 from frostline.torch._freezing.constants import frozen_before
-from frostline.torch._freezing.selection import Choice, written
+from frostline.torch._freezing.selection import Choice
 from frostline.torch._freezing.survey import survey
 from frostline.torch._inspection.guard import Guard
 
@@ -38,21 +37,6 @@ def check_fits(
     if schedule is not None:
         check(schedule, inventory)
     options_by_path(rules, inventory)
-
-
-def frozen_throughout(model: nn.Module, selectors: Sequence[Choice]) -> Handle:
-    """Freezes what stays frozen for a whole run, in place.
-
-    Raises:
-        SelectorError: nothing is left to train. Nothing is changed then.
-    """
-    handle = freeze(model, *selectors)
-    if not trainable(model):
-        handle.undo()
-        expression = f"Freezing({written('', selectors).removeprefix(', ')})"
-        problem = f"freezes all {len(handle.plan.frozen)} parameters, and leaves nothing to train."
-        raise SelectorError(expression, problem, 'Take something back: Freezing("**", "!classifier").')
-    return handle
 
 
 @final

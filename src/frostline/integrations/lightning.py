@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Literal, final
 
+from torch.nn.parallel import DistributedDataParallel
+
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
 except ImportError:  # under its older name
@@ -19,7 +21,7 @@ from frostline.integrations._resumed import check_same
 from frostline.schedules import Phase, Phases, Span
 from frostline.schedules.policy import Policy
 from frostline.schedules.schedule import Schedule
-from frostline.torch import Driver
+from frostline.torch import Driver, rewrap
 from frostline.torch._freezing.constants import frozen_before
 from frostline.torch._freezing.selection import Choice, flat
 from frostline.torch._freezing.survey import survey
@@ -32,7 +34,7 @@ _NOTHING_MORE = Phases([Span(0, None, Phase())])
 class Freezing(Callback):
     """Freezes parts of a module for a fit, and thaws them by a schedule, in place of ``BackboneFinetuning``.
 
-    The module is frozen in ``setup``, so the learning-rate finder and wrappers such as DDP see it as it will train.
+    The module is frozen in ``setup``, so the learning-rate finder and wrappers see it as it will train; DDP follows.
     If ``configure_optimizers`` leaves out what is frozen, it is called again with all that thaws later, so that groups
     and schedulers know it from the start. The optimizers are bound, and ``trainer.fit(ckpt_path=...)`` resumes in the
     middle of any phase. After the fit the module stays as it was in the last phase.
@@ -74,7 +76,6 @@ class Freezing(Callback):
         check_arguments(selectors, schedule, unit, "head")
         self._selectors, self._unit, self._rules, self._guards = flat(selectors), unit, tuple(rules or ()), guard
         self._schedule = _NOTHING_MORE if schedule is None else schedule
-        self._still: frozenset[str] = frozenset()
         self._is_fit = False
         self._guard: Guard | None = None
 
@@ -92,10 +93,11 @@ class Freezing(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Binds the optimizers, before their states are loaded."""
+        if isinstance(trainer.model, DistributedDataParallel) and self._schedule is not _NOTHING_MORE:
+            rewrap(trainer.model)
         complete(trainer, pl_module, self._still)
         place = self.driver.state_dict()
-        # With what is around it, such as DDP, which would ignore a change and is refused.
-        self.driver = Driver(self._schedule, trainer.model or pl_module, bound(trainer, pl_module, self._rules))
+        self.driver = Driver(self._schedule, pl_module, bound(trainer, pl_module, self._rules))
         self.driver.load_state_dict(place)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -11,10 +11,10 @@ from transformers import TrainerCallback, TrainerState, TrainingArguments
 from transformers.training_args import ParallelMode
 
 from frostline import Rule
-from frostline._core.errors import ScheduleError, SelectorError
-from frostline.integrations._trainer_run import TrainerRun, check_fits, frozen_throughout
+from frostline._core.errors import ScheduleError
+from frostline.integrations._callback_arguments import check_arguments, frozen_throughout
+from frostline.integrations._trainer_run import TrainerRun, check_fits
 from frostline.integrations._transformers_binding import bound
-from frostline.schedules.arguments import choice
 from frostline.schedules.policy import Policy
 from frostline.schedules.schedule import Schedule
 from frostline.torch import Driver, Handle
@@ -22,7 +22,6 @@ from frostline.torch._freezing.selection import Choice
 
 # Under this name the trainer's own state, trainer_state.json, has what the callback needs to go on.
 _KEY = "frostline"
-_SCHEDULE = 'Freezing(schedule=LinearProbe(["classifier"], steps=500))'
 
 
 @final
@@ -61,14 +60,9 @@ class Freezing(TrainerCallback):
         rules: Sequence[Rule] | None = None,
         guard: bool = False,
     ) -> None:
-        if not selectors and schedule is None:
-            fix = f'Write Freezing("**", "!classifier"), or {_SCHEDULE}.'
-            raise SelectorError("Freezing()", "has neither selectors nor a schedule.", fix)
-        if not isinstance(schedule, Schedule | Policy | None):
-            problem = "is neither a schedule nor a policy."
-            raise ScheduleError(f"Freezing(schedule={schedule!r})", problem, (), f"Write {_SCHEDULE}.")
+        check_arguments(selectors, schedule, unit, "classifier")
         self._selectors, self._schedule, self._rules, self._guards = selectors, schedule, tuple(rules or ()), guard
-        self._unit = choice("Freezing", "unit", unit, ("step", "epoch"))
+        self._unit = unit
         self._frozen: tuple[nn.Module, Handle] | None = None
         self._run: TrainerRun | None = None
         self._logged: dict[str, Any] = {}
@@ -140,7 +134,7 @@ class Freezing(TrainerCallback):
     def _freeze(self, model: nn.Module) -> Handle | None:
         if not self._selectors or (self._frozen is not None and self._frozen[0] is model):
             return None
-        self._frozen = model, frozen_throughout(model, self._selectors)
+        self._frozen = model, frozen_throughout(model, self._selectors, "classifier")
         return self._frozen[1]
 
     def _place(self, state: TrainerState) -> int:

@@ -77,7 +77,9 @@ def assigned(
             'or groups=function, or leave them out by selectors: bind(optimizer, model, "head").',
         )
     new = [key for key in dict.fromkeys(wanted.values()) if key[1] or key[2] is not None]
-    if new and any(hasattr(each.step, "_wrapped_by_lr_sched") for each in chain):
+    # Schedulers of others note the first rate of each group, as PyTorch's do. So does a state that was loaded.
+    noted = not optimizer.state and any("initial_lr" in group for group in groups)
+    if new and (noted or any(hasattr(each.step, "_wrapped_by_lr_sched") for each in chain)):
         raise BindError(
             "bind(optimizer, model, rules=...)",
             f"needs {len(new)} more parameter groups, and a scheduler of this optimizer knows of {len(groups)} only.",
