@@ -58,13 +58,15 @@ def is_tensor_parallel(module: nn.Module) -> bool:
     return hasattr(module, "_distribute_module_applied")
 
 
-def take_to_rest(model: nn.Module) -> None:
-    """Gives the units of a model that ``fully_shard`` has sharded their shards back, in place.
+def take_to_rest(modules: Iterable[nn.Module]) -> None:
+    """Gives those of some modules that ``fully_shard`` has sharded their shards back, in place.
 
     A call without a backward leaves whole weights in the outermost unit. These are passing tensors: a flag that is set
     on one of them is lost. PyTorch does the same before a state dict is made.
     """
-    for module in model.modules():
+    if "torch.distributed.fsdp" not in sys.modules:
+        return  # most programs have no such module
+    for module in modules:
         if is_fully_sharded(module) and module._get_fsdp_state()._training_state.name == "IDLE":  # type: ignore[operator]
             module.reshard()  # type: ignore[operator]
 
