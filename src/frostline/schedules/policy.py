@@ -21,7 +21,8 @@ class Policy(Record):
     """A pure function of a state and an observation: the same observations always give the same phases.
 
     The state is plain data for JSON and belongs in the checkpoint. The caller of `update` decides how often to observe.
-    Every rank must pass the same numbers, so average them over the ranks first.
+    Every rank must pass the same numbers. A driver in PyTorch passes their mean over the ranks; elsewhere average them
+    first.
 
     To write your own policy, define a frozen dataclass with `init`, which returns the first state, `_phase`, which
     returns the phase of a state, and `_next`, which returns the next state.

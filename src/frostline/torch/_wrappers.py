@@ -11,6 +11,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from frostline._core.errors import UnsupportedError
+
 FOLLOWING: weakref.WeakSet[DistributedDataParallel] = weakref.WeakSet()
 """The data-parallel wrappers that follow what is frozen, because of `rewrap`."""
 
@@ -56,13 +58,15 @@ def is_tensor_parallel(module: nn.Module) -> bool:
     return hasattr(module, "_distribute_module_applied")
 
 
-def take_to_rest(model: nn.Module) -> None:
-    """Gives the units of a model that ``fully_shard`` has sharded their shards back, in place.
+def take_to_rest(modules: Iterable[nn.Module]) -> None:
+    """Gives those of some modules that ``fully_shard`` has sharded their shards back, in place.
 
     A call without a backward leaves whole weights in the outermost unit. These are passing tensors: a flag that is set
     on one of them is lost. PyTorch does the same before a state dict is made.
     """
-    for module in model.modules():
+    if "torch.distributed.fsdp" not in sys.modules:
+        return  # most programs have no such module
+    for module in modules:
         if is_fully_sharded(module) and module._get_fsdp_state()._training_state.name == "IDLE":  # type: ignore[operator]
             module.reshard()  # type: ignore[operator]
 
@@ -98,6 +102,28 @@ def wrappers(model: nn.Module, tensors: Iterable[Tensor]) -> list[tuple[str, nn.
         for path, wrapper in found.values()
         if not wanted.isdisjoint(map(id, (*wrapper.parameters(), *wrapper.buffers())))
     ]
+
+
+def refuse_pieces(expression: str, model: nn.Module) -> None:
+    """Refuses a model whose tensors are pieces of one long tensor, which look like whole ones.
+
+    Args:
+        expression: the call that needs whole tensors, or distributed ones.
+        model: the model.
+
+    Raises:
+        UnsupportedError: ``FullyShardedDataParallel`` has cut it.
+    """
+    for _, wrapper in wrappers(model, model.parameters()):
+        handle = getattr(wrapper, "_handle", None)
+        if handle is not None and handle.uses_sharded_strategy and handle.is_sharded(handle.flat_param):
+            raise UnsupportedError(
+                expression,
+                f"would take the pieces that rank {dist.get_rank()} has for whole tensors: the model is in "
+                f"{type(wrapper).__name__}.",
+                "Call it where they are whole: with FullyShardedDataParallel.summon_full_params(model): ...; "
+                "or shard with fully_shard.",
+            )
 
 
 def is_static(module: nn.Module) -> bool:

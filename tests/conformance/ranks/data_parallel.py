@@ -270,6 +270,20 @@ def statistics_that_are_frozen_are_those_of_rank_0() -> None:
         train(wrapped, adamw(model), range(2))
 
 
+def a_compiled_wrapper_follows() -> None:
+    model = Net()
+    compiled = torch.compile(averaging(model), backend="eager")
+    assert ft.rewrap(compiled) is compiled
+    optimizer = adamw(model)
+    ft.bind(optimizer, model)
+    for verb, expected in ((ft.freeze, HEAD | EMBED), (ft.thaw, HEAD | EMBED | TRUNK | STATISTICS)):
+        verb(compiled, "trunk")
+        before = values(model)
+        train(compiled, optimizer, range(2))
+        assert moved(model, before) == expected
+        assert_ranks_agree(model, but=STATISTICS)
+
+
 def synchronised_batch_norm_stays_held() -> None:
     model = Net()
     ft.freeze(model, "trunk[1]")
@@ -337,6 +351,7 @@ CHECKS = {
         a_policy_decides_by_the_mean_over_the_ranks,
         a_guard_knows_that_the_wrapper_copies_buffers,
         statistics_that_are_frozen_are_those_of_rank_0,
+        a_compiled_wrapper_follows,
         synchronised_batch_norm_stays_held,
         frozen_uses_inside,
     ]

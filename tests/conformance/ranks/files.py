@@ -5,12 +5,14 @@ The stages share a folder: what two ranks have saved, four ranks load, and then 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import distributed, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 import frostline.torch as ft
 from conformance.ranks import tensor_parallel
@@ -28,7 +30,7 @@ from conformance.ranks.nets import (
     train,
     values,
 )
-from frostline.errors import DeltaError, FileFormatError, RankError
+from frostline.errors import DeltaError, FileFormatError, RankError, UnsupportedError
 from frostline.schedules import LISA
 from frostline.torch._tensors import whole
 from frostline.torch._training.together import in_shards
@@ -202,6 +204,30 @@ def a_run_goes_on_with_any_number_of_ranks() -> None:
         assert_ranks_agree(model, but=STATISTICS)
 
 
+def pieces_of_the_first_fsdp_are_refused() -> None:
+    """They look like whole tensors, and each rank has others."""
+    rank = distributed.get_rank()
+    model = Net()
+    ft.freeze(model, "trunk")
+    with warnings.catch_warnings(action="ignore"):
+        wrapped = FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
+    for name, call in {
+        "save_delta('pieces.safetensors', model)": lambda: ft.save_delta("pieces.safetensors", wrapped),
+        "load_delta('alone-0.safetensors', model)": lambda: ft.load_delta("alone-0.safetensors", model),
+        "save_run('pieces', ...)": lambda: ft.save_run("pieces", model=wrapped),
+        "load_run('pieces', ...)": lambda: ft.load_run("pieces", model=wrapped),
+    }.items():
+        assert refusal(UnsupportedError, call).split("\n") == [
+            f"{name} would take the pieces that rank {rank} has for whole tensors: the model is in "
+            "FullyShardedDataParallel.",
+            "Call it where they are whole: with FullyShardedDataParallel.summon_full_params(model): ...; "
+            "or shard with fully_shard.",
+        ]
+    with FullyShardedDataParallel.summon_full_params(wrapped):
+        ft.save_delta("pieces.safetensors", wrapped)
+    assert set(ft.load_delta("pieces.safetensors", Net()).names) == HEAD | EMBED
+
+
 LOADING = [a_delta_loads_in_any_number_of_processes, another_base_is_refused_on_every_rank]
 SAVING = [
     a_delta_is_the_file_that_one_process_writes,
@@ -211,7 +237,7 @@ SAVING = [
     tensor_parallel_layers,
 ]
 CHECKS = {
-    2: [*SAVING, a_run_is_saved, a_run_goes_on_with_any_number_of_ranks],
+    2: [*SAVING, a_run_is_saved, a_run_goes_on_with_any_number_of_ranks, pieces_of_the_first_fsdp_are_refused],
     4: [*SAVING, a_run_goes_on_with_any_number_of_ranks],
     1: [*LOADING, a_run_goes_on_with_any_number_of_ranks],
 }

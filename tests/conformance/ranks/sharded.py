@@ -180,6 +180,20 @@ def a_use_that_is_sharded_apart_from_its_layer_is_refused() -> None:
     ]
 
 
+def lean_parts_give_the_same_gradients() -> None:
+    found = []
+    for makes_lean in (False, True):
+        model = sharding(Net())
+        ft.freeze(model, "trunk", "embed.weight")
+        if makes_lean:
+            ft.lean(model)
+        model.train()
+        model(batch(1)).square().sum().backward()
+        found.append({n: whole(p.grad) for n, p in model.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys() == HEAD | {"embed.bias"}
+    assert all(torch.equal(gradient, found[1][name]) for name, gradient in found[0].items())
+
+
 SCHEDULES: list[Schedule] = [
     Phases([Span(0, 2, Phase(["**", "!head"])), Span(2, None, Phase(["embed"], rates=[("trunk", 0.5)]))]),
     LinearProbe(["head"], steps=2),
@@ -219,6 +233,7 @@ CHECKS = {
         each_rank_proves_its_own_shard,
         a_frozen_use_inside_and_one_of_a_sharded_layer,
         a_use_that_is_sharded_apart_from_its_layer_is_refused,
+        lean_parts_give_the_same_gradients,
         every_schedule_moves_what_its_plan_says,
     ]
 }

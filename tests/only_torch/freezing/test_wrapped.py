@@ -221,3 +221,16 @@ def test_frozen_behind_the_back_of_a_sharded_model() -> None:
         "  It waits for gradients that never come, or keeps memory for them.",
         "  Fix: freeze and thaw first, then wrap: FullyShardedDataParallel(model).",
     ]
+
+
+@pytest.mark.usefixtures("group")
+def test_a_line_goes_inside_of_a_wrapper() -> None:
+    model = _net()
+    ft.freeze(model, "trunk")
+    with pytest.raises(WrappedError) as caught:
+        ft.frostline(DistributedDataParallel(model), torch.ones(1, 2))
+    assert str(caught.value).split("\n") == [
+        "the model is wrapped in DistributedDataParallel, which noted the trainable parameters when it was made.",
+        "It would wait for the gradients of what is frozen later, and not average those of what thaws later.",
+        "Wrap the part above instead: above = DistributedDataParallel(line.above).",
+    ]

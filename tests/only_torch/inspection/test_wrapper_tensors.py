@@ -10,7 +10,7 @@ from torch import nn
 
 import frostline.torch as ft
 from frostline import MovedError
-from frostline.errors import DeltaError
+from frostline.errors import DeltaError, UnsupportedError
 from frostline.torch._tensors import addresses, plain_parts, storages, versions, why_unreadable
 from only_torch.wrapper_tensors import Quantised, quantised_net
 
@@ -115,3 +115,30 @@ def test_a_frozen_use_follows_a_part_that_is_replaced() -> None:
     model[0].weight.data_ = torch.zeros_like(inner.data_)
     assert torch.equal(use(X), model[0](X))
     assert not torch.equal(use(X), before)
+
+
+def test_what_has_given_its_memory_back_is_not_saved(tmp_path: Path) -> None:
+    model = frozen()
+    model[1].weight.data.untyped_storage().resize_(0)
+    file = str(tmp_path / "a.safetensors")
+    with pytest.raises(UnsupportedError) as caught:
+        ft.save_delta(file, model)
+    assert str(caught.value).split("\n") == [
+        f"save_delta({file!r}, model) cannot read 1 of 2 tensors:",
+        "  1.weight has given its memory back",
+        'Give them data first: model.to_empty(device="cpu"); or end their offloading: '
+        "accelerate.hooks.remove_hook_from_submodules(model).",
+    ]
+
+
+def test_a_fingerprint_of_a_line_needs_data() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    ft.freeze(model, "[0]")
+    line = ft.frostline(model, X)
+    model[0].weight.data.untyped_storage().resize_(0)
+    with pytest.raises(UnsupportedError) as caught:
+        line.fingerprint()
+    assert str(caught.value).split("\n")[:2] == [
+        "line.fingerprint() cannot read 1 of 2 tensors:",
+        "  0.weight has given its memory back",
+    ]

@@ -111,7 +111,7 @@ def fake_copy(
     Raises:
         UnsupportedError: an attribute cannot be copied.
     """
-    take_to_rest(model)
+    take_to_rest(model.modules())
     found = list(reachable(model))
     _refuse_scripts(found, expression)
     _refuse_tensor_parallel(found, expression)

@@ -64,8 +64,8 @@ def survey(model: nn.Module) -> Survey:
         raise TypeError(f"a model is an nn.Module; this is of type {type(model).__name__}.")
     root = unwrapped(model)
     refuse_keras(root)
-    take_to_rest(root)
     modules = dict(root.named_modules(remove_duplicate=False))
+    take_to_rest(modules.values())
     uses = (module for module in modules.values() if isinstance(module, Frozen))
     pinned = frozenset(id(inner) for use in uses for inner in use.modules())
     params, parameters, sites = [], {}, {}

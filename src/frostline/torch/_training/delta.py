@@ -41,6 +41,7 @@ from frostline.torch._training.together import (
     kept_by_writer,
     moments_in_shards,
 )
+from frostline.torch._wrappers import refuse_pieces
 
 
 @final
@@ -102,6 +103,7 @@ def save_delta(
         (('1.bias', '1.weight'), {'step': 7})
     """
     expression = f"save_delta({os.fspath(file)!r}, model)"
+    refuse_pieces(expression, model)
     read = survey(model)
     plan = plan_of(read)
     parts = divided(read, plan)
@@ -182,6 +184,7 @@ def load_delta(
     expression = f"load_delta({os.fspath(file)!r}, model)"
     if optimizer is not None:
         _check_binding("load_delta", optimizer)
+    refuse_pieces(expression, model)
     read = survey(model)
     together = is_shared(tensor for tensor, _ in named_tensors(read).values())
 

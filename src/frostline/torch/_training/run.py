@@ -23,7 +23,7 @@ from frostline.torch._training.delta_state import read, written
 from frostline.torch._training.driver import Driver
 from frostline.torch._training.run_data import folder_after, read_tensors, remove_others, sizes_in, write_tensors
 from frostline.torch._training.seen_through import chain_of
-from frostline.torch._wrappers import unwrapped
+from frostline.torch._wrappers import refuse_pieces, unwrapped
 
 KIND = "run"
 _FILE = "run.json"
@@ -54,6 +54,7 @@ def save_run(
 
     Raises:
         RunError: an optimizer is not bound; or something in the state of one, or in `more`, is not JSON.
+        UnsupportedError: the model is in pieces, in a ``FullyShardedDataParallel``.
 
     Example:
         >>> import tempfile
@@ -73,6 +74,7 @@ def save_run(
         (3, True)
     """
     expression = f"save_run({str(folder)!r}, ...)"
+    refuse_pieces(expression, model)
     root, bindings = unwrapped(model), _bindings("save_run", optimizer, driver)
     tensors, texts = _weights(expression, root), []
     for number, binding in enumerate(bindings):
@@ -130,6 +132,7 @@ def load_run(
         ScheduleError, PlanMismatchError: as in ``driver.load_state_dict``. Nothing is changed then.
     """
     expression = f"load_run({str(folder)!r}, ...)"
+    refuse_pieces(expression, model)
     root, bindings = unwrapped(model), _bindings("load_run", optimizer, driver)
     place = Path(folder)
     said = _said(expression, place)
