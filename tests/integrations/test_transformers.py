@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from transformers import Trainer, TrainerCallback
+from transformers.training_args import ParallelMode
 
 import frostline.torch as ft
 from frostline import MovedError, Rule, layerwise
@@ -17,6 +20,7 @@ from frostline.schedules import LISA, LinearProbe, Phase, Plateau
 from integrations.trained import LAYERS, SCHEDULES, bert, trainer
 from only_torch.bits import contents, moved
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "transformers_finetuning.py"
 PROBE = SCHEDULES["probe"]
 HEAD = {"classifier.bias", "classifier.weight"}
 
@@ -222,6 +226,14 @@ def test_trained_twice_and_after_an_interruption(tmp_path: Path) -> None:
     assert [len(each) for each in note.trained] == [2, 2, 2, 2, 2, 36, 2, 2, 2, 36]
 
 
+def test_in_several_processes_it_is_frozen_before_the_model_is_wrapped(tmp_path: Path) -> None:
+    """Only then: else the optimizer has all that there is, in the groups of the trainer."""
+    for mode, still in ((ParallelMode.DISTRIBUTED, 39), (ParallelMode.NOT_PARALLEL, 0)):
+        model, freezing = bert(), Freezing("bert")
+        freezing.on_init_end(SimpleNamespace(parallel_mode=mode), None, None, model=model)  # type: ignore[arg-type]
+        assert len(ft.frozen(model)) == still
+
+
 def test_states_of_callbacks_may_be_restored(tmp_path: Path) -> None:
     again = {"restore_callback_states_from_checkpoint": True}
     stopped_and_gone_on(tmp_path, range(3, 5), lambda: Freezing(schedule=PROBE), **again)
@@ -238,3 +250,9 @@ def test_the_guard_sees_what_moves(tmp_path: Path) -> None:
     with pytest.raises(MovedError, match=r"word_embeddings\.weight"):
         trainer(tmp_path, Freezing(schedule=PROBE, guard=True), At(1, move), model=model).train()
     trainer(tmp_path, Freezing(schedule=PROBE), At(1, move), model=model).train()
+
+
+def test_the_example() -> None:
+    found = runpy.run_path(str(EXAMPLE))["main"]()
+    assert found == {"trainable after two epochs": 20, "resumed bitwise": True}
+    assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) <= 60
