@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from frostline._core.errors import UnsupportedError
 from frostline._core.plan import Plan
 from frostline.torch._freezing.survey import Survey
 from frostline.torch._tensors import addresses
@@ -47,11 +46,7 @@ def divided(read: Survey, plan: Plan) -> Division:
     Args:
         read: the model.
         plan: a plan that speaks of its paths.
-
-    Raises:
-        UnsupportedError: the bytes of some tensors are not in the model.
     """
-    _refuse_offloaded(read)
     names = [(name, param.path in plan.frozen) for param in read.inventory.params for name in param.names]
     with_trainable = {above for name, is_frozen in names if not is_frozen for above in _above(name)}
     with_trainable.update(above for path in plan.moving for above in _above(path))
@@ -68,20 +63,6 @@ def divided(read: Survey, plan: Plan) -> Division:
     places = {path: addresses(tensor) for path, tensor in uses.items()}
     elsewhere = {path: trained[place] for path, place in places.items() if any(place) and place in trained}
     return Division({path: found for path, found in still.items() if path not in elsewhere}, moving, elsewhere)
-
-
-def _refuse_offloaded(read: Survey) -> None:
-    tensors = named_tensors(read)
-    hooked = {path for path, module in read.modules.items() if getattr(module, "_hf_hook", None) is not None}
-    away = [path for path, (tensor, _) in tensors.items() if tensor.is_meta and path.rpartition(".")[0] in hooked]
-    if away:
-        raise UnsupportedError(
-            "accelerate.cpu_offload(model)",
-            f"has moved {len(away)} of {len(tensors)} tensors out of the model, where their bytes cannot be read: "
-            + ", ".join(away[:3])
-            + (", ..." if away[3:] else "."),
-            "Bring them back first: accelerate.hooks.remove_hook_from_submodules(model).",
-        )
 
 
 def _above(path: str) -> list[str]:
