@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import Trainer, TrainerCallback
 from transformers.training_args import ParallelMode
 
@@ -200,6 +201,38 @@ class Doubled(Trainer):
 
 def test_a_loss_of_ones_own(tmp_path: Path) -> None:
     stopped_and_gone_on(tmp_path, range(2, 5), lambda: Freezing(schedule=PROBE), kind=Doubled)
+
+
+class WithParameters(Trainer):
+    """A loss with a parameter of its own, in the optimizer as the trainer of sentence-transformers puts it there."""
+
+    temperature = nn.Parameter(torch.ones(1))
+
+    def get_optimizer_cls_and_kwargs(self, args: Any, model: Any = None) -> Any:
+        kind, options = super().get_optimizer_cls_and_kwargs(args, model)
+        decays = set(self.get_decay_parameter_names(self.model))
+        sides: tuple[list[Any], list[Any]] = [self.temperature], []
+        for name, parameter in self.model.named_parameters():
+            sides[name not in decays].append(parameter)
+        groups = [{"params": sides[0], "weight_decay": 0.1}, {"params": sides[1], "weight_decay": 0.0}]
+        return kind, {**options, "optimizer_dict": groups}
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        return (super().compute_loss(model, inputs) * self.temperature).sum()
+
+
+def test_parameters_of_a_loss_train_on(tmp_path: Path) -> None:
+    note = Note()
+    note.on_step_begin = lambda *_, optimizer, **__: note.trained.append(  # type: ignore[method-assign]
+        {str(len(group["params"])) for group in optimizer.param_groups}
+    )
+    before = WithParameters.temperature.item()
+    run = trainer(tmp_path, Freezing(schedule=PROBE, guard=True), note, kind=WithParameters, max_steps=4)
+    run.train()
+    # The head and the temperature; then all, of which 17 and the temperature decay.
+    assert note.trained == [{"1", "2"}] * 3 + [{"18", "24"}]
+    assert WithParameters.temperature.item() != before
+    assert run.optimizer.state[WithParameters.temperature]["step"].item() == 4
 
 
 def test_a_policy_decides_after_evaluations(tmp_path: Path) -> None:
