@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from only_torch.bits import bits, contents, moved
 
 # PEFT asks a model of transformers by a name of its that is deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+EXAMPLE = Path(__file__).parents[2] / "examples" / "peft_preferences.py"
 IDS = torch.arange(10).reshape(2, 5)
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
 
@@ -262,3 +264,12 @@ def test_a_trainer_goes_on_bitwise(tmp_path: Path) -> None:
         again = trainer(tmp_path / "again", Freezing(base, schedule=probe), model=classifier(), max_steps=5)
         again.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{cut}"))
         assert contents(again.model) == contents(whole.model)
+
+
+def test_the_example() -> None:
+    found = runpy.run_path(str(EXAMPLE))["main"]()
+    before, after = found.pop("loss")
+    assert found == {"still": 21, "reference is the base, bitwise": True}
+    # At first the policy is the reference: the logarithm of 2.
+    assert (round(before, 6), after < 0.6) == (0.693147, True)
+    assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) <= 60

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import Trainer, TrainerCallback
+from transformers.training_args import ParallelMode
 
 import frostline.torch as ft
 from frostline import MovedError, Rule, layerwise
@@ -17,6 +21,7 @@ from frostline.schedules import LISA, LinearProbe, Phase, Plateau
 from integrations.trained import LAYERS, SCHEDULES, bert, trainer
 from only_torch.bits import contents, moved
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "transformers_finetuning.py"
 PROBE = SCHEDULES["probe"]
 HEAD = {"classifier.bias", "classifier.weight"}
 
@@ -198,6 +203,38 @@ def test_a_loss_of_ones_own(tmp_path: Path) -> None:
     stopped_and_gone_on(tmp_path, range(2, 5), lambda: Freezing(schedule=PROBE), kind=Doubled)
 
 
+class WithParameters(Trainer):
+    """A loss with a parameter of its own, in the optimizer as the trainer of sentence-transformers puts it there."""
+
+    temperature = nn.Parameter(torch.ones(1))
+
+    def get_optimizer_cls_and_kwargs(self, args: Any, model: Any = None) -> Any:
+        kind, options = super().get_optimizer_cls_and_kwargs(args, model)
+        decays = set(self.get_decay_parameter_names(self.model))
+        sides: tuple[list[Any], list[Any]] = [self.temperature], []
+        for name, parameter in self.model.named_parameters():
+            sides[name not in decays].append(parameter)
+        groups = [{"params": sides[0], "weight_decay": 0.1}, {"params": sides[1], "weight_decay": 0.0}]
+        return kind, {**options, "optimizer_dict": groups}
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        return (super().compute_loss(model, inputs) * self.temperature).sum()
+
+
+def test_parameters_of_a_loss_train_on(tmp_path: Path) -> None:
+    note = Note()
+    note.on_step_begin = lambda *_, optimizer, **__: note.trained.append(  # type: ignore[method-assign]
+        {str(len(group["params"])) for group in optimizer.param_groups}
+    )
+    before = WithParameters.temperature.item()
+    run = trainer(tmp_path, Freezing(schedule=PROBE, guard=True), note, kind=WithParameters, max_steps=4)
+    run.train()
+    # The head and the temperature; then all, of which 17 and the temperature decay.
+    assert note.trained == [{"1", "2"}] * 3 + [{"18", "24"}]
+    assert WithParameters.temperature.item() != before
+    assert run.optimizer.state[WithParameters.temperature]["step"].item() == 4
+
+
 def test_a_policy_decides_after_evaluations(tmp_path: Path) -> None:
     note = Note()
     policy = Plateau([Phase(["**", "!classifier"]), Phase()], patience=2, delta=1.0, watch="eval_loss")
@@ -222,6 +259,14 @@ def test_trained_twice_and_after_an_interruption(tmp_path: Path) -> None:
     assert [len(each) for each in note.trained] == [2, 2, 2, 2, 2, 36, 2, 2, 2, 36]
 
 
+def test_in_several_processes_it_is_frozen_before_the_model_is_wrapped(tmp_path: Path) -> None:
+    """Only then: else the optimizer has all that there is, in the groups of the trainer."""
+    for mode, still in ((ParallelMode.DISTRIBUTED, 39), (ParallelMode.NOT_PARALLEL, 0)):
+        model, freezing = bert(), Freezing("bert")
+        freezing.on_init_end(SimpleNamespace(parallel_mode=mode), None, None, model=model)  # type: ignore[arg-type]
+        assert len(ft.frozen(model)) == still
+
+
 def test_states_of_callbacks_may_be_restored(tmp_path: Path) -> None:
     again = {"restore_callback_states_from_checkpoint": True}
     stopped_and_gone_on(tmp_path, range(3, 5), lambda: Freezing(schedule=PROBE), **again)
@@ -238,3 +283,9 @@ def test_the_guard_sees_what_moves(tmp_path: Path) -> None:
     with pytest.raises(MovedError, match=r"word_embeddings\.weight"):
         trainer(tmp_path, Freezing(schedule=PROBE, guard=True), At(1, move), model=model).train()
     trainer(tmp_path, Freezing(schedule=PROBE), At(1, move), model=model).train()
+
+
+def test_the_example() -> None:
+    found = runpy.run_path(str(EXAMPLE))["main"]()
+    assert found == {"trainable after two epochs": 20, "resumed bitwise": True}
+    assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) <= 60

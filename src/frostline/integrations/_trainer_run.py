@@ -101,7 +101,7 @@ class TrainerRun:
             return
         before, has_seen = self.driver.phase, bool(self._seen)
         while self.driver.steps < place:
-            self.driver.step(**self._seen)
+            self.driver.advance(self._seen)
             self._seen = {}
         if self.driver.phase is not before:
             self.verify()

@@ -144,7 +144,7 @@ class Freezing(Callback):
         while self.driver.steps < end:
             is_seen = given is not None and self.driver.steps == end - 1 and isinstance(self._schedule, Policy)
             phase = self.driver.phase
-            self.driver.step(**(numbers_of(trainer, given or {}) if is_seen else {}))
+            self.driver.advance(numbers_of(trainer, given or {}) if is_seen else {})
             if self._guard is not None and self.driver.phase is not phase:
                 self._guard.verify()
                 self._guard = Guard(module, copy=False)

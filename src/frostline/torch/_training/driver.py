@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import final
 
 from torch import nn
@@ -22,6 +22,7 @@ from frostline.torch._freezing.wrapped import check_follows
 from frostline.torch._training.bind import bind
 from frostline.torch._training.binding import Binding
 from frostline.torch._training.compiled_blocks import call_alike
+from frostline.torch._training.seen_through import accumulates
 from frostline.torch._training.together import averaged
 from frostline.torch._wrappers import unwrapped
 
@@ -85,7 +86,7 @@ class Driver:
         walk = begin(schedule)
         check(schedule, read.inventory)
         self._own = frozen_before(read)
-        self._said = freezes_nothing(schedule)
+        self._said, self._taken = freezes_nothing(schedule), 0
         walk = walk.keeping(kept_of(schedule, self._own, read.inventory))
         plan = walk.plan(read.inventory)
         check_phases(schedule, read.inventory, walk.kept)
@@ -109,6 +110,9 @@ class Driver:
     def step(self, **observation: float) -> None:
         """Enacts the next step, in place; call it after each step of the optimizer.
 
+        Under ``accelerator.accumulate`` call it after each batch: as the optimizer does, it does nothing but in the
+        batch that completes a step.
+
         Args:
             observation: the plain numbers by which a policy decides, ``driver.step(loss=loss.item())``. It looks at
                 each step that has them. A schedule needs none. Processes that train one model, in a data-parallel
@@ -129,8 +133,23 @@ class Driver:
             >>> len(trainable(model))
             4
         """
+        taken = sum(binding._rates.steps for binding in self.bindings)
+        if taken == self._taken and accumulates():
+            return
+        self._taken = taken
+        self.advance(observation)
+
+    def advance(self, observation: Mapping[str, float]) -> None:
+        """Enacts the next step, in place, for a trainer that counts the steps itself.
+
+        Args:
+            observation: as for `step`.
+
+        Raises:
+            ScheduleError, PlanMismatchError: as in `step`.
+        """
         if isinstance(self.schedule, Policy):
-            observation = dict(averaged(unwrapped(self._model), observation))
+            observation = averaged(unwrapped(self._model), observation)
         walk = self._walk.onward(observation)
         if walk.phase is self._walk.phase:
             self._walk = walk

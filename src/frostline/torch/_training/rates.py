@@ -20,11 +20,13 @@ class Rates:
     Attributes:
         factors: path -> factor; a path that is not in it has 1.
         by_rule: the same, for the whole run, where a rule comes too late for a group of its own.
+        steps: the number of steps that the optimizer has begun.
     """
 
     def __init__(self) -> None:
         self.factors: dict[str, float] = {}
         self.by_rule: dict[str, float] = {}
+        self.steps = 0
         self._lent: list[tuple[dict[str, Any], list[torch.Tensor], Any]] = []
         self._count = 0
 
@@ -35,6 +37,7 @@ class Rates:
     def lend(self, optimizer: Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
         """Multiplies the learning rates, in place."""
         self.take_back(optimizer)
+        self.steps += 1
         paths = (path for path in tensors if path in self.factors or path in self.by_rule)
         factor_of = {id(tensors[path]): self.factor(path) for path in paths}
         self._count = len(optimizer.param_groups)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from torch.optim import Optimizer
@@ -33,6 +34,12 @@ def chain_of(optimizer: Any) -> tuple[Any, ...]:
             "Bind the optimizer that takes the step: bind(torch.optim.AdamW(model.parameters()), model).",
         )
     return tuple(found)
+
+
+def accumulates() -> bool:
+    """Whether an accelerator, of the library of that name, is amid the batches of a step."""
+    loaded = sys.modules.get("accelerate.state")
+    return loaded is not None and not loaded.GradientState().sync_gradients
 
 
 def _inside(optimizer: Any) -> Any:
