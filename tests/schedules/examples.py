@@ -99,7 +99,15 @@ schedules = st.one_of(
     ),
 )
 policies = st.one_of(
-    st.builds(Plateau, st.lists(phases, min_size=1, max_size=3), small, finite, st.text(max_size=4)),
+    st.builds(
+        Plateau,
+        st.lists(phases, min_size=1, max_size=3),
+        small,
+        finite,
+        st.text(max_size=4),
+        st.sampled_from(["min", "max"]),
+        st.none() | small,
+    ),
     st.builds(AutoFreeze, blocks, st.floats(0, 100)),
     st.builds(Egeria, blocks, st.integers(2, 4), st.integers(1, 3), st.floats(0, 1)),
 )
