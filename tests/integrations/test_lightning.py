@@ -263,7 +263,7 @@ class Adversaries(LightningModule):
 
 
 def test_manual_optimization_with_two_optimizers(tmp_path: Path) -> None:
-    schedule = ULMFiT(["maker[0]", "critic[0]", "critic[1]"], period=4)  # two steps a batch
+    schedule = ULMFiT(["maker[0]", "critic[0]", "critic[1]"], period=4, rest="train")  # two steps a batch
     noted, whole = Noted(), Adversaries()
     freezing = Freezing(schedule=schedule, guard=True)
     trainer(noted, freezing, saves=tmp_path).fit(whole)

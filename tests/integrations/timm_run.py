@@ -32,7 +32,7 @@ from only_torch.bits import contents, moved  # noqa: E402
 
 SCHEDULES = {
     "probe": LinearProbe(["head"], steps=3),
-    "gradual": ULMFiT(["blocks[0]", "blocks[1]", "blocks[2]", "head"], period=2),
+    "gradual": ULMFiT(["blocks[0]", "blocks[1]", "blocks[2]", "head"], period=2, rest="train"),
     "lisa": LISA(["blocks[0]", "blocks[1]", "blocks[2]"], sampled=1, period=2, always=["head"]),
 }
 

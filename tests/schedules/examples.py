@@ -81,7 +81,7 @@ def spans(draw: st.DrawFn) -> Phases:
 schedules = st.one_of(
     spans(),
     st.builds(LinearProbe, blocks, small),
-    st.builds(ULMFiT, blocks, small, st.floats(1, 10)),
+    st.builds(ULMFiT, blocks, small, st.floats(1, 10), st.sampled_from([None, "frozen", "train"])),
     blocks.flatmap(
         lambda names: st.builds(LISA, st.just(names), st.integers(1, len(names)), small, st.just(["head0"]), seeds)
     ),
@@ -96,10 +96,19 @@ schedules = st.one_of(
         st.floats(0.001, 1),
         st.sampled_from(["cubic", "linear"]),
         st.booleans(),
+        st.sampled_from([None, "frozen", "train"]),
     ),
 )
 policies = st.one_of(
-    st.builds(Plateau, st.lists(phases, min_size=1, max_size=3), small, finite, st.text(max_size=4)),
+    st.builds(
+        Plateau,
+        st.lists(phases, min_size=1, max_size=3),
+        small,
+        finite,
+        st.text(max_size=4),
+        st.sampled_from(["min", "max"]),
+        st.none() | small,
+    ),
     st.builds(AutoFreeze, blocks, st.floats(0, 100)),
     st.builds(Egeria, blocks, st.integers(2, 4), st.integers(1, 3), st.floats(0, 1)),
 )

@@ -155,6 +155,22 @@ TEXTS: list[tuple[str, Callable[[], object], list[str]]] = [
         ],
     ),
     (
+        "mode",
+        lambda: Plateau([Phase()], patience=1, mode="maximum"),
+        [
+            "Plateau(mode='maximum') is not one of the 2 possible values.",
+            "Possible values:",
+            "  'min'",
+            "  'max'",
+            "Write Plateau(..., mode='max').",
+        ],
+    ),
+    (
+        "longest",
+        lambda: Plateau([Phase()], patience=1, longest=0),
+        ["Plateau(longest=0) is 0, and must be a whole number of at least 1.", "Write Plateau(..., longest=1)."],
+    ),
+    (
         "share",
         lambda: FreezeOut(["a"], steps=1, t0=0.0),
         ["FreezeOut(t0=0.0) must be a finite number above 0 and at most 1.", "Write FreezeOut(..., t0=1.0)."],

@@ -36,6 +36,17 @@ def test_the_probe_trains_the_head_and_then_everything() -> None:
     assert (schedule.next_change(0), schedule.next_change(2), schedule.next_change(3)) == (3, 3, None)
 
 
+# --- ULMFiT and FreezeOut: the rest
+
+
+def test_what_no_block_names_is_frozen_from_the_first_step_to_the_last_if_it_is_said() -> None:
+    schedule = ULMFiT(["a", "b"], period=5, decay=1, rest="frozen")
+    assert [phase.frozen for _, phase in schedule.changes(99)] == [("**", "!b"), ("**", "!a", "!b")]
+    schedule = FreezeOut(["a", "b"], steps=8, t0=0.5, spacing="linear", rest="frozen")
+    assert [schedule.at(step).frozen for step in (0, 4, 8)] == [("**", "!a", "!b"), ("**", "!b"), ("**",)]
+    assert ULMFiT(["a", "b"], period=5, rest="train").at(0) == ULMFiT(["a", "b"], period=5).at(0)
+
+
 # --- ULMFiT
 
 

@@ -44,6 +44,19 @@ def test_plateau_watches_the_number_with_the_given_name() -> None:
     assert names(policy, [{"error": 1, "loss": 1}, {"error": 0.5, "loss": 9}]) == ["one"] * 3
 
 
+def test_plateau_takes_a_higher_number_for_the_better_one_in_mode_max() -> None:
+    policy = Plateau([ONE, TWO], patience=2, delta=0.125, watch="accuracy", mode="max")
+    rising = [{"accuracy": value} for value in (0.25, 0.5, 0.75, 0.875, 0.5)]
+    assert names(policy, rising) == ["one"] * 5 + ["two"]
+
+
+def test_a_phase_of_plateau_ends_at_its_longest_although_the_number_still_improves() -> None:
+    policy = Plateau([ONE, TWO, THREE], patience=2, longest=3)
+    assert names(policy, losses(5, 4, 3, 2, 2, 2, 1)) == ["one"] * 3 + ["two"] * 3 + ["three"] * 2
+    state, _ = policy.update(policy.init(), {"loss": 5})
+    assert state == {"place": 0, "best": 5.0, "waited": 0, "seen": 1}
+
+
 # --- AutoFreeze
 
 

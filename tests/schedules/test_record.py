@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from frostline import FrostlineError
-from frostline.errors import FileFormatError
+from frostline.errors import FileFormatError, ScheduleError
 from frostline.schedules import (
     LISA,
     BAdam,
@@ -95,6 +95,19 @@ def test_a_schedule_as_toml() -> None:
 
 def test_fields_with_a_default_may_be_left_out() -> None:
     assert Schedule.from_toml(BY_HAND) == BAdam(["embed", "layers[0]"], period=1000, order="random", always=(), seed=0)
+
+
+def test_a_file_written_by_hand_needs_no_format_and_no_version() -> None:
+    text = 'schedule = "BAdam"\nblocks = ["embed", "head"]\nperiod = 1000\n'
+    assert Schedule.from_toml(text) == BAdam(["embed", "head"], period=1000)
+    text = 'policy = "Plateau"\npatience = 2\nmode = "max"\n[[phases]]\nfrozen = ["body"]\n[[phases]]\nfrozen = []\n'
+    assert Policy.from_toml(text) == Plateau([Phase(["body"]), Phase()], patience=2, mode="max")
+
+
+@pytest.mark.parametrize("line", ['format = "frostline.schedule"', "version = 1"])
+def test_one_of_format_and_version_is_not_enough(line: str) -> None:
+    with pytest.raises(ScheduleError, match=r"cannot read a schedule: its (version|format) is None"):
+        Schedule.from_toml(f'{line}\nschedule = "BAdam"\nblocks = ["embed"]\nperiod = 1000\n')
 
 
 def test_booleans_and_whole_numbers_keep_their_type() -> None:

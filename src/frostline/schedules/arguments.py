@@ -66,6 +66,9 @@ def choice(owner: str, name: str, value: object, choices: Sequence[str]) -> str:
     raise ScheduleError(f"{owner}({name}={value!r})", problem, found, fix)
 
 
+RESTS = ("frozen", "train")
+
+
 def blocks(owner: str, name: str, value: object, least: int = 1) -> tuple[str, ...]:
     """Returns the names of blocks: selectors as in ``freeze(model, ...)``, each once, none with a "!".
 

@@ -8,8 +8,8 @@ from math import cos, pi
 from typing import final
 
 from frostline._core.errors import ScheduleError
-from frostline.schedules.arguments import blocks, choice, number, whole
-from frostline.schedules.phase import Phase
+from frostline.schedules.arguments import RESTS, blocks, choice, number, whole
+from frostline.schedules.phase import Phase, frozen_beside
 from frostline.schedules.schedule import Schedule
 
 SPACINGS = ("cubic", "linear")
@@ -27,7 +27,7 @@ class FreezeOut(Schedule):
     faster, and the learning rates of all blocks have the same sum. As in the paper, `t0` is given before it is cubed.
 
     The factors multiply the learning rate of the optimizer, which should stay constant. At the end of the run all
-    blocks are frozen. Parameters outside of all blocks always train at the full rate.
+    blocks are frozen.
 
     Args:
         blocks: selectors, in order from input to output.
@@ -35,9 +35,12 @@ class FreezeOut(Schedule):
         t0: the share of the run after which the first block freezes.
         spacing: "cubic" or "linear".
         scaled: whether blocks that freeze early learn faster.
+        rest: what happens to parameters that no block names: "frozen" or "train", at the full rate. If it is left out,
+            a driver refuses a model that has such parameters.
 
     Raises:
-        ScheduleError: there is no block or no step, the share is not above 0 and at most 1, or the spacing is unknown.
+        ScheduleError: there is no block or no step, the share is not above 0 and at most 1, or the spacing or `rest`
+            is unknown.
 
     Example:
         >>> schedule = FreezeOut(["a", "b", "c"], steps=100, t0=0.5, spacing="linear")
@@ -52,6 +55,7 @@ class FreezeOut(Schedule):
     t0: float = 0.8
     spacing: str = "cubic"
     scaled: bool = True
+    rest: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "blocks", blocks("FreezeOut", "blocks", self.blocks))
@@ -61,11 +65,18 @@ class FreezeOut(Schedule):
         if not isinstance(self.scaled, bool):
             problem = f"is of type {type(self.scaled).__name__}, and must be true or false."
             raise ScheduleError(f"FreezeOut(scaled={self.scaled!r})", problem, (), "Write FreezeOut(..., scaled=True).")
+        if self.rest is not None:
+            choice("FreezeOut", "rest", self.rest, RESTS)
 
     @property
     def parts(self) -> Sequence[str]:
         """The blocks."""
         return self.blocks
+
+    @property
+    def rest_unsaid(self) -> bool:
+        """Whether `rest` was left out."""
+        return self.rest is None
 
     @property
     def horizon(self) -> int:
@@ -86,7 +97,8 @@ class FreezeOut(Schedule):
         ends = [(block, share, round(share * self.steps, 6)) for block, share in pairs]
         frozen = [block for block, _, end in ends if step >= end]
         rates = [(block, self._factor(step, share, end)) for block, share, end in ends if step < end]
-        return Phase(frozen, name=f"{len(frozen)} of {len(ends)} blocks frozen", rates=rates)
+        still = frozen_beside(frozen, self.blocks[len(frozen) :], self.rest)
+        return Phase(still, name=f"{len(frozen)} of {len(ends)} blocks frozen", rates=rates)
 
     def _factor(self, step: int, share: float, end: float) -> float:
         return (1 + cos(pi * step / end)) / 2 / (share if self.scaled else 1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from itertools import chain, islice
 
-from frostline._core.errors import ConstantError
+from frostline._core.errors import ConstantError, ScheduleError
 from frostline._core.errors.base import counted
 from frostline._core.inventory import Inventory
 from frostline._core.plan import Plan
@@ -68,10 +68,27 @@ def check_phases(along: Schedule | Policy, inventory: Inventory, kept: AbstractS
 
     Raises:
         ConstantError: a phase trains none.
+        ScheduleError: parameters would train that no block names, and the schedule does not say that they are to.
     """
+    if isinstance(along, Schedule) and along.rest_unsaid:
+        _check_rest(along, inventory, kept)
     if kept and isinstance(along, Schedule):
         for _, phase in islice(along.changes(along.horizon + 1), _MOST_CHECKED):
             plan_beside(along, phase, inventory, kept)
+
+
+def _check_rest(along: Schedule, inventory: Inventory, kept: AbstractSet[str]) -> None:
+    trains = Phase().plan(inventory).trainable - kept
+    rest = [param.path for param in inventory.params if param.path in trains - resolve(along.parts, inventory)]
+    if rest:
+        count = sum(param.path in trains for param in inventory.params)
+        problem = f"leaves {len(rest)} of {count} parameters in none of its {counted(len(along.parts), 'block')}:"
+        found = (*(f"  {path}" for path in rest[:5]), *(("  ...",) if len(rest) > 5 else ()))
+        name = type(along).__name__
+        fix = (
+            f'Add the blocks that are missing, or say what happens to the rest: {name}(..., rest="frozen") or "train".'
+        )
+        raise ScheduleError(f"{name}(blocks=...)", problem, found, fix)
 
 
 def freezes_nothing(along: Schedule | Policy) -> bool:

@@ -114,6 +114,16 @@ def all_but(kept: Iterable[str]) -> tuple[str, ...]:
     return ("**", *(f"!{each}" for each in kept))
 
 
+def frozen_beside(frozen: Iterable[str], training: Iterable[str], rest: str | None) -> tuple[str, ...]:
+    """Returns the selectors that freeze some blocks, and what no block names if `rest` is "frozen".
+
+    Example:
+        >>> frozen_beside(["embed"], ["head"], "train"), frozen_beside(["embed"], ["head"], "frozen")
+        (('embed',), ('**', '!head'))
+    """
+    return all_but(training) if rest == "frozen" else tuple(frozen)
+
+
 def _selectors(given: object) -> tuple[str, ...]:
     expression = f"Phase(frozen={given!r})"
     if isinstance(given, str):

@@ -1,4 +1,4 @@
-"""Plateau: the next phase starts when an observed number stops falling."""
+"""Plateau: the next phase starts when an observed number stops improving."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from frostline._core.errors import ScheduleError
-from frostline.schedules.arguments import number, whole
+from frostline.schedules.arguments import choice, number, whole
 from frostline.schedules.phase import Phase
 from frostline.schedules.policy import Policy, State, observed
 
+MODES = ("min", "max")
 _FIX = 'Write Plateau([Phase(["**", "!head"]), Phase()], patience=3).'
 
 
@@ -25,11 +26,14 @@ class Plateau(Policy):
     Args:
         phases: the phases; the last one has no end.
         patience: the number of observations without improvement after which a phase ends.
-        delta: how far a number must be below the best one to count as an improvement.
+        delta: how far a number must be below the best one, or above it, to count as an improvement.
         watch: the name of the watched number.
+        mode: "min" if a lower number is better, as of a loss, and "max" if a higher one is, as of an accuracy.
+        longest: the number of observations after which a phase ends even if the number still improves; None for no
+            such end.
 
     Raises:
-        ScheduleError: there is no phase, or the patience is below 1.
+        ScheduleError: there is no phase, the patience or `longest` is below 1, or the mode is unknown.
 
     Example:
         >>> policy = Plateau([Phase(["**", "!head"], name="probe"), Phase(name="all")], patience=2)
@@ -47,6 +51,8 @@ class Plateau(Policy):
     patience: int
     delta: float = 0.0
     watch: str = "loss"
+    mode: str = "min"
+    longest: int | None = None
 
     def __post_init__(self) -> None:
         phases = self.phases
@@ -60,6 +66,9 @@ class Plateau(Policy):
         if not isinstance(self.watch, str):
             fix = 'Write Plateau(..., watch="loss").'
             raise ScheduleError(f"Plateau(watch={self.watch!r})", "must be the name of a number.", (), fix)
+        choice("Plateau", "mode", self.mode, MODES)
+        if self.longest is not None:
+            object.__setattr__(self, "longest", whole("Plateau", "longest", self.longest, least=1))
 
     @property
     def foreseen(self) -> Sequence[Phase]:
@@ -68,7 +77,8 @@ class Plateau(Policy):
 
     def init(self) -> State:
         """Returns the state of the first phase, without a best number."""
-        return {"place": 0, "best": None, "waited": 0}
+        first: State = {"place": 0, "best": None, "waited": 0}
+        return first if self.longest is None else first | {"seen": 0}
 
     def _phase(self, state: Mapping[str, Any]) -> Phase:
         place: int = state["place"]
@@ -80,11 +90,16 @@ class Plateau(Policy):
         value = observed(observation, self.watch)
         if state["place"] == len(self.phases) - 1:
             return state
-        if state["best"] is None or value < state["best"] - self.delta:
-            return state | {"best": value, "waited": 0}
-        if state["waited"] + 1 < self.patience:
-            return state | {"waited": state["waited"] + 1}
-        return {"place": state["place"] + 1, "best": None, "waited": 0}
+        better = state["best"] is None or self._gain(value, state["best"]) > self.delta
+        after = state | ({"best": value, "waited": 0} if better else {"waited": state["waited"] + 1})
+        if self.longest is not None:
+            after["seen"] += 1
+        if after["waited"] < self.patience and (self.longest is None or after["seen"] < self.longest):
+            return after
+        return self.init() | {"place": state["place"] + 1}
+
+    def _gain(self, value: float, best: float) -> float:
+        return best - value if self.mode == "min" else value - best
 
     @classmethod
     def _parsed(cls, content: dict[str, Any]) -> dict[str, Any]:

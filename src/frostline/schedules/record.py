@@ -70,7 +70,9 @@ class Record(ABC):
 
     @classmethod
     def from_toml(cls, text: str) -> Self:
-        """Reads TOML text, written by `to_toml` or by hand; fields with a default may be left out.
+        """Reads TOML text, written by `to_toml` or by hand.
+
+        Fields with a default may be left out, and ``format`` and ``version`` together: then it is the present version.
 
         Raises:
             ScheduleError: the text is not a valid schedule or policy.
@@ -80,6 +82,8 @@ class Record(ABC):
             data = document.parse_toml(text)
         except ValueError as error:
             raise cls._unreadable(expression, error) from error
+        if isinstance(data, dict) and cls.noun in data and not {"format", "version"} & data.keys():
+            data = document.stamped(cls.noun, data)
         return cls._read(data, expression)
 
     @classmethod

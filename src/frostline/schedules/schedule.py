@@ -53,6 +53,11 @@ class Schedule(Record):
     def parts(self) -> Sequence[str]:
         """The selectors of the parts that the schedule treats differently, from the input of a model to its output."""
 
+    @property
+    def rest_unsaid(self) -> bool:
+        """Whether the schedule does not say what happens to parameters that none of its parts names."""
+        return False
+
     @abstractmethod
     def _at(self, step: int) -> Phase: ...
 

@@ -240,7 +240,7 @@ class TestDriver:
         assert driver.plan == fj.plan(nested, "body.b")
 
     def test_rates_are_checked_as_with_marks(self) -> None:
-        driver = fj.Driver(FreezeOut(["a", "b"], steps=8, t0=1.0, scaled=False), marks=False)
+        driver = fj.Driver(FreezeOut(["a", "b"], steps=8, t0=1.0, scaled=False, rest="train"), marks=False)
         for _ in range(2):
             driver.start(net())
             driver.factors  # noqa: B018

@@ -112,7 +112,7 @@ class TestLog:
 
     def test_a_step_without_a_change_logs_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.DEBUG, logger="frostline")
-        driver = fj.Driver(FreezeOut(["a", "b"], steps=100))
+        driver = fj.Driver(FreezeOut(["a", "b"], steps=100, rest="train"))
         params = driver.start(net())
         assert driver.factors
         driver.step(params)
@@ -148,7 +148,7 @@ class TestRates:
         assert driver.factors.names == ("embed", "head", "rest")
 
     def test_new_factors_cause_no_trace_of_compiled_code(self) -> None:
-        driver = fj.Driver(FreezeOut(["a", "b"], steps=8, t0=1.0, scaled=False))
+        driver = fj.Driver(FreezeOut(["a", "b"], steps=8, t0=1.0, scaled=False, rest="train"))
         params, tx = driver.start(net()), fj.optimizer(optax.sgd(1.0))
         state = tx.init(params)
 
@@ -329,6 +329,7 @@ class TestState:
                 "patience": 3,
                 "delta": 0.0,
                 "watch": "loss",
+                "mode": "min",
             },
             "step": 2,
             "state": {"place": 0, "best": 0.5, "waited": 1},

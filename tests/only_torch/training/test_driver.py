@@ -374,6 +374,32 @@ class DistributedLike(DataParallel):
     """Stands for a wrapper that notes what is trainable; a real one wants several processes."""
 
 
+class TestRest:
+    @pytest.mark.parametrize(
+        "along", [ULMFiT(["[0]"], period=1), FreezeOut(["[0]"], steps=9)], ids=["ULMFiT", "FreezeOut"]
+    )
+    def test_what_no_block_names_does_not_train_in_silence(self, along: Schedule) -> None:
+        model, name = net(), type(along).__name__
+        before = ft.plan(model)
+        with pytest.raises(ScheduleError) as caught:
+            ft.Driver(along, model, sgd(model))
+        assert str(caught.value) == (
+            f"{name}(blocks=...) leaves 4 of 6 parameters in none of its 1 block:\n"
+            "  1.weight\n  1.bias\n  2.weight\n  2.bias\n"
+            "Add the blocks that are missing, or say what happens to the rest: "
+            f'{name}(..., rest="frozen") or "train".'
+        )
+        assert ft.plan(model) == before
+
+    def test_what_was_frozen_before_is_no_rest(self) -> None:
+        model = net()
+        ft.freeze(model, "[1:]")
+        assert set(ft.trainable(ft.Driver(ULMFiT(["[0]"], period=1), model, sgd(model))._model)) == {
+            "0.weight",
+            "0.bias",
+        }
+
+
 class TestState:
     def driver(self, along: Any = None, model: nn.Module | None = None) -> ft.Driver:
         model = net() if model is None else model
@@ -401,6 +427,7 @@ class TestState:
                 "patience": 3,
                 "delta": 0.0,
                 "watch": "loss",
+                "mode": "min",
             },
             "step": 2,
             "state": {"place": 0, "best": 0.5, "waited": 1},
@@ -461,6 +488,17 @@ class TestState:
             train(model, binding.optimizer)
             assert set(binding.state_dict()["state"]) == expected
 
+    def test_of_a_schedule_with_a_rest(self) -> None:
+        for rest in ("frozen", "train"):
+            driver, other = (self.driver(ULMFiT(["[0]", "[2]"], period=2, rest=rest)) for _ in range(2))
+            for step in range(4):
+                expected = {"2.weight", "2.bias"} | ({"0.weight", "0.bias"} if step >= 2 else set())
+                expected |= {"1.weight", "1.bias"} if rest == "train" else set()
+                assert set(ft.trainable(driver._model)) == expected
+                other.load_state_dict(json.loads(json.dumps(driver.state_dict())))
+                assert set(ft.trainable(other._model)) == expected
+                driver.step()
+
     def test_of_another_schedule(self) -> None:
         saved = self.driver(LinearProbe(["[2]"], steps=3))
         for _ in range(3):
@@ -471,7 +509,7 @@ class TestState:
             "  at step 2: saved Phase(frozen=('**', '![2]'), name='probe'), here Phase(name='fine-tune')\n"
             "Load what driver.state_dict() gave, into a driver with the same schedule."
         )
-        saved = self.driver(ULMFiT(["[0]", "[2]"], period=1))
+        saved = self.driver(ULMFiT(["[0]", "[2]"], period=1, rest="train"))
         saved.step()
         assert self.refused(ScheduleError, self.driver(), saved.state_dict()) == (
             "driver.load_state_dict(state) got the state of ULMFiT for LinearProbe.\n"

@@ -56,7 +56,7 @@ class Driver:
         bindings: of the optimizers; they save their states by name.
 
     Raises:
-        ScheduleError: `schedule` is not a schedule.
+        ScheduleError: `schedule` is not a schedule, or does not say what happens to parameters that no block names.
         NoMatchError, TiedError: a phase does not fit the model, however late it comes. Nothing is changed then.
         ConstantError: a phase would train nothing but what was frozen before. At a later phase `step` raises it.
         BindError, UnsupportedError: as in :func:`bind`; or a binding is of another model.
