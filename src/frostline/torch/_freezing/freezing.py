@@ -23,7 +23,7 @@ from frostline.torch._freezing.held_modules import hold_frozen_modules
 from frostline.torch._freezing.selection import Choice, chosen, flat, named_by, written
 from frostline.torch._freezing.standing import Standing
 from frostline.torch._freezing.survey import Survey, survey
-from frostline.torch._holding.claims import Claim, add, latest, owned, withdraw, withdraw_owner
+from frostline.torch._holding.claims import Claim, add, owned, renew, withdraw
 from frostline.torch._holding.lbfgs import keep_lbfgs_to_trainable
 from frostline.torch._holding.mode import is_held
 from frostline.torch._holding.moved_claims import note_parametrized, settle
@@ -88,8 +88,11 @@ def freeze(
     taken = chosen(choices, read, expect=expect, allow_empty=allow_empty)
     words = words_of_choice(read, taken, freezes=True)
     settle(read.modules.values())
-    after = with_buffers(read, plan_of(read).freeze(taken.paths), words, f"freeze({written('model', choices)})")
-    return _claim(model, read, after, {Claim(frozen=True, mode=mode): taken.paths, **claims_on_buffers(words, mode)})
+    before = plan_of(read)
+    after = with_buffers(read, before.freeze(taken.paths), words, f"freeze({written('model', choices)})")
+    return _claim(
+        model, read, before, after, {Claim(frozen=True, mode=mode): taken.paths, **claims_on_buffers(words, mode)}
+    )
 
 
 def thaw(
@@ -140,8 +143,9 @@ def thaw(
     left = constants_among(read, free - meant) | constants_among(read, meant, integers_only=True)
     check_any_left(expression, read, free, left)
     claims = {Claim(frozen=False, meant=True): meant - left, Claim(frozen=False): free - meant}
-    after = with_buffers(read, plan_of(read).thaw(free - left), words, f"{expression})")
-    return _claim(model, read, after, claims | claims_on_buffers(words))
+    before = plan_of(read)
+    after = with_buffers(read, before.thaw(free - left), words, f"{expression})")
+    return _claim(model, read, before, after, claims | claims_on_buffers(words))
 
 
 def plan(model: nn.Module) -> Plan:
@@ -216,8 +220,8 @@ def plan_of(read: Survey) -> Plan:
     """Returns the plan of a model that has been read."""
     frozen_paths: set[str] = set()
     trainable_paths: set[str] = set()
-    for path in read.inventory.paths:
-        module, parameter = read.sites[path][0][0], read.parameters.get(path)
+    for path, ((module, _), *_) in read.sites.items():
+        parameter = read.parameters.get(path)
         stands = is_held(module) if parameter is None else not parameter.requires_grad
         (frozen_paths if stands or id(module) in read.pinned else trainable_paths).add(path)
     return with_buffers(read, Plan(frozen=frozenset(frozen_paths), trainable=frozenset(trainable_paths)))
@@ -266,21 +270,18 @@ def follow_plan(
 
 
 def _follow(read: Survey, plan: Plan, left: AbstractSet[str], unclaimed: AbstractSet[str]) -> None:
+    meant = plan.trainable - left
     with thaws_noted(read.parameters.values()):
-        for path in read.inventory.paths:
+        for path in read.sites:
             sites = read.free_sites([path])
             if path in unclaimed:
                 withdraw(sites, owned(sites, "follow"))
-                continue
-            present = latest(*sites[0]) if sites else None
-            mode = present.mode if present is not None and present.frozen else "eval"
-            withdraw_owner(sites, "follow")
-            meant = path in plan.trainable - left
-            add(read.root, sites, Claim(frozen=path in plan.frozen, mode=mode, owner="follow", meant=meant))
+            elif sites:
+                renew(read.root, sites, owner="follow", frozen=path in plan.frozen, meant=path in meant)
 
 
-def _claim(model: nn.Module, read: Survey, after: Plan, claims: Mapping[Claim, frozenset[str]]) -> Handle:
-    if after != plan_of(read):
+def _claim(model: nn.Module, read: Survey, before: Plan, after: Plan, claims: Mapping[Claim, frozenset[str]]) -> Handle:
+    if after != before:
         refuse_wrapped(model)
     sites = {claim: read.free_sites(paths) for claim, paths in claims.items()}
     keep_lbfgs_to_trainable()

@@ -11,7 +11,7 @@ from frostline._core.errors import UnsupportedError
 from frostline._core.errors.base import counted
 from frostline._core.plan import Plan
 from frostline.torch._freezing.held_modules import hold_frozen_modules
-from frostline.torch._freezing.survey import survey
+from frostline.torch._freezing.survey import Survey, survey
 from frostline.torch._holding.claims import Claim, Site, sites_of, withdraw
 from frostline.torch._holding.moved_claims import lost_claims, settle
 from frostline.torch._holding.thaws import thaws_noted
@@ -46,19 +46,20 @@ class Handle:
         Raises:
             UnsupportedError: one of the parameters is no parameter any more. Nothing is changed then.
         """
-        modules, parameters = list(self._root.modules()), list(self._root.parameters())
+        read = survey(self._root)
+        modules = list(dict.fromkeys(read.modules.values()))
         self._check_found(modules)
         settle(modules)
         try:
-            with thaws_noted(parameters):
-                self._withdraw(modules)
+            with thaws_noted(read.parameters.values()):
+                self._withdraw(read)
         except BaseException:  # an interrupt: what was begun is finished
-            self._withdraw(modules)
+            self._withdraw(read)
             raise
 
-    def _withdraw(self, modules: list[nn.Module]) -> None:
-        withdraw([*self._sites(), *sites_of(modules, self._claims)], self._claims)
-        hold_frozen_modules(survey(self._root))
+    def _withdraw(self, read: Survey) -> None:
+        withdraw([*self._sites(), *sites_of(read.modules.values(), self._claims)], self._claims)
+        hold_frozen_modules(read)
 
     def __enter__(self) -> Self:
         return self

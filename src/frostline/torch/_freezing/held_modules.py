@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import weakref
-from collections import defaultdict
 from typing import Protocol
 
 from torch import nn
 
 from frostline.torch._freezing.survey import Survey
-from frostline.torch._holding.claims import OWN_BUFFERS, latest, words_of
+from frostline.torch._holding.claims import OWN_BUFFERS, Claim, latest, ledger_of, words_of
 from frostline.torch._holding.mode import hold_all
 
 
@@ -19,6 +18,9 @@ class Follower(Protocol):
     def sync(self) -> None:
         """Reads what is frozen now."""
 
+
+_TRAINS, _MOVES, _EVAL, _FOLLOW = 1, 2, 4, 8
+"""A parameter trains; a buffer is to move; a frozen parameter wants its module in evaluation mode, or to follow."""
 
 FOLLOWERS: weakref.WeakSet[Follower] = weakref.WeakSet()
 
@@ -42,42 +44,64 @@ def hold_frozen_modules(survey: Survey) -> None:
 
 def _held_modes(survey: Survey) -> dict[nn.Module, str | None]:
     """Returns the mode in which the owners of each module want it held; None is not held."""
-    parents: dict[nn.Module, list[nn.Module]] = defaultdict(list)
-    for path, module in survey.modules.items():
-        if path:
-            parents[module].append(survey.modules[path.rpartition(".")[0]])
+    below = _wishes(survey)
     modes: dict[nn.Module, str | None] = {}
+    goes_along: dict[nn.Module, list[nn.Module]] = {}
+    for path, module in survey.modules.items():
+        if module in modes:
+            continue
+        wishes, own = below[path], latest(module, OWN_BUFFERS)
+        wishes |= _asked(own)
+        if wishes & (_TRAINS | _MOVES) or not wishes:
+            modes[module] = None
+        else:
+            modes[module] = "eval" if wishes & _EVAL else "follow"
+        if path and modes[module] is None and not wishes & _TRAINS:
+            goes_along[module] = []
+    for path, module in survey.modules.items() if goes_along else ():
+        if path and module in goes_along:
+            goes_along[module].append(survey.modules[path.rpartition(".")[0]])
+    known: set[nn.Module] = set()
 
     def mode_of(module: nn.Module) -> str | None:
-        if module not in modes:
-            own = _own_mode(module)
-            goes_along = own is None and parents[module] and not any(p.requires_grad for p in module.parameters())
-            modes[module] = _stricter([mode_of(parent) for parent in parents[module]] if goes_along else [own])
+        if module in goes_along and module not in known:
+            known.add(module)
+            modes[module] = _stricter([mode_of(parent) for parent in goes_along[module]])
         return modes[module]
 
-    for module in survey.modules.values():
+    for module in goes_along:
         mode_of(module)
     return modes
 
 
-def _own_mode(module: nn.Module) -> str | None:
-    """Returns the mode in which the module's parameters, or its own buffers, want it held."""
-    claims = [latest(module, OWN_BUFFERS)]
-    for inner in module.modules():
-        if any(not claim.frozen for claim in words_of(inner).values()):
-            return None
-        for local, parameter in inner._parameters.items():
+def _wishes(survey: Survey) -> dict[str, int]:
+    """Returns what is wanted by the parameters, and said of the buffers, at and below each path."""
+    wishes = dict.fromkeys(survey.modules, 0)
+    for path, module in reversed(survey.modules.items()):
+        found, ledger = wishes[path], ledger_of(module)
+        for local, parameter in module._parameters.items():
             if parameter is None:
                 continue
             if parameter.requires_grad:
-                return None
-            claims.append(latest(inner, local))
-    modes: list[str | None] = [claim.mode for claim in claims if claim is not None and claim.frozen]
-    return _stricter(modes) if modes else None
+                found |= _TRAINS
+            elif (stack := ledger.get(local)) is not None:
+                found |= _asked(stack.latest)
+        if ledger and any(not claim.frozen for claim in words_of(module).values()):
+            found |= _MOVES
+        wishes[path] = found
+        if path:
+            wishes[path.rpartition(".")[0]] |= found
+    return wishes
+
+
+def _asked(claim: Claim | None) -> int:
+    return 0 if claim is None or not claim.frozen else _EVAL if claim.mode == "eval" else _FOLLOW
 
 
 def _buffers_mode(module: nn.Module) -> str | None:
     """Returns the mode in which a module is held for the sake of its buffers, which were frozen by themselves."""
+    if not ledger_of(module):
+        return None
     modes: list[str | None] = [claim.mode for claim in words_of(module).values() if claim.frozen]
     return _stricter(modes) if modes else None
 

@@ -191,8 +191,16 @@ def _held_forward(
 
 def checkpoints_activations(module: nn.Module) -> bool:
     """Whether the module has the flag by which libraries compute activations again, and no module below it has."""
-    below = (inner for inner in parts(module) if inner is not module)
-    return hasattr(module, "gradient_checkpointing") and not any(hasattr(m, "gradient_checkpointing") for m in below)
+    if not _has_flag(module):
+        return False
+    return not any(_has_flag(inner) for inner in parts(module) if inner is not module)
+
+
+def _has_flag(module: nn.Module) -> bool:
+    name = "gradient_checkpointing"
+    if type(module).__getattr__ is nn.Module.__getattr__:  # where it finds nothing, it makes a whole exception
+        return name in module.__dict__ or hasattr(type(module), name)
+    return hasattr(module, name)
 
 
 def _checkpointed(module: Any, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from torch import nn
 from frostline.torch._holding.backup import is_covered
 from frostline.torch._holding.calls import checkpoints_activations, held_methods, needs_held_calls
 from frostline.torch._holding.claims import OWN_BUFFERS, latest, words_of
-from frostline.torch._holding.classes import HOLD, WRITABLE, Hold, Method, give_class_back, is_held_alone, take_class
+from frostline.torch._holding.classes import HOLD, WRITABLE, Hold, Method, give_class_back, take_class
 from frostline.torch._holding.writable import parts
 
 LET_GO = "_frostline_let_go"
@@ -54,20 +54,25 @@ def hold_all(modes: Mapping[nn.Module, str | None], *, alone: Collection[nn.Modu
         modes: modules, each before those below it, and the mode in which to hold them; None is not at all.
         alone: those of them that are held for the sake of their own buffers, whatever trains in them.
     """
-    for module in modes:
-        module.__dict__.pop(LET_GO, None)
-    changed = {
-        module: mode
-        for module, mode in modes.items()
-        if held_mode(module) != mode or is_held_alone(module) != (module in alone)
-    }
-    holds: dict[nn.Module, Hold] = {module: module.__dict__[HOLD] for module in changed if is_held(module)}
+    changed: dict[nn.Module, str | None] = {}
+    holds: dict[nn.Module, Hold] = {}
+    for module, mode in modes.items():
+        attributes = module.__dict__
+        attributes.pop(LET_GO, None)
+        hold: Hold | None = attributes.get(HOLD)
+        if hold is None:
+            if mode is not None or module in alone:
+                changed[module] = mode
+        elif hold.mode != mode or hold.alone is not (module in alone):
+            changed[module], holds[module] = mode, hold
     try:
         _release(holds)
     except BaseException:  # an interrupt: what was begun is finished
         _release(holds)
         raise
     held = {module: mode for module, mode in changed.items() if mode is not None}
+    if not held:
+        return
     wanted = {module: module.training for module in held}
     told = [module for module, mode in held.items() if mode == "eval" and has_own_train(module)]
     try:

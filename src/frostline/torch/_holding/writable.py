@@ -13,7 +13,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from frostline.torch._holding.classes import HOLD, WRITABLE, is_generated, is_held_alone
+from frostline.torch._holding.classes import HOLD, WRITABLE, is_held_alone
 from frostline.torch._wrappers import is_fully_sharded
 
 SMALL = 1 << 14
@@ -56,14 +56,17 @@ def parts(module: nn.Module) -> Iterator[nn.Module]:
 
 def is_stock(module: nn.Module) -> bool:
     """Whether every class of the module is one of PyTorch's or ours."""
-    classes = (c for c in type(module).__mro__ if issubclass(c, nn.Module) and not is_generated(c))
-    return all(c.__module__.startswith(("torch.nn.", "frostline.torch.")) for c in classes)
+    for kind in type(module).__mro__:  # a generated class has the module of its original
+        if issubclass(kind, nn.Module) and not kind.__module__.startswith(("torch.nn.", "frostline.torch.")):
+            return False
+    return True
 
 
 def is_known(module: nn.Module) -> bool:
     """Whether a call of the module itself runs PyTorch's own code alone, with no hook and no other forward."""
-    foreign = [module.__dict__[name] for name in ("forward",) if name in module.__dict__]
-    foreign += [hook for name in _HOOKS for hook in module.__dict__[name].values()]
+    attributes = module.__dict__
+    foreign = [attributes[name] for name in ("forward",) if name in attributes]
+    foreign += [hook for name in _HOOKS if attributes[name] for hook in attributes[name].values()]
     return is_stock(module) and all(map(_is_ours, foreign))
 
 
