@@ -26,6 +26,12 @@ def _is_sharded(module: nn.Module) -> bool:
     return _is_instance(module, "torch.distributed.fsdp", "FullyShardedDataParallel")
 
 
+def fixes_trainable_set(kind: type[nn.Module]) -> bool:
+    """Whether modules of a class note the trainable parameters when they are made."""
+    sharded = getattr(sys.modules.get("torch.distributed.fsdp"), "FullyShardedDataParallel", None)
+    return issubclass(kind, DistributedDataParallel) or (sharded is not None and issubclass(kind, sharded))
+
+
 def is_fully_sharded(module: nn.Module) -> bool:
     """Whether ``fully_shard`` (FSDP2) was called on the module."""
     return _is_instance(module, "torch.distributed.fsdp", "FSDPModule")
@@ -48,7 +54,7 @@ def wrappers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     ``fully_shard`` (FSDP2) is not one of them: it reads the flags at each step.
     """
     for path, module in model.named_modules():
-        if isinstance(module, DistributedDataParallel) or _is_sharded(module):
+        if fixes_trainable_set(type(module)):
             yield path, module
 
 

@@ -36,7 +36,7 @@ def words_of_choice(read: Survey, chosen: Chosen, *, freezes: bool) -> dict[str,
     """
     words: dict[str, bool | None] = {path: is_chosen is freezes for path, is_chosen in chosen.buffers.items()}
     # Only what was named by itself before needs to be told that it goes with its module again.
-    words |= {path: None for path in chosen.by_rule if _has_claims(read, path)}
+    words |= dict.fromkeys(chosen.by_rule)
     return {path: word for path, word in words.items() if id(read.buffers[path][0]) not in read.pinned}
 
 

@@ -22,14 +22,13 @@ from frostline.torch._freezing.handle import Handle
 from frostline.torch._freezing.held_modules import hold_frozen_modules
 from frostline.torch._freezing.selection import Choice, chosen, flat, named_by, written
 from frostline.torch._freezing.standing import Standing
-from frostline.torch._freezing.survey import Survey, survey
+from frostline.torch._freezing.survey import Survey, check_not_wrapped, survey
 from frostline.torch._holding.claims import Claim, add, owned, renew, withdraw
 from frostline.torch._holding.lbfgs import keep_lbfgs_to_trainable
 from frostline.torch._holding.mode import is_held
 from frostline.torch._holding.moved_claims import note_parametrized, settle
 from frostline.torch._holding.thaws import thaws_noted
 from frostline.torch._uses.counterparts import Mode
-from frostline.torch._wrappers import refuse_wrapped
 
 
 def freeze(
@@ -255,7 +254,7 @@ def follow_plan(
     change = plan.change_to(plan_of(read)).inverse()
     change = replace(change, thaw=change.thaw - left)
     if change:
-        refuse_wrapped(model)
+        check_not_wrapped(model, read)
     keep_lbfgs_to_trainable()
     standing = Standing.of(read)
     try:
@@ -282,7 +281,7 @@ def _follow(read: Survey, plan: Plan, left: AbstractSet[str], unclaimed: Abstrac
 
 def _claim(model: nn.Module, read: Survey, before: Plan, after: Plan, claims: Mapping[Claim, frozenset[str]]) -> Handle:
     if after != before:
-        refuse_wrapped(model)
+        check_not_wrapped(model, read)
     sites = {claim: read.free_sites(paths) for claim, paths in claims.items()}
     keep_lbfgs_to_trainable()
     standing = Standing.of(read)

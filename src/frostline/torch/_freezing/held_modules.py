@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import nn
 
 from frostline.torch._freezing.survey import Survey
-from frostline.torch._holding.claims import OWN_BUFFERS, Claim, latest, ledger_of, words_of
+from frostline.torch._holding.claims import OWN_BUFFERS, Claim, ledger_of, words_of
 from frostline.torch._holding.mode import hold_all
 
 
@@ -35,9 +35,13 @@ def hold_frozen_modules(survey: Survey) -> None:
     such as bound optimizers, are told.
     """
     modes = _held_modes(survey)
-    free = [module for module in dict.fromkeys(survey.modules.values()) if id(module) not in survey.pinned]
-    alone = {module: mode for module in free if modes[module] is None and (mode := _buffers_mode(module)) is not None}
-    hold_all({module: modes[module] for module in free} | alone, alone=alone.keys())
+    free = {module: mode for module, mode in modes.items() if id(module) not in survey.pinned}
+    alone = {
+        module: mode
+        for module, present in free.items()
+        if present is None and module._buffers and (mode := _buffers_mode(module)) is not None
+    }
+    hold_all(free | alone, alone=alone.keys())
     for follower in list(FOLLOWERS):
         follower.sync()
 
@@ -50,8 +54,9 @@ def _held_modes(survey: Survey) -> dict[nn.Module, str | None]:
     for path, module in survey.modules.items():
         if module in modes:
             continue
-        wishes, own = below[path], latest(module, OWN_BUFFERS)
-        wishes |= _asked(own)
+        wishes = below[path]
+        if (own := ledger_of(module).get(OWN_BUFFERS)) is not None:
+            wishes |= _asked(own.latest)
         if wishes & (_TRAINS | _MOVES) or not wishes:
             modes[module] = None
         else:
@@ -84,9 +89,9 @@ def _wishes(survey: Survey) -> dict[str, int]:
                 continue
             if parameter.requires_grad:
                 found |= _TRAINS
-            elif (stack := ledger.get(local)) is not None:
+            elif ledger and (stack := ledger.get(local)) is not None:
                 found |= _asked(stack.latest)
-        if ledger and any(not claim.frozen for claim in words_of(module).values()):
+        if ledger and module._buffers and any(not claim.frozen for claim in words_of(module).values()):
             found |= _MOVES
         wishes[path] = found
         if path:
@@ -100,8 +105,6 @@ def _asked(claim: Claim | None) -> int:
 
 def _buffers_mode(module: nn.Module) -> str | None:
     """Returns the mode in which a module is held for the sake of its buffers, which were frozen by themselves."""
-    if not ledger_of(module):
-        return None
     modes: list[str | None] = [claim.mode for claim in words_of(module).values() if claim.frozen]
     return _stricter(modes) if modes else None
 

@@ -15,7 +15,7 @@ from frostline.torch._holding.claims import OWN_BUFFERS, Site, buffer_at, buffer
 from frostline.torch._holding.classes import original_class
 from frostline.torch._tensors import dtype_name
 from frostline.torch._uses.use import Frozen
-from frostline.torch._wrappers import unwrapped
+from frostline.torch._wrappers import fixes_trainable_set, refuse_wrapped, unwrapped
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,16 @@ def survey(model: nn.Module) -> Survey:
     return Survey(root, parameters, aliases, {**sites, **stateful}, buffers, modules, pinned)
 
 
+def check_not_wrapped(model: nn.Module, read: Survey) -> None:
+    """Refuses a change that a wrapper would ignore.
+
+    Raises:
+        WrappedError: the model is or contains such a wrapper.
+    """
+    if model is not read.root or any(map(fixes_trainable_set, set(map(type, read.modules.values())))):
+        refuse_wrapped(model)
+
+
 def _walk(module: nn.Module, path: str, found: dict[str, nn.Module]) -> None:
     """Finds what ``named_modules(remove_duplicate=False)`` yields, without a generator for each level."""
     if type(module).named_modules is not nn.Module.named_modules:
@@ -126,21 +136,24 @@ def _walk(module: nn.Module, path: str, found: dict[str, nn.Module]) -> None:
 def _inventory(read: Survey) -> Inventory:
     around: dict[str, tuple[type, ...]] = {}
     modules = []
+    one_of_each = {type(module): module for module in read.modules.values()}
+    kinds = {kind: original_class(module) for kind, module in one_of_each.items()}
     for path, module in read.modules.items():
-        kind = original_class(module)
+        kind = kinds[type(module)]
         above = around[path.rpartition(".")[0]] if path else ()
         around[path] = above if kind in above else (*above, kind)
         modules.append(
             Module(
                 path=path,
                 owner=kind,
-                buffer_bytes=sum(b.nbytes for b in module._buffers.values() if b is not None),
+                buffer_bytes=sum(b.nbytes for b in module._buffers.values() if b is not None) if module._buffers else 0,
                 stateful=path not in read.parameters and path in read.sites,
                 pinned=id(module) in read.pinned,
                 members=_members(module),
             )
         )
     params = []
+    dtypes = {dtype: dtype_name(dtype) for dtype in {tensor.dtype for tensor in read.parameters.values()}}
     for path, tensor in read.parameters.items():
         aliases = tuple(read.aliases.get(path, ()))
         owners = around[path.rpartition(".")[0]]
@@ -150,7 +163,7 @@ def _inventory(read: Survey) -> Inventory:
             Param(
                 path=path,
                 shape=tuple(tensor.shape),
-                dtype=dtype_name(tensor.dtype),
+                dtype=dtypes[tensor.dtype],
                 itemsize=tensor.element_size(),
                 owners=owners,
                 aliases=aliases,
@@ -171,7 +184,7 @@ def _buffer(read: Survey, path: str, module: nn.Module, name: str) -> Buffer:
 
 
 def _members(module: nn.Module) -> tuple[str, ...] | None:
-    if isinstance(module, nn.Sequential | nn.ModuleList):
+    if isinstance(module, (nn.Sequential, nn.ModuleList)):
         return tuple(module._modules)
     return tuple(map(str, range(len(module)))) if isinstance(module, nn.ParameterList) else None
 

@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from frostline.torch._holding.backup import Call, Swap, called_on_copies, is_covered
 from frostline.torch._holding.classes import HOLD, Hold, Method
-from frostline.torch._holding.writable import is_known, parts, renormalises, writable_in_a_trace
+from frostline.torch._holding.known import is_stock_class, runs_forward_of_class
+from frostline.torch._holding.writable import parts, renormalises, writable_in_a_trace
 
 # Looked up once, because each call asks.
 _peek_interpreter_stack = torch._C._functorch.peek_interpreter_stack
@@ -27,7 +28,8 @@ def needs_held_calls(module: nn.Module, mode: str) -> bool:
         return True
     if mode == "follow" and module._buffers:
         return True
-    return not is_known(module) and any(part._parameters or part._buffers for part in parts(module))
+    is_known = is_stock_class(type(module)) and runs_forward_of_class(module)  # type: ignore[arg-type]
+    return not is_known and any(part._parameters or part._buffers for part in parts(module))
 
 
 def held_call(

@@ -135,9 +135,12 @@ Names and not tensors, so that claims survive deepcopy, pickle and ``assign=True
 """
 
 
+_NONE: Ledger = {}
+
+
 def ledger_of(module: nn.Module) -> Ledger:
-    """Returns the claims on a module's own parameters; changes to an empty result are lost."""
-    found: Ledger = module.__dict__.get(ATTRIBUTE, {})
+    """Returns the claims on a module's own parameters, to be read."""
+    found: Ledger = module.__dict__.get(ATTRIBUTE, _NONE)
     return found
 
 
@@ -149,12 +152,15 @@ def stack_at(module: nn.Module, local: str) -> ClaimStack:
 
 def latest(module: nn.Module, local: str) -> Claim | None:
     """Returns the claim that holds for a parameter, if there is one."""
-    return stack_at(module, local).latest
+    stack = ledger_of(module).get(local)
+    return None if stack is None else stack.latest
 
 
 def words_of(module: nn.Module) -> dict[str, Claim]:
     """Returns the claims that hold for buffers of a module that were named by themselves, by local name."""
     ledger = ledger_of(module)
+    if not ledger or not module._buffers:
+        return {}
     words = ((local, latest(module, name)) for local in module._buffers if (name := buffer_name(local)) in ledger)
     return {local: claim for local, claim in words if claim is not None and not claim.by_rule}
 

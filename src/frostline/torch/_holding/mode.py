@@ -146,7 +146,7 @@ def _release(holds: dict[nn.Module, Hold]) -> None:
         if id(module) in told and hold.is_told:
             continue
         module.__dict__["training"] = hold.wanted
-        for child in () if hold.alone else module._modules.values():
+        for child in () if hold.alone or not module._modules else module._modules.values():
             if (
                 child is not None and child not in holds and not is_held(child)
             ):  # a call has put it there, in the mode that it found
