@@ -53,12 +53,13 @@ class HookSlot:
     def follow(self) -> None:
         """Gives the view the hooks that the layer gained, and drops those that it lost, in place."""
         now = tuple(self.layer)
-        for lost in set(self.taken) - set(now):
-            self.view.pop(lost, None)
-        rebinding = self.rebinding()
-        for gained in set(now) - set(self.taken):
-            self.view[gained] = rebinding.of(self.layer[gained])
-        self.taken = now
+        if now != self.taken:
+            for lost in set(self.taken) - set(now):
+                self.view.pop(lost, None)
+            rebinding = self.rebinding()
+            for gained in set(now) - set(self.taken):
+                self.view[gained] = rebinding.of(self.layer[gained])
+            self.taken = now
         if self.original._is_full_backward_hook is not None:
             self.copied._is_full_backward_hook = self.original._is_full_backward_hook
 
