@@ -8,13 +8,14 @@ PIP := $(RUN) -m pip install --quiet --disable-pip-version-check --constraint re
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench docs clean
 
 help:
 	@echo "make demo    see a real model learn with a frozen part (under a minute)"
 	@echo "make test    lint, types and every test"
 	@echo "make lint    lint and types only"
 	@echo "make bench   what freezing costs, as ratios"
+	@echo "make docs    the documentation as a site, in docs/_build/html"
 	@echo "make clean   remove the environment and the caches"
 
 demo: $(READY)
@@ -31,8 +32,12 @@ lint: $(READY)
 bench: $(READY)
 	$(RUN) -m benchmarks
 
+docs: $(READY)
+	$(RUN) -m sphinx --fail-on-warning --keep-going --quiet --builder html docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
+
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Built again when the dependencies change, and from nothing: a half-built environment has no stamp.
 # torch goes first and alone, so that nothing else decides which build of it is taken. A torchvision from PyPI may be
@@ -43,6 +48,6 @@ $(READY): pyproject.toml requirements/dev.txt
 	@echo "Setting up $(VENV) (once, some minutes) ..."
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) torch==2.13.0
-	$(PIP) --editable '.[torch,jax,equinox,flax,haiku,transformers,lightning,accelerate,peft,keras,plot,demo,dev]'
+	$(PIP) --editable '.[torch,jax,equinox,flax,haiku,transformers,lightning,accelerate,peft,keras,plot,demo,docs,dev]'
 	$(PIP) --no-deps --target $(VISION) timm torchvision
 	@touch $@

@@ -12,6 +12,8 @@ from typing import Any
 # Also for the processes that a test starts. Tensors are small, so that threads would only wait for each other. Sharded
 # arrays are tested on the processor; that there are several devices must be known before JAX looks for them.
 os.environ |= {"OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "8"}
+# No trainer may look for a hub.
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +27,8 @@ from torch import nn
 import frostline.jax
 import frostline.torch
 
-collect_ignore = ["tests/types", "tests/integrations/timm_run.py"]  # what is checked, or run with packages of its own
+# What is checked alone, or runs in a process of its own.
+collect_ignore = ["tests/types", "tests/integrations/keras_run.py", "tests/integrations/timm_run.py"]
 
 # A slow machine is no counter-example.
 settings.register_profile("frostline", parent=settings.default, deadline=None)

@@ -1,7 +1,5 @@
 """timm: a model thaws block by block with layer-decayed rates, an average follows, and the frozen part never moves."""
 
-import sys
-
 import torch
 from timm.models import VisionTransformer
 from timm.optim import create_optimizer_v2
@@ -46,7 +44,7 @@ def main() -> dict[str, object]:
             rates.step_update(step + 1)
 
     found = {"trained": trained[::8], "average": torch.equal(average.module.pos_embed, model.pos_embed)}
-    sys.stdout.write(f"{found}\n")
+    print(found)
     return found
 
 

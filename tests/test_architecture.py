@@ -15,13 +15,26 @@ MAY_IMPORT: dict[str, tuple[set[str], set[str]]] = {
     "errors": ({"_core"}, set()),
     "": ({"_core", "errors"}, set()),
     "torch": ({"_core", "schedules", "checkpoint", "features"}, {"numpy", "torch"}),
-    "jax": ({"_core", "schedules", "checkpoint", "features"}, {"jax", "numpy", "optax"}),
+    # Orbax is imported when a run is saved, and need not be installed.
+    "jax": ({"_core", "schedules", "checkpoint", "features"}, {"jax", "numpy", "optax", "orbax"}),
     "checkpoint": ({"_core"}, {"safetensors"}),
     # What is behind the frost line: where to cut, and the store of what was computed there.
     "features": ({"_core", "checkpoint"}, {"networkx", "rich", "safetensors", "xxhash"}),
     "integrations": (
         {"", "_core", "schedules", "torch", "jax", "checkpoint"},
-        {"equinox", "flax", "haiku", "jax", "lightning", "matplotlib", "numpy", "pytorch_lightning", "torch"},
+        {
+            "equinox",
+            "flax",
+            "haiku",
+            "jax",
+            "lightning",
+            "matplotlib",
+            "numpy",
+            "peft",
+            "pytorch_lightning",
+            "torch",
+            "transformers",
+        },
     ),
     "demo": (
         {"", "_core", "schedules", "torch", "jax", "integrations"},

@@ -22,10 +22,10 @@ ROOMS: dict[str, dict[str, set[str]]] = {
         "_inspection": {"_autograd", "_freezing", "_holding", "_tensors", "_training", "_uses", "_wrappers"},
         "_lean": {"_autograd", "_freezing", "_holding", "_tensors"},
         "_line": {"_autograd", "_holding", "_runtime", "_tensors", "_uses", "_wrappers"},
-        "_runtime": set(),
+        "_runtime": {"_tensors"},
         "_tensors": set(),
         "_training": {"_freezing", "_holding", "_tensors", "_wrappers"},
-        "_uses": {"_holding", "_wrappers"},
+        "_uses": {"_holding", "_tensors", "_wrappers"},
         "_wrappers": set(),
     },
     "jax": {
@@ -59,7 +59,7 @@ FIRST = {
     "_uses": "use",
 }
 # Each integration has the verbs and the class of the front end, for its own library.
-OWN_NAMES = {("Frozen", "integrations")}
+OWN_NAMES = {("Frozen", "integrations"), ("Freezing", "integrations")}
 MOST_FILES = 24
 MOST_LINES = 300
 FILES = sorted(SOURCES.rglob("*.py"))

@@ -1,5 +1,7 @@
 """The errors of frostline; each is also the builtin that a caller would expect.
 
+The tree::
+
     FrostlineError
     ├── SelectorError (ValueError)              a selector that cannot be read
     ├── NoMatchError (LookupError)              a selector that matches nothing
@@ -12,6 +14,7 @@
     ├── PinnedError (ValueError)                thawing parameters that a frozen use holds
     ├── ConstantError (ValueError)              thawing nothing but constants, or what can never train
     ├── WrappedError (RuntimeError)             a change that the wrapper around the model would ignore
+    ├── RankError (RuntimeError)                processes that would do different things where all must do the same
     ├── FileFormatError (ValueError)            a file that is not what it should be
     ├── MovedError (RuntimeError)               a frozen tensor that moved
     ├── CheckError (RuntimeError)               findings that should stop the program

@@ -95,6 +95,27 @@ def test_leftovers_of_the_same_name_are_removed_and_no_others(file: Path) -> Non
     assert names(file) == sorted(["a", *others])
 
 
+def test_what_another_process_writes_now_is_no_leftover(file: Path) -> None:
+    """Ranks that save to one file at the same time all succeed, and the last one to end decides."""
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from frostline.checkpoint.replacement import replacing\n"
+        "with replacing(Path(sys.argv[1])) as stream:\n"
+        "    stream.write(b'theirs')\n"
+        "    stream.flush()\n"
+        "    print('begun', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"begun\n"
+        replace(file, b"ours")
+        assert (file.read_bytes(), len(names(file))) == (b"ours", 2)
+        other.communicate()
+    assert (other.returncode, file.read_bytes(), names(file)) == (0, b"theirs", ["a"])
+
+
 def test_a_leftover_that_is_a_link_leads_nowhere(file: Path) -> None:
     file.with_name("precious").write_bytes(b"precious")
     file.with_name(".a.01234567.part").symlink_to("precious")
@@ -199,7 +220,9 @@ def test_a_place_where_no_file_can_be(file: Path, name: str) -> None:
     assert names(file) == ["a", "loop"]
 
 
-def test_of_two_at_a_time_the_later_wins_and_the_other_fails(file: Path) -> None:
-    with pytest.raises(FileNotFoundError), replacing(file):
+def test_of_two_at_a_time_the_last_one_to_end_decides(file: Path) -> None:
+    with replacing(file) as stream:
+        stream.write(b"first")
         replace(file, b"second")
-    assert (file.read_bytes(), names(file)) == (b"second", ["a"])
+        assert file.read_bytes() == b"second"
+    assert (file.read_bytes(), names(file)) == (b"first", ["a"])

@@ -39,6 +39,7 @@ BUILTINS = {
     "PinnedError": ValueError,
     "PlanError": ValueError,
     "PlanMismatchError": ValueError,
+    "RankError": RuntimeError,
     "RunError": ValueError,
     "RuntimeChoiceError": ValueError,
     "SamePathError": ValueError,

@@ -19,7 +19,7 @@ from torch import nn
 
 import frostline.torch as ft
 from frostline import Rule
-from frostline.errors import BindError, MovedError, NoMatchError, ScheduleError, WrappedError
+from frostline.errors import BindError, MovedError, NoMatchError, ScheduleError, SelectorError, WrappedError
 from frostline.integrations.lightning import Freezing
 from frostline.schedules import LISA, LinearProbe, Phase, Plateau, ULMFiT
 from only_torch.bits import contents, moved
@@ -131,6 +131,15 @@ def test_a_run_that_was_stopped_is_bitwise_the_one_that_was_not(
         assert ft.plan(resumed) == ft.plan(whole)
 
 
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_without_the_callback_the_rest_of_the_run_is_another_one(name: str, tmp_path: Path) -> None:
+    """The negative control."""
+    whole, resumed = Net(), Net()
+    trainer(Freezing(schedule=SCHEDULES[name]), saves=tmp_path).fit(whole)
+    trainer().fit(resumed, ckpt_path=tmp_path / "step=1.ckpt")
+    assert moved(contents(whole), resumed) >= BODY
+
+
 def test_each_step_moves_what_its_phase_says() -> None:
     noted = Noted()
     trainer(noted, Freezing("body[0]", schedule=SCHEDULES["gradual"], guard=True)).fit(Net())
@@ -174,7 +183,7 @@ def test_a_schedule_in_epochs_resumes_from_within_and_between_epochs(tmp_path: P
     assert len(files) == 18
     for name in files:
         resumed = Validated()
-        trainer(freezing(), **options).fit(resumed, ckpt_path=tmp_path / name)
+        trainer(freezing(), **options).fit(resumed, ckpt_path=tmp_path / name, weights_only=True)
         assert moved(contents(whole), resumed) == set(), name
 
 
@@ -420,12 +429,50 @@ def test_the_example_runs() -> None:
     assert runpy.run_path(str(EXAMPLE))["main"]() == {"trainable after two epochs": 10, "resumed bitwise": True}
 
 
-def test_a_unit_that_is_none_is_an_error() -> None:
-    with pytest.raises(ScheduleError) as error:
-        Freezing("body", unit="batch")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (
+            lambda: Freezing(),
+            "Freezing() has neither selectors nor a schedule.\n"
+            'Write Freezing("**", "!head"), or Freezing(schedule=LinearProbe(["head"], steps=500)).',
+        ),
+        (
+            lambda: Freezing(LinearProbe(["head"], steps=3)),  # type: ignore[arg-type]
+            "Freezing(LinearProbe(head=('head',), steps=3)) has a schedule for a selector.\n"
+            'Write Freezing(schedule=LinearProbe(["head"], steps=500)).',
+        ),
+        (
+            lambda: Freezing(schedule="probe"),  # type: ignore[arg-type]
+            "Freezing(schedule='probe') is neither a schedule nor a policy.\n"
+            'Write Freezing(schedule=LinearProbe(["head"], steps=500)).',
+        ),
+        (
+            lambda: Freezing("body", unit="epochs"),  # type: ignore[arg-type]
+            "Freezing(unit='epochs') is not one of the 2 possible values.\n"
+            "Possible values:\n"
+            "  'step'\n"
+            "  'epoch'\n"
+            "Write Freezing(..., unit='epoch').",
+        ),
+    ],
+    ids=["nothing", "schedule by position", "no schedule", "no unit"],
+)
+def test_an_argument_that_is_wrong(made: Callable[[], Freezing], expected: str) -> None:
+    with pytest.raises((ScheduleError, SelectorError)) as error:
+        made()
+    assert str(error.value) == expected
+
+
+def test_nothing_left_to_train_is_an_error_before_anything_has_changed() -> None:
+    module = Net()
+    with pytest.raises(SelectorError) as error:
+        trainer(Freezing("**")).fit(module)
     assert str(error.value) == (
-        'Freezing(unit=\'batch\') is neither "step" nor "epoch".\nWrite Freezing(..., unit="epoch").'
+        "Freezing('**') freezes all 10 parameters, and leaves nothing to train.\n"
+        'Take something back: Freezing("**", "!head").'
     )
+    assert (len(ft.trainable(module)), {inner.training for inner in module.modules()}) == (10, {True})
 
 
 def test_the_guard_finds_what_another_callback_moves() -> None:

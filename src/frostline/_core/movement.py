@@ -93,13 +93,15 @@ class MovedError(FrostlineError, RuntimeError):
     Attributes:
         moved: a `Movement` for each parameter and buffer that moved.
         watched: how many were watched.
+        place: the process that says so, where there are several: ``"On rank 1 of 4, "``.
     """
 
     moved: tuple[Movement, ...]
     watched: int
+    place: str = ""
 
     def _lines(self) -> Iterable[str]:
-        yield f"{len(self.moved)} of {self.watched} frozen tensors moved."
+        yield f"{self.place}{len(self.moved)} of {self.watched} frozen tensors moved."
         for movement in self.moved[:5]:
             yield f"{movement.path!r} ({movement.kind}) moved. {movement.difference}"
             yield f"  Likely cause: {movement.cause}."

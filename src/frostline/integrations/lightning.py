@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Literal, final, get_args
+from typing import Any, Literal, final
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,20 +12,19 @@ except ImportError:  # under its older name
     from pytorch_lightning import Callback, LightningModule, Trainer  # type: ignore[assignment]
 
 from frostline import Rule
-from frostline._core.errors import ScheduleError
+from frostline.integrations._callback_arguments import check_arguments, frozen_throughout
 from frostline.integrations._lightning_numbers import numbers_of
 from frostline.integrations._lightning_optimizers import bound, complete, release_earlier
 from frostline.integrations._resumed import check_same
 from frostline.schedules import Phase, Phases, Span
 from frostline.schedules.policy import Policy
 from frostline.schedules.schedule import Schedule
-from frostline.torch import Driver, freeze
+from frostline.torch import Driver
 from frostline.torch._freezing.constants import frozen_before
 from frostline.torch._freezing.selection import Choice, flat
 from frostline.torch._freezing.survey import survey
 from frostline.torch._inspection.guard import Guard
 
-Unit = Literal["step", "epoch"]
 _NOTHING_MORE = Phases([Span(0, None, Phase())])
 
 
@@ -53,7 +52,8 @@ class Freezing(Callback):
         driver: the driver of the fit, with the bindings of the optimizers.
 
     Raises:
-        ScheduleError: `unit` is neither "step" nor "epoch".
+        SelectorError: there are neither selectors nor a schedule.
+        ScheduleError: `schedule` is not a schedule, or `unit` is neither "step" nor "epoch".
 
     Example:
         >>> from frostline.schedules import LinearProbe
@@ -67,13 +67,11 @@ class Freezing(Callback):
         self,
         *selectors: Choice,
         schedule: Schedule | Policy | None = None,
-        unit: Unit = "step",
+        unit: Literal["step", "epoch"] = "step",
         rules: Sequence[Rule] | None = None,
         guard: bool = False,
     ) -> None:
-        if unit not in get_args(Unit):
-            problem = 'is neither "step" nor "epoch".'
-            raise ScheduleError(f"Freezing(unit={unit!r})", problem, (), 'Write Freezing(..., unit="epoch").')
+        check_arguments(selectors, schedule, unit, "head")
         self._selectors, self._unit, self._rules, self._guards = flat(selectors), unit, tuple(rules or ()), guard
         self._schedule = _NOTHING_MORE if schedule is None else schedule
         self._still: frozenset[str] = frozenset()
@@ -86,7 +84,7 @@ class Freezing(Callback):
         if self._is_fit:
             with ExitStack() as undone:
                 if self._selectors:
-                    undone.enter_context(freeze(pl_module, *self._selectors))
+                    undone.enter_context(frozen_throughout(pl_module, self._selectors, "head"))
                 self.driver = Driver(self._schedule, pl_module, [])
                 undone.pop_all()
             self._still, self._guard = frozen_before(survey(pl_module)), None

@@ -32,6 +32,7 @@ if typing.TYPE_CHECKING:
     from frostline.jax._training.delta import load_delta, save_delta
     from frostline.jax._training.driver import Driver
     from frostline.jax._training.optimizer import optimizer
+    from frostline.jax._training.run import load_run, save_run
 
 __all__ = [
     "Audit",
@@ -50,11 +51,13 @@ __all__ = [
     "join",
     "lean",
     "load_delta",
+    "load_run",
     "mask",
     "optimizer",
     "plan",
     "report",
     "save_delta",
+    "save_run",
     "select",
     "split",
     "strip",
@@ -77,9 +80,11 @@ _LATER = {
     "guard": "jax._inspection.guard",
     "lean": "jax._lean.lean",
     "load_delta": "jax._training.delta",
+    "load_run": "jax._training.run",
     "optimizer": "jax._training.optimizer",
     "report": "jax._inspection.report",
     "save_delta": "jax._training.delta",
+    "save_run": "jax._training.run",
     "select": "jax._freezing.preview",
     "tie": "jax._freezing.ties",
 }

@@ -73,7 +73,19 @@ def flat_bytes(array: np.ndarray[Any, Any]) -> memoryview:
 
 
 def plain(array: Any) -> np.ndarray[Any, Any]:
-    """The values as a NumPy array; for a random key, its data."""
+    """The values as a NumPy array; for a random key, its data.
+
+    Of an array that is sharded over several processes, these are the values that this process has, in one row.
+    """
     is_key = jnp.issubdtype(array.dtype, jax.dtypes.extended)
+    data = jax.random.key_data(array) if is_key else array
+    if is_spread(data):
+        shards = {str(shard.index): shard.data for shard in data.addressable_shards}
+        return np.concatenate([np.asarray(shard).reshape(-1) for shard in shards.values()])
     # Not np.ascontiguousarray, which turns a scalar into a vector.
-    return np.asarray(jax.random.key_data(array) if is_key else array, order="C")
+    return np.asarray(data, order="C")
+
+
+def is_spread(array: Any) -> bool:
+    """Whether this process has only a part of an array, and others have the rest."""
+    return isinstance(array, jax.Array) and not (array.is_fully_addressable or array.is_fully_replicated)

@@ -19,9 +19,9 @@ class AutoFreeze(Policy):
 
     Source: Liu, Agarwal and Venkataraman, "AutoFreeze: Automatically Freezing Model Blocks to Accelerate Fine-tuning",
     https://arxiv.org/abs/2102.01386, the gradient norm test. From one observation to the next, the norm n of a block
-    changes by |n - before| / before. From the input on, the trainable blocks freeze up to the first one whose change
-    reaches the percentile of all changes; that one stays trainable. A frozen block never thaws, and the last block
-    never freezes.
+    changes by ``abs(n - before) / before``. From the input on, the trainable blocks freeze up to the first one whose
+    change reaches the percentile of all changes; that one stays trainable. A frozen block never thaws, and the last
+    block never freezes.
 
     The paper observes the norm of the gradient accumulated over an interval, with twenty intervals in a run. Here an
     observation holds one number for each trainable block, by the name of the block: that norm, or the distance that the

@@ -74,6 +74,11 @@ def check_phases(along: Schedule | Policy, inventory: Inventory, kept: AbstractS
             plan_beside(along, phase, inventory, kept)
 
 
+def freezes_nothing(along: Schedule | Policy) -> bool:
+    """Whether no phase freezes anything: then what was frozen before is all that is, and nothing need be said of it."""
+    return not any(phase.frozen for phase in along.foreseen)
+
+
 def line_of(left: AbstractSet[str]) -> str:
     """Returns the log line for parameters that a schedule leaves frozen although a phase would train them.
 

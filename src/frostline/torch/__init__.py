@@ -21,6 +21,7 @@ if typing.TYPE_CHECKING:
     from frostline.torch._cache.dataset import CachedDataset
     from frostline.torch._cost.cost import cost
     from frostline.torch._freezing.preview import blocks, select
+    from frostline.torch._freezing.rewrap import rewrap
     from frostline.torch._inspection.audit import audit
     from frostline.torch._inspection.check import check
     from frostline.torch._inspection.guard import guard
@@ -58,6 +59,7 @@ __all__ = [
     "load_run",
     "plan",
     "report",
+    "rewrap",
     "save_delta",
     "save_run",
     "select",
@@ -84,6 +86,7 @@ _LATER = {
     "load_delta": "_training.delta",
     "load_run": "_training.run",
     "report": "_inspection.report",
+    "rewrap": "_freezing.rewrap",
     "save_delta": "_training.delta",
     "save_run": "_training.run",
     "select": "_freezing.preview",

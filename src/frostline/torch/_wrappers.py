@@ -1,14 +1,18 @@
-"""Wrappers that note the trainable parameters when they are made, and ignore later changes."""
+"""Wrappers around a model or its parts: those that compile, copy, average or shard."""
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterable
 
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from frostline._core.errors import WrappedError
+FOLLOWING: weakref.WeakSet[DistributedDataParallel] = weakref.WeakSet()
+"""The data-parallel wrappers that follow what is frozen, because of `rewrap`."""
 
 
 def _is_instance(module: nn.Module, home: str, name: str) -> bool:
@@ -26,15 +30,41 @@ def _is_sharded(module: nn.Module) -> bool:
     return _is_instance(module, "torch.distributed.fsdp", "FullyShardedDataParallel")
 
 
-def fixes_trainable_set(kind: type[nn.Module]) -> bool:
-    """Whether modules of a class note the trainable parameters when they are made."""
-    sharded = getattr(sys.modules.get("torch.distributed.fsdp"), "FullyShardedDataParallel", None)
-    return issubclass(kind, DistributedDataParallel) or (sharded is not None and issubclass(kind, sharded))
-
-
 def is_fully_sharded(module: nn.Module) -> bool:
     """Whether ``fully_shard`` (FSDP2) was called on the module."""
     return _is_instance(module, "torch.distributed.fsdp", "FSDPModule")
+
+
+def class_when_whole(module: nn.Module) -> type[nn.Module]:
+    """Returns the class that a module had before ``fully_shard`` gave it another one."""
+    classes = type(module).__mro__
+    names = [each.__name__ for each in classes]
+    found: type[nn.Module] = classes[names.index("FSDPModule") + 1] if is_fully_sharded(module) else classes[0]
+    return found
+
+
+def is_gathered_for_calls(module: nn.Module) -> bool:
+    """Whether ``fully_shard`` keeps shards of the parameters of the module's own, and gathers them before a call.
+
+    A tensor-parallel module computes with its shards.
+    """
+    return getattr(module, "_is_fsdp_managed_module", False) and not is_tensor_parallel(module)
+
+
+def is_tensor_parallel(module: nn.Module) -> bool:
+    """Whether ``distribute_module`` has made the parameters of the module's own parallel, so that it computes so."""
+    return hasattr(module, "_distribute_module_applied")
+
+
+def take_to_rest(model: nn.Module) -> None:
+    """Gives the units of a model that ``fully_shard`` has sharded their shards back, in place.
+
+    A call without a backward leaves whole weights in the outermost unit. These are passing tensors: a flag that is set
+    on one of them is lost. PyTorch does the same before a state dict is made.
+    """
+    for module in model.modules():
+        if is_fully_sharded(module) and module._get_fsdp_state()._training_state.name == "IDLE":  # type: ignore[operator]
+            module.reshard()  # type: ignore[operator]
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -48,21 +78,28 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
-def wrappers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yields the wrappers at or below a model that fix the trainable set when they are made, by path.
+def wrappers(model: nn.Module, tensors: Iterable[Tensor]) -> list[tuple[str, nn.Module]]:
+    """Returns the wrappers that fixed the trainable set when they were made, and hold one of some tensors of a model.
 
-    ``fully_shard`` (FSDP2) is not one of them: it reads the flags at each step.
+    A model does not know what is wrapped around it. So all objects are looked through in processes that have met
+    others; in any other process there is nothing around it. ``fully_shard`` (FSDP2) is no such wrapper: it reads the
+    flags at each step.
+
+    Returns:
+        Each wrapper with its path in the model; "" is the model itself, or around it.
     """
-    for path, module in model.named_modules():
-        if fixes_trainable_set(type(module)):
-            yield path, module
+    found = {id(module): (path, module) for path, module in model.named_modules() if is_static(module)}
+    if dist.is_available() and dist.is_initialized():
+        modules = [each for each in gc.get_objects() if issubclass(type(each), nn.Module)]
+        found = {id(each): ("", each) for each in modules if is_static(each)} | found
+    wanted = set(map(id, tensors))
+    return [
+        (path, wrapper)
+        for path, wrapper in found.values()
+        if not wanted.isdisjoint(map(id, (*wrapper.parameters(), *wrapper.buffers())))
+    ]
 
 
-def refuse_wrapped(model: nn.Module) -> None:
-    """Refuses a change that a wrapper would ignore.
-
-    Raises:
-        WrappedError: the model is or contains such a wrapper.
-    """
-    for path, module in wrappers(model):
-        raise WrappedError(type(module).__name__, path)
+def is_static(module: nn.Module) -> bool:
+    """Whether a module is a wrapper that fixed the trainable set when it was made."""
+    return issubclass(type(module), DistributedDataParallel) or _is_sharded(module)

@@ -429,6 +429,12 @@ class TestKept:
         said = [record.message for record in caplog.records]
         assert said == ["step 0: leaves 1 parameter frozen that was frozen before the schedule (a)"]
 
+    def test_the_log_is_silent_where_no_phase_freezes_anything(self, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.INFO, "frostline"):
+            driver = fj.Driver(Phases([Span(0, None, Phase())]))
+            driver.step(driver.start(fj.freeze(net(), "a")))
+        assert caplog.records == []
+
     @pytest.mark.parametrize("marked", [True, False])
     def test_a_resumed_run_keeps_them_frozen(self, marked: bool) -> None:
         driver, other = fj.Driver(self.TWICE), fj.Driver(self.TWICE)

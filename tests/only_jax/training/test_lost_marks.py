@@ -68,6 +68,43 @@ def test_a_rebuilt_tree_is_refused(name: str, compiled: bool) -> None:
         tx.follow(state, rebuilt)
 
 
+SAID: dict[str, tuple[Callable[[Any], Any], str | None]] = {
+    "frozen again in part": (lambda p: fj.freeze({**p}, "body"), "target.w"),
+    "frozen twice": (lambda p: fj.freeze(fj.freeze({**p}, "body"), "body"), "target.w"),
+    "a part is marked": (lambda p: {**p, "body": fj.freeze({**p["body"]}), "target": {**p["target"]}}, "target.w"),
+    "thawed in part": (lambda p: fj.thaw({**p}, "body"), "target.w"),
+    "thawed, and rebuilt": (lambda p: {**fj.thaw(p)}, "body.w"),
+    "frozen again as it was": (lambda p: fj.freeze({**p}, "body", "target"), None),
+    "thawed by name": (lambda p: fj.thaw(p, "target"), None),
+    "frozen again, and thawed": (lambda p: fj.thaw(fj.freeze({**p}, "body"), "target"), None),
+    "a part is thawed": (lambda p: {**p, "body": fj.freeze(p["body"]), "target": fj.thaw({**p["target"]})}, None),
+    "followed": (lambda p: fj.follow({**p}, fj.plan(fj.strip(p), "body")), None),
+    "a copy of a thawed one": (lambda p: fj.thaw(p, "target").copy(), None),
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_only_a_thaw_of_its_name_thaws(name: str) -> None:
+    """A verb that says something about one part says nothing about another one."""
+    tx, params = transformation(), fj.freeze(net(), "body", "target")
+    made, lost = SAID[name]
+    params, state = step(tx, params, tx.init(params))
+    if lost is None:
+        assert tx.follow(state, made(params)).plan == fj.plan(made(params))
+        return
+    with pytest.raises(StructureError) as caught:
+        tx.follow(state, made(params))
+    assert lost in str(caught.value).splitlines()[1]
+
+
+def test_the_record_of_a_thaw_is_no_structure() -> None:
+    """Two ways to one frozen set can be mapped together, and need one trace."""
+    one, other = fj.freeze(net(), "target"), fj.thaw(fj.freeze(net(), "target", "head"), "head")
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    assert hash(jax.tree.structure(one)) == hash(jax.tree.structure(other))
+    assert moved(one, jax.tree.map(jnp.add, one, other)) == {"body.w", "head", "target.w"}
+
+
 def test_the_fix_in_the_error_works() -> None:
     tx, params = transformation(), fj.freeze(net(), "target")
     params, state = step(tx, params, tx.init(params))

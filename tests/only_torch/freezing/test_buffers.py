@@ -16,6 +16,8 @@ import frostline.torch as ft
 from frostline import MovedError, NoMatchError, Plan, regex, where
 from frostline.errors import PinnedError, PlanMismatchError, UnsupportedError
 from frostline.schedules import Phase, Phases, Span
+from only_torch.bits import contents
+from only_torch.bits import moved as changed
 
 STATISTICS = {"bn.running_mean", "bn.running_var", "bn.num_batches_tracked"}
 AFFINE = {"bn.weight", "bn.bias"}
@@ -371,3 +373,34 @@ def test_names_outlive_new_tensors() -> None:
     ft.freeze(model, "bn.running_*")
     model.double().load_state_dict(net().double().state_dict(), assign=True)
     assert moved(model.float()) == AFFINE | REST
+
+
+def around() -> nn.Sequential:
+    inner = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.BatchNorm1d(3, affine=False), nn.Dropout(0.5))
+    return nn.Sequential(inner, nn.Linear(3, 3), nn.Dropout(0.5))
+
+
+TRAINING = [
+    (["[0]"], {"", "1", "2"}),
+    (["[0]", "![0][1].running_*"], {"", "0", "0.1", "1", "2"}),
+    (["[0]", "![0].**.running_*"], {"", "0", "0.1", "0.2", "1", "2"}),
+    (["**", "![0][1].running_*"], {"", "0", "0.1"}),
+    (["[0]", "![0][0]", "![0][1].running_*"], {"", "0", "0.0", "0.1", "0.3", "1", "2"}),
+]
+
+
+@pytest.mark.parametrize(("selectors", "training"), TRAINING, ids=[" ".join(row[0]) for row in TRAINING])
+def test_dropout_around_statistics_that_adapt_is_off_where_all_parameters_are_frozen(
+    selectors: list[str], training: set[str]
+) -> None:
+    model = around()
+    handle = ft.freeze(model, *selectors)
+    model.train()
+    assert {path for path, module in model.named_modules() if module.training} == training
+    before = contents(model)
+    model(torch.randn(5, 3))
+    norms = {path for path in ("0.1", "0.2") if path in training}
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    assert changed(before, model) == {f"{path}.{name}" for path in norms for name in statistics}
+    handle.undo()
+    assert all(module.training for module in model.modules())

@@ -1,5 +1,7 @@
 """Layers that write into themselves when they are called do not change while they are frozen (L7)."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -77,3 +79,53 @@ def test_late_write_of_a_use_into_a_large_buffer_is_an_error() -> None:
     with pytest.raises(MovedError) as caught:
         use(torch.ones(1))
     assert [(m.path, m.kind) for m in caught.value.moved] == [("table", "buffer")]
+
+
+class Averaging(nn.Module):
+    """Writes a weight of more than 4 MiB through ``.data``, which advances no version, in each call."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.weight.data.mul_(2)
+        return x * self.weight.flatten()[-1]
+
+
+def held(layer: nn.Module) -> nn.Module:
+    ft.freeze(layer)
+    return layer
+
+
+@pytest.mark.parametrize(("way", "name"), [(ft.Frozen, "FrozenAveraging"), (held, "Averaging")], ids=["use", "held"])
+@pytest.mark.parametrize(
+    "weight",
+    [torch.ones(1100, 1000), torch.ones(1000, 1100).t(), torch.ones(1100000), torch.ones(2, 550000, 1)],
+    ids=["matrix", "transposed", "vector", "of three axes"],
+)
+def test_a_silent_write_into_a_weight_of_many_bytes_is_an_error_and_the_next_are_undone(
+    way: Callable[[nn.Module], nn.Module], name: str, weight: Tensor
+) -> None:
+    layer = Averaging(weight.clone())
+    called = way(layer)
+    with pytest.raises(MovedError) as caught:
+        called(torch.ones(1))
+    assert str(caught.value) == (
+        "1 of 1 frozen tensors moved.\n"
+        f"'weight' (parameter) moved. It is a large parameter of a frozen {name}.\n"
+        "  Likely cause: the module wrote into it in this call, and no copy of it was made before.\n"
+        "  Keep what it writes in a parameter of at most 16384 bytes; those are restored."
+    )
+    layer.weight.data.fill_(1)
+    for _ in range(3):
+        called(torch.ones(1))
+    assert (layer.weight.min().item(), layer.weight.max().item()) == (1, 1)
+
+
+def test_a_call_on_tensors_without_data() -> None:
+    with torch.device("meta"):
+        layer = Late(5000)
+    for called in (ft.Frozen(layer), held(layer)):
+        for _ in range(2):
+            assert called(torch.ones(1, device="meta")).shape == (1,)

@@ -8,6 +8,8 @@ from torch import nn
 
 import frostline.torch as ft
 from frostline import MovedError
+from frostline.errors import UnsupportedError
+from frostline.torch._tensors import bytes_of, why_unreadable
 from only_torch.inspection.guarded import change, holder
 
 
@@ -78,9 +80,9 @@ def test_a_copy_shows_the_first_value_of_a_large_tensor(size: int, position: int
 def test_the_digest_keeps_no_copy() -> None:
     model = holder(torch.ones(1025))
     with ft.guard(model) as watching:
-        assert watching._witnesses["part.t"].mark.kept is None
+        assert watching._witnesses["part.t"].marks[""].kept is None
     with ft.guard(model, copy=True) as watching:
-        assert len(watching._witnesses["part.t"].mark.kept) == 4100
+        assert len(watching._witnesses["part.t"].marks[""].kept) == 4100
 
 
 LAYOUTS = {
@@ -142,18 +144,52 @@ def test_conjugate_and_negative_views_are_read_as_their_values() -> None:
         model.part.t.detach().mul(1)
 
 
-def test_a_model_without_data() -> None:
-    """On the meta device there is nothing to compare, and nothing to fail on."""
-    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).to("meta")
-    ft.freeze(model, "0")
-    with ft.guard(model) as watching:
-        model(torch.ones(1, 2, device="meta"))
-    assert watching.paths == {"0.weight", "0.bias"}
+def test_what_has_no_data_is_refused_by_name() -> None:
+    """Weights that Accelerate has offloaded are on the meta device, too: to compare nothing would prove nothing."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).to("meta"), nn.Linear(2, 2))
+    ft.freeze(model, "[:-1]")
+    with pytest.raises(UnsupportedError) as caught, ft.guard(model):
+        raise AssertionError
+    assert str(caught.value).split("\n") == [
+        "guard(model) cannot read 2 of 4 frozen tensors:",
+        "  1.weight is on the meta device, without data",
+        "  1.bias is on the meta device, without data",
+        'Give them data first: model.to_empty(device="cpu"); or end their offloading: '
+        "accelerate.hooks.remove_hook_from_submodules(model).",
+    ]
+    with ft.guard(model[2:]) as watching:
+        pass
+    assert watching.paths == frozenset()
 
 
-def test_data_that_comes_from_meta_inside_the_block() -> None:
-    model = nn.Linear(2, 2, device="meta")
+def test_memory_that_was_given_back_is_not_read() -> None:
+    model = nn.Linear(2, 2)
+    ft.freeze(model)
+    model.weight.untyped_storage().resize_(0)
+    with pytest.raises(UnsupportedError, match="\n  weight has given its memory back\n"), ft.guard(model):
+        raise AssertionError
+
+
+def test_a_class_that_shows_nothing_of_its_inside_is_refused() -> None:
+    class Opaque(torch.Tensor):
+        """A tensor of a library that does not say where its values are."""
+
+        @staticmethod
+        def __new__(cls) -> Opaque:
+            return torch.Tensor._make_wrapper_subclass(cls, (2, 2))
+
+        @classmethod
+        def __torch_dispatch__(cls, *_: object, **__: object) -> object:
+            raise NotImplementedError
+
+    assert why_unreadable(Opaque()) == "is of the class Opaque, which shows nothing of its inside"
+    with pytest.raises(ValueError, match="shows nothing of its inside"), bytes_of(Opaque()):
+        raise AssertionError
+
+
+def test_data_that_goes_to_meta_inside_the_block() -> None:
+    model = nn.Linear(2, 2)
     ft.freeze(model)
     with pytest.raises(MovedError) as caught, ft.guard(model):
-        model.to_empty(device="cpu")
-    assert caught.value.moved[0].difference == "It had 0 bytes and has 16."
+        model.to("meta")
+    assert caught.value.moved[0].difference == "It had 16 bytes and is on the meta device, without data."

@@ -319,7 +319,7 @@ class TestRefused:
             patch.setattr("frostline.torch._wrappers.DistributedDataParallel", DistributedLike)
             assert self.refused(WrappedError, late, model) == (
                 "'0' is wrapped in DistributedLike, which noted the trainable parameters when it was made.\n"
-                "It would wait for the gradients of what is frozen now, and not average those of what is thawed now.\n"
+                "It would wait for the gradients of what is frozen later, and not average those of what thaws later.\n"
                 "Freeze first, then wrap: freeze(model, ...); model = DistributedLike(model)."
             )
             ft.Driver(Phases([Span(0, None, Phase())]), model, sgd(model))

@@ -198,3 +198,14 @@ def test_the_rate_of_each_parameter() -> None:
         "2.weight": 2.0,
         "2.bias": 0.0,
     }
+
+
+def test_groups_whose_rates_a_warm_up_has_made_0_still_differ() -> None:
+    model, optimizer = with_head_and_body()
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: step / 10)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.0, 0.0]
+    with pytest.raises(BindError, match=r"none of the 2 groups of the optimizer, which differ in lr:"):
+        ft.bind(optimizer, model)
+    binding = ft.bind(optimizer, model, rules=[Rule("[:2]", lr=0.001)])
+    ft.thaw(model, "[1]")
+    assert [len(group["params"]) for group in binding.optimizer.param_groups] == [2, 2]

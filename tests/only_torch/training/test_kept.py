@@ -233,6 +233,12 @@ class TestLog:
         said = [record.message for record in caplog.records if record.levelno == logging.WARNING]
         assert said == ["step 0: leaves 1 parameter frozen that was frozen before the schedule (table)"]
 
+    def test_is_silent_where_no_phase_freezes_anything(self, caplog: pytest.LogCaptureFixture) -> None:
+        model = Positions()
+        with caplog.at_level(logging.INFO, "frostline"):
+            run(model, driven(model, Phases([Span(0, None, Phase())])))
+        assert caplog.records == []
+
     def test_is_silent_where_no_phase_would_train_it(self, caplog: pytest.LogCaptureFixture) -> None:
         model = Positions()
         ft.freeze(model, "body")

@@ -17,6 +17,7 @@ from frostline._core.errors.models import (
     PinnedError,
     PlanError,
     PlanMismatchError,
+    RankError,
     WrappedError,
 )
 from frostline._core.errors.selectors import CountError, NoMatchError, SelectorError, TiedError, UnsupportedError
@@ -52,6 +53,7 @@ __all__ = [
     "PinnedError",
     "PlanError",
     "PlanMismatchError",
+    "RankError",
     "RunError",
     "RuntimeChoiceError",
     "SamePathError",

@@ -98,18 +98,33 @@ class WrappedError(FrostlineError, RuntimeError):
     Attributes:
         wrapper: the class of the wrapper.
         path: where it is in the model; "" is the model itself.
+        frozen: the parameters in it that the change would freeze.
+        thawed: those that it would thaw.
+        fix: what to do about it, as code.
     """
 
     wrapper: str
     path: str
+    frozen: tuple[str, ...]
+    thawed: tuple[str, ...]
+    fix: str
 
     def _lines(self) -> Iterable[str]:
         where = f"{self.path!r}" if self.path else "the model"
-        return [
-            f"{where} is wrapped in {self.wrapper}, which noted the trainable parameters when it was made.",
-            "It would wait for the gradients of what is frozen now, and not average those of what is thawed now.",
-            f"Freeze first, then wrap: freeze(model, ...); model = {self.wrapper}(model).",
-        ]
+        yield f"{where} is wrapped in {self.wrapper}, which noted the trainable parameters when it was made."
+        if self.frozen:
+            yield f"It would wait for the gradients of {counted(len(self.frozen), 'parameter')} to be frozen now:"
+            yield from listed(self.frozen, 5)
+        if self.thawed:
+            yield f"It would not average the gradients of {counted(len(self.thawed), 'parameter')} to be thawed now:"
+            yield from listed(self.thawed, 5)
+        if not self.frozen and not self.thawed:
+            yield "It would wait for the gradients of what is frozen later, and not average those of what thaws later."
+        yield self.fix
+
+
+class RankError(ExpressionError, RuntimeError):
+    """Ranks that would do different things where all must do the same."""
 
 
 class FileFormatError(FrostlineError, ValueError):

@@ -54,7 +54,7 @@ def freeze(tree: Tree, *selectors: Any, expect: int | None = None, allow_empty: 
     """
     read = survey(tree)
     paths = select(selectors, read, expect=expect, allow_empty=allow_empty)
-    return as_planned(read, read.plan.freeze(paths)) if paths - read.pinned else tree
+    return as_planned(read, read.plan.freeze(paths), thawed=read.thawed) if paths - read.pinned else tree
 
 
 def thaw(tree: Tree, *selectors: Any, expect: int | None = None, allow_empty: bool = False) -> Tree:
@@ -67,8 +67,8 @@ def thaw(tree: Tree, *selectors: Any, expect: int | None = None, allow_empty: bo
         allow_empty: whether a selector may match nothing.
 
     Returns:
-        The tree. If nothing is frozen any more, it still says so: a tree without any marks may have lost them on the
-        way, and an optimizer does not take that for a thaw. ``strip`` takes the marks off.
+        The tree. It records what was thawed: a tree without a record may have lost its marks on the way, and an
+        optimizer does not take that for a thaw. ``strip`` takes all marks off.
 
     Raises:
         PinnedError: a selector names nothing but frozen uses.
@@ -83,7 +83,8 @@ def thaw(tree: Tree, *selectors: Any, expect: int | None = None, allow_empty: bo
     paths = select(selectors, read, expect=expect, allow_empty=allow_empty)
     if paths and not paths - read.pinned:
         raise PinnedError(f"thaw({written('tree', selectors)})", tuple(sorted(paths)))
-    return as_planned(read, read.plan.thaw(paths - read.pinned))
+    paths -= read.pinned
+    return as_planned(read, read.plan.thaw(paths), thawed=read.thawed | paths)
 
 
 def plan(tree: Any, *selectors: Any, expect: int | None = None, allow_empty: bool = False) -> Plan:
@@ -142,7 +143,7 @@ def follow(tree: Tree, plan: Plan) -> Tree:
     plan.check_no_buffers()
     if change.thaw & read.pinned:
         raise PinnedError("follow(tree, plan)", tuple(sorted(change.thaw & read.pinned)))
-    return as_planned(read, plan)
+    return as_planned(read, plan, thawed=plan.trainable)
 
 
 def trainable(tree: Any, *, frozen: Plan | None = None) -> dict[str, Any]:

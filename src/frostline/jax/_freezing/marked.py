@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence
+from dataclasses import astuple, dataclass, field
 from functools import lru_cache, partial
-from typing import Any, ClassVar, NamedTuple, TypeVar, final
+from typing import Any, ClassVar, TypeVar, final
 
 import jax
 from jax import export
@@ -36,22 +37,29 @@ _Structure = tuple["MarkData", Level]
 _SHOWN = 10
 
 
-class MarkData(NamedTuple):
+@final
+@dataclass(frozen=True, repr=False)
+class MarkData:
     """The marks and ties of a tree, as JAX compares them. Errors of JAX show them, so their text is short.
 
+    What was thawed is no part of the comparison: the way to a frozen set needs no trace of its own, and two trees with
+    the same frozen set can be mapped together.
+
     Attributes:
-        marks: the frozen names; None if the tree only has ties, and nobody has said what is frozen in it.
+        marks: the frozen names.
         ties: groups of names, one array each.
+        thawed: the names of which ``thaw`` or ``follow`` has said that they train. All other names train because
+            nothing was said, which a tree that lost its marks on the way cannot tell from a loss.
     """
 
-    marks: frozenset[str] | None
+    marks: frozenset[str]
     ties: Ties
+    thawed: frozenset[str] = field(compare=False)
 
     def __repr__(self) -> str:
-        marks = self.marks or frozenset()
-        names = ", ".join(sorted(marks)[:_SHOWN])
-        more = f" and {left} more" if (left := len(marks) - _SHOWN) > 0 else ""
-        return f"<{len(marks)} frozen: {names}{more}; {len(self.ties)} tied>"
+        names = ", ".join(sorted(self.marks)[:_SHOWN])
+        more = f" and {left} more" if (left := len(self.marks) - _SHOWN) > 0 else ""
+        return f"<{len(self.marks)} frozen: {names}{more}; {len(self.ties)} tied>"
 
 
 class Marked(Window):
@@ -93,14 +101,14 @@ class MarkedModule(Marked, CallableWindow):
 class MarkedContent(WindowContent):
     """A tree, its frozen names and its tied names."""
 
-    __slots__ = ("_inner", "alone", "child", "data", "decides", "marks", "ties")
+    __slots__ = ("_inner", "alone", "child", "data", "marks", "thawed", "ties")
 
     pins: ClassVar[bool] = False
 
     def __init__(self, child: Any, data: MarkData) -> None:
         super().__init__()
         self.child, self.data, self.ties, self.alone = child, data, data.ties, False
-        self.marks, self.decides = data.marks or frozenset(), data.marks is not None
+        self.marks, self.thawed = data.marks, data.thawed
         self._inner: Any = _NOT_YET
 
     @property
@@ -124,16 +132,13 @@ class MarkedContent(WindowContent):
 _NOT_YET = object()
 
 
-def marked(tree: Any, marks: frozenset[str] | None, ties: Ties) -> Any:
-    """Returns the tree with these marks.
-
-    No marks, an empty set, are kept, too: they say that everything trains, which a tree that lost its marks on the way
-    does not. Only without ties and without any say, None, it is the tree itself.
+def marked(tree: Any, marks: frozenset[str], ties: Ties, thawed: frozenset[str]) -> Any:
+    """Returns the tree with these marks; the tree itself if there is nothing to record.
 
     Raises:
         LayerError: the tree is an array.
     """
-    if not ties and (marks is None or (not marks and children(tree) is None)):
+    if not (marks or ties) and (not thawed or children(tree) is None):
         return tree
     if is_param(tree):
         raise LayerError(
@@ -142,19 +147,20 @@ def marked(tree: Any, marks: frozenset[str] | None, ties: Ties) -> Any:
             'Put it into a tree, params = freeze({"weight": array}), or freeze it by name: freeze(params, "weight").',
         )
     kind = MarkedModule if callable(tree) else Marked
-    return _made(MarkData(marks, ties), _without(tree, ties), kind)
+    return _made(MarkData(marks, ties, thawed), _without(tree, ties), kind)
 
 
 def _merged(tree: Any, *origins: Any) -> Any:
     """A tree that was made of marked ones, with their marks, and with the ties whose arrays are still one."""
     data = [mark_data(origin) for origin in origins if is_marked(origin)]
-    said = [each.marks for each in data if each.marks is not None]
+    marks = frozenset[str]().union(*(each.marks for each in data))
+    thawed = frozenset[str]().union(*(each.thawed for each in data)) - marks
     leaves, structure = tree_flatten(tree, is_leaf=lambda node: node is None)
     numbers = _numbers(tree, structure)
     at = {name: leaves[number] for name, number in numbers.items()}
     groups = ([name for name in names if name in at and at[name] is at.get(names[0])] for names in _all_ties(data))
     ties = tuple(tuple(group) for group in groups if len(group) > 1)
-    return marked(tree, frozenset[str]().union(*said) if said else None, ties)
+    return marked(tree, marks, ties, thawed)
 
 
 def _all_ties(data: Iterable[MarkData]) -> Iterator[tuple[str, ...]]:
@@ -266,16 +272,15 @@ def _unflattened(kind: type[Marked], structure: _Structure, below: Iterable[Any]
 
 
 def _written(structure: _Structure) -> bytes:
-    (marks, ties), level = structure
-    text = json.dumps([None if marks is None else sorted(marks), ties]).encode()
+    data, level = structure
+    text = json.dumps([sorted(data.marks), data.ties, sorted(data.thawed)]).encode()
     return len(text).to_bytes(8, "little") + text + to_bytes(level)
 
 
 def _read(data: bytes | bytearray) -> _Structure:
     end = 8 + int.from_bytes(data[:8], "little")
-    marks, ties = json.loads(data[8:end])
-    marks = None if marks is None else frozenset(marks)
-    return MarkData(marks, tuple(map(tuple, ties))), from_bytes(data[end:])
+    marks, ties, thawed = json.loads(data[8:end])
+    return MarkData(frozenset(marks), tuple(map(tuple, ties)), frozenset(thawed)), from_bytes(data[end:])
 
 
 for marked_class in (Marked, MarkedModule):
@@ -289,5 +294,5 @@ for marked_class in (Marked, MarkedModule):
     serialized(
         marked_class,
         lambda flax, tree: flax.to_state_dict(inner_of(tree)),
-        lambda flax, tree, state: marked(flax.from_state_dict(inner_of(tree), state), *mark_data(tree)),
+        lambda flax, tree, state: marked(flax.from_state_dict(inner_of(tree), state), *astuple(mark_data(tree))),
     )

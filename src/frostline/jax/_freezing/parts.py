@@ -105,9 +105,16 @@ def _is_hole(node: object) -> bool:
 
 def beside(tree: Any, frozen: Plan | None) -> Any:
     """The tree with the marks of a plan that stands beside it; the tree itself without a plan."""
-    return tree if frozen is None else as_planned(survey(tree, frozen), frozen)
+    return tree if frozen is None else as_planned(survey(tree, frozen), frozen, thawed=frozen.trainable)
 
 
-def as_planned(read: Survey, plan: Plan) -> Any:
-    """The tree, with the marks of a plan."""
-    return marked(bare(read.tree), read.marks(plan.frozen - read.pinned), read.ties)
+def as_planned(read: Survey, plan: Plan, *, thawed: frozenset[str]) -> Any:
+    """The tree, with the marks of a plan.
+
+    Args:
+        read: the survey of the tree.
+        plan: the plan.
+        thawed: the parameters of which it was said that they train.
+    """
+    marks = read.marks(plan.frozen - read.pinned)
+    return marked(bare(read.tree), marks, read.ties, read.marks(thawed & plan.trainable))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
 from operator import attrgetter
 from typing import Any
 
-from jax.tree_util import PyTreeDef, register_static, tree_flatten
+from jax.tree_util import PyTreeDef, register_static, tree_flatten, tree_flatten_with_path
 
 from frostline._core.errors import PinnedError, StructureError
 from frostline._core.errors.base import counted
@@ -18,8 +18,10 @@ from frostline._core.param import Buffer, Module, Param
 from frostline._core.plan import Plan
 from frostline.jax._arrays import described, is_param, nbytes
 from frostline.jax._freezing.held_modules import held
-from frostline.jax._uses.layout import Keys, Layout, LeafPlace, TreeNode, layout
+from frostline.jax._freezing.keras_objects import refuse_keras
+from frostline.jax._uses.layout import Keys, Layout, LeafPlace, TreeNode, keys_of, layout
 from frostline.jax._uses.use import Frozen
+from frostline.jax._uses.window import is_window
 
 # The class of a Python container tells nothing about a model.
 _CONTAINERS = (dict, list, tuple)
@@ -39,12 +41,14 @@ class Survey:
         leaves: its leaves, as JAX counts them.
         structure: its structure.
         layout: the names and places of the leaves.
+        is_planned: whether a plan beside the tree says what is frozen.
     """
 
     tree: Any
     leaves: list[Any]
     structure: PyTreeDef
     layout: Layout
+    is_planned: bool = False
 
     @property
     def arrays(self) -> tuple[tuple[LeafPlace, ...], ...]:
@@ -72,9 +76,14 @@ class Survey:
         return Plan(frozenset(frozen), frozenset(self.places.keys() - frozen))
 
     @cached_property
-    def undecided(self) -> frozenset[str]:
-        """The trainable parameters of which neither a marked tree nor a plan says that they train."""
-        return frozenset(path for path, (slot, *_) in self.places.items() if not (slot.is_still or slot.decided))
+    def thawed(self) -> frozenset[str]:
+        """The trainable parameters of which a marked tree around them, or a plan beside the tree, says that they train.
+
+        What trains because nothing was said may have lost its mark on the way.
+        """
+        if self.is_planned:
+            return self.plan.trainable
+        return self.plan.trainable.intersection(_thawed(self.tree, ()))
 
     @cached_property
     def pinned(self) -> frozenset[str]:
@@ -109,7 +118,8 @@ class Survey:
         if not isinstance(plan, Plan):
             fix = 'Make a plan: plan = fj.plan(tree, "encoder").'
             raise StructureError(f"frozen={_shown(plan)}", f"takes a plan, but got {described(plan)}.", (), fix)
-        return replace(self, layout=_beside(self.layout, tuple(map(is_param, self.leaves)), plan))
+        params = tuple(map(is_param, self.leaves))
+        return replace(self, layout=_beside(self.layout, params, plan), is_planned=True)
 
     def marks(self, paths: Iterable[str]) -> frozenset[str]:
         """All names of the parameters at these paths, for marks."""
@@ -151,11 +161,22 @@ def survey(tree: Any, frozen: Plan | None = None) -> Survey:
 
     Raises:
         SamePathError: two leaves have one name.
+        UnsupportedError: a leaf is an object of Keras.
         StructureError, PlanMismatchError, PinnedError: the plan does not fit the tree.
     """
     leaves, structure = tree_flatten(tree)
+    refuse_keras(leaves)
     read = Survey(tree, leaves, structure, layout(tree, structure))
     return read if frozen is None else read.beside(frozen)
+
+
+def _thawed(tree: Any, above: Keys) -> Iterator[str]:
+    """The names of which the marked trees in a tree say that they train."""
+    for path, node in tree_flatten_with_path(tree, is_leaf=is_window)[0]:
+        if is_window(node):
+            keys = above + keys_of(path)
+            yield from (".".join((*keys, name)) for name in node._frostline.thawed)
+            yield from _thawed(node._frostline.child, keys)
 
 
 @lru_cache(maxsize=64)

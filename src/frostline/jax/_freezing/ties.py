@@ -145,5 +145,4 @@ def _tied(read: Survey, groups: Groups) -> Any:
     slots = (sorted(group, key=attrgetter("is_still")) for group in merged.values() if len(group) > 1)
     ties = tuple(tuple(slot.name for slot in group) for group in slots)
     tree = tree_unflatten(read.structure, [read.leaves[first_of(number)] for number in range(len(read.leaves))])
-    is_decided = any(slot.decided for slot in read.layout.slots)
-    return marked(bare(tree), read.marks(read.plan.frozen - read.pinned) if is_decided else None, ties)
+    return marked(bare(tree), read.marks(read.plan.frozen - read.pinned), ties, read.marks(read.thawed))

@@ -78,7 +78,7 @@ def audit(
 
 def _without_ties(read: Survey) -> Any:
     # Each name gets a leaf of its own, so that an array can be frozen under one name and train under another.
-    return marked(bare(read.tree), read.marks(read.plan.frozen - read.pinned), ())
+    return marked(bare(read.tree), read.marks(read.plan.frozen - read.pinned), (), frozenset())
 
 
 def _sorted_out(read: Survey, reached: frozenset[str], used: frozenset[str]) -> Audit:

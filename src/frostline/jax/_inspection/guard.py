@@ -76,7 +76,8 @@ def guard(tree: Any, frozen: Plan | None = None, *, copy: bool = False) -> Itera
 
     On array it takes a digest of every frozen array, and of all other arrays in held modules. A step makes a new tree,
     so show it to the guard by ``watching.verify(tree)``, at least once. A frozen use that is tied to a layer which
-    trains is not watched, because that layer is meant to move.
+    trains is not watched, because that layer is meant to move. Each shard is read once, and among several processes
+    each proves the shards that it has.
 
     Args:
         tree: the tree, as it is frozen.

@@ -92,7 +92,8 @@ def check_marks(expression: str, frozen: Collection[str], held: ParamPlaces, pla
     Raises:
         StructureError: the tree has lost its marks on the way.
     """
-    if lost := sorted(held.undecided.intersection(frozen)):
+    said = held.plan.trainable.intersection(frozen)
+    if lost := sorted(said - held.read.thawed if said else said):
         problem = f"got parameters in which {counted(len(lost), 'frozen parameter')} lost the mark on the way:"
         fix = (
             "A tree that was rebuilt or loaded has no marks. Mark it again, params = fj.follow(params, "

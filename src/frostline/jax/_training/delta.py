@@ -66,6 +66,8 @@ def save_delta(
     The base is the tree as it is now. If a schedule has frozen arrays that it trained earlier, save those by other
     means, too.
 
+    Every process must call it. The arrays of the delta are gathered, and the first process writes them.
+
     Args:
         file: the path of the file, which is replaced if it exists.
         tree: the tree, as it is frozen.
@@ -106,7 +108,12 @@ def save_delta(
         schedule=schedule,
         optimizer=text,
     )
-    checkpoint.save(expression, file, content)
+    if jax.process_index() == 0:
+        checkpoint.save(expression, file, content)
+    if jax.process_count() > 1:
+        from jax.experimental.multihost_utils import sync_global_devices
+
+        sync_global_devices(expression)
 
 
 def load_delta(

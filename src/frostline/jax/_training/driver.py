@@ -14,7 +14,7 @@ from frostline._core.plan import Plan
 from frostline.jax._freezing.freezing import follow
 from frostline.jax._freezing.survey import survey
 from frostline.jax._training.rates import Factors
-from frostline.schedules.kept import check_phases, kept_of, line_of
+from frostline.schedules.kept import check_phases, freezes_nothing, kept_of, line_of
 from frostline.schedules.phase import Phase
 from frostline.schedules.policy import Policy
 from frostline.schedules.schedule import Schedule
@@ -95,7 +95,7 @@ class Driver:
         self._walk: ScheduleCursor = begin(schedule)
         self.schedule = schedule
         self._started: _Started | None = None
-        self._said = False
+        self._said = freezes_nothing(schedule)
         self._marks = marks
 
     @property
@@ -164,7 +164,7 @@ class Driver:
         read = survey(tree, frozen)
         kept = kept_of(self.schedule, read.plan.frozen - read.pinned, inventory)
         check_phases(self.schedule, inventory, kept)
-        self._said = False
+        self._said = freezes_nothing(self.schedule)
         return self._enacted(begin(self.schedule).keeping(kept), tree, inventory, read.plan)
 
     def step(self, tree: Any, **observation: float) -> Any:
@@ -191,8 +191,8 @@ class Driver:
         same_set = walk.phase.frozen == self.phase.frozen
         before = held.plan if same_set or not self._marks else survey(tree).plan
         if self._marks and walk.kept and not same_set:
-            # A tree without marks has lost them on the way, which is no thaw.
-            walk = walk.keeping(walk.kept & (before.frozen | survey(tree).undecided))
+            # A tree that lost its marks on the way is no thaw.
+            walk = walk.keeping(walk.kept - survey(tree).thawed)
         return self._enacted(walk, tree, held.inventory, before, same_set=same_set)
 
     def state_dict(self) -> dict[str, object]:

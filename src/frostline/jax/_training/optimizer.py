@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any, cast, final
 
@@ -91,7 +92,7 @@ class Optimizer(optax.GradientTransformationExtraArgs):
             >>> params = {"w": jnp.ones(2), "b": jnp.zeros(2)}
             >>> tx = optimizer(optax.adam(0.1))
             >>> frozen = freeze(params, "b")
-            >>> state = tx.load(tx.save(tx.init(frozen), frozen), freeze(params, "w"))
+            >>> state = tx.load(tx.save(tx.init(frozen), frozen), freeze(thaw(frozen), "w"))
             >>> state.cohorts
             (('b',),)
         """
@@ -122,6 +123,21 @@ class Optimizer(optax.GradientTransformationExtraArgs):
         held = self._follower.places(params)
         check_marks(FOLLOW, state.plan.frozen, held, "state.plan")
         return self._follower.follow(state, held, params)
+
+    def beside(self, plan: Plan | None) -> Optimizer:
+        """Returns the same optimizer with another plan beside the tree; with None, marks say what is frozen.
+
+        Args:
+            plan: the plan.
+
+        Example:
+            >>> tx, params = optimizer(optax.adam(0.1)), {"w": jnp.ones(2), "b": jnp.zeros(2)}
+            >>> tx.beside(plan(params, "w")).init(params).cohorts
+            (('b',),)
+        """
+        follower = copy(self._follower)
+        follower.frozen = plan
+        return Optimizer(follower.init, follower.update)
 
     @property
     def wrapped(self) -> optax.GradientTransformation:
@@ -221,12 +237,12 @@ class _Follower:
     def __init__(
         self, tx: optax.GradientTransformation, frozen: Plan | None, rules: Sequence[Rule], moments: Moments
     ) -> None:
-        self.tx, self._frozen, self._moments = optax.with_extra_args_support(tx), frozen, moments
+        self.tx, self.frozen, self._moments = optax.with_extra_args_support(tx), frozen, moments
         self._layouts, self._rates = state_layouts(self.tx.init), rates(rules)
 
     def places(self, params: Any) -> ParamPlaces:
         """The places of the parameters of a tree."""
-        return places(params, self._frozen)
+        return places(params, self.frozen)
 
     def init(self, params: Any) -> OptimizerState:
         check_is_tree(params)

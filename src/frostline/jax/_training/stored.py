@@ -12,7 +12,7 @@ import numpy as np
 from frostline._core.errors import DeltaError
 from frostline.checkpoint.delta import TensorSource
 from frostline.checkpoint.stored import StoredTensor
-from frostline.jax._arrays import bytes_of
+from frostline.jax._arrays import bytes_of, is_spread
 
 # JAX arrays made from Python numbers have a weak dtype.
 _NUMBERS = {"f": 0.0, "i": 0, "c": 0j}
@@ -21,14 +21,20 @@ _NUMBERS = {"f": 0.0, "i": 0, "c": 0j}
 def source(array: Any) -> TensorSource:
     """An array to save; for a random key, its data.
 
+    All processes that have a part of the array must call it, and then have all of it.
+
     Example:
         >>> source(jnp.ones((2, 3), jnp.bfloat16)).nbytes
         12
     """
     data = _data(array)
     weak = bool(getattr(array, "weak_type", False))
+    if is_spread(data):
+        from jax.experimental.multihost_utils import process_allgather
+
+        data = process_allgather(data, tiled=True)
     return TensorSource(
-        str(data.dtype), tuple(data.shape), _nbytes(data), lambda: nullcontext(bytes_of(array)), weak=weak
+        str(data.dtype), tuple(data.shape), _nbytes(data), lambda: nullcontext(bytes_of(data)), weak=weak
     )
 
 

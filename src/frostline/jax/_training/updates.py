@@ -22,7 +22,7 @@ from frostline._core.errors.base import counted, listed
 from frostline._core.plan import Plan
 from frostline.jax._arrays import is_param
 from frostline.jax._freezing.marked import strip
-from frostline.jax._freezing.survey import survey
+from frostline.jax._freezing.survey import Survey, survey
 from frostline.jax._uses.layout import layout
 from frostline.jax._uses.window import is_window
 
@@ -61,8 +61,7 @@ class ParamPlaces:
         plain: the same of the tree without marks and frozen uses.
         params: for each leaf the name of the parameter there, or None.
         trainable: the names of the parameters that train.
-        plan: the plan of the tree.
-        undecided: those that train because nothing says otherwise: neither a marked tree around them, nor a plan.
+        read: the survey of the tree.
         unmoved: the update of a frozen array. Equinox maps over the updates, and takes None there.
     """
 
@@ -70,9 +69,13 @@ class ParamPlaces:
     plain: PyTreeDef
     params: tuple[str | None, ...]
     trainable: frozenset[str]
-    plan: Plan
-    undecided: frozenset[str]
+    read: Survey
     unmoved: NoUpdate | None
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the tree."""
+        return self.read.plan
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -168,7 +171,7 @@ def places(params: Any, frozen: Plan | None = None) -> ParamPlaces:
     at_places = tuple(None if leaf is None else names.get(next(numbers)) for leaf in leaves)
     unmoved = None if any(_is_equinox(node.owner) for node in read.layout.nodes) else NoUpdate()
     trained = frozenset(trainable.values())
-    return ParamPlaces(structure, _plain(structure), at_places, trained, read.plan, read.undecided, unmoved)
+    return ParamPlaces(structure, _plain(structure), at_places, trained, read, unmoved)
 
 
 @cache

@@ -27,8 +27,6 @@ class LeafPlace:
         owners: the classes of the nodes around it, the root first.
         pinned: whether it is inside a ``Frozen``.
         marked: whether a mark freezes it.
-        decided: whether a marked tree around it, or a plan beside the tree, says if it is frozen. What has neither may
-            have lost its mark on the way.
         leaf: the number of its leaf; two places that a mark ties have the same number.
     """
 
@@ -36,7 +34,6 @@ class LeafPlace:
     owners: tuple[type, ...]
     pinned: bool
     marked: bool
-    decided: bool
     leaf: int
 
     @property
@@ -95,8 +92,8 @@ class Layout:
         return tuple(map(tuple, groups.values()))
 
     def with_marks(self, names: frozenset[str]) -> Layout:
-        """The layout in which these names are marked, too, and every place is decided."""
-        slots = (replace(s, marked=s.marked or s.name in names, decided=True) for s in self.slots)
+        """The layout in which these names are marked, too."""
+        slots = (slot if slot.name not in names else replace(slot, marked=True) for slot in self.slots)
         return Layout(tuple(slots), self.nodes)
 
 
@@ -151,11 +148,10 @@ class _Place:
     owners: tuple[type, ...]
     pinned: bool
     scopes: tuple[tuple[int, frozenset[str]], ...]  # for each marked tree around it: its depth and its marks
-    decided: bool = False
     window: type | None = None  # the class of the window whose child it is
 
     def below(self, key: Keys, owner: type) -> _Place:
-        return _Place(self.keys + key, (*self.owners, owner), self.pinned, self.scopes, self.decided)
+        return _Place(self.keys + key, (*self.owners, owner), self.pinned, self.scopes)
 
 
 class _LayoutReader:
@@ -189,15 +185,14 @@ class _LayoutReader:
         for first, *others in held.ties:
             self.tied |= {prefix + other: prefix + first for other in others}
         scopes = (*place.scopes, (len(place.keys), held.marks)) if held.marks else place.scopes
-        pinned, decided = place.pinned or held.pins, place.decided or held.decides
-        return _Place(place.keys, place.owners, pinned, scopes, decided, type(window))
+        return _Place(place.keys, place.owners, place.pinned or held.pins, scopes, type(window))
 
     def slots(self) -> Iterator[LeafPlace]:
         leaves = {".".join(place.keys): leaf for place, leaf in self.found if leaf is not None}
         for place, number in self.found:
             leaf = number if number is not None else leaves.get(self.tied.get(".".join(place.keys), ""))
             if leaf is not None:
-                yield LeafPlace(place.keys, place.owners, place.pinned, _is_marked(place), place.decided, leaf)
+                yield LeafPlace(place.keys, place.owners, place.pinned, _is_marked(place), leaf)
 
 
 def _is_marked(place: _Place) -> bool:

@@ -116,7 +116,7 @@ class FrozenContent(WindowContent):
 
     pins: ClassVar[bool] = True
     marks = frozenset()
-    decides = False
+    thawed = frozenset()
     ties = ()
 
     def __init__(self, layer: Any, *, alone: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 from jax.extend.core import get_opaque_trace_state
-from jax.tree_util import PyTreeDef, tree_flatten, tree_flatten_with_path, tree_unflatten
+from jax.tree_util import DictKey, PyTreeDef, tree_flatten, tree_flatten_with_path, tree_unflatten
 
 from frostline._core.errors import LayerError
 from frostline.jax._arrays import described
@@ -49,7 +49,7 @@ class WindowContent(ABC):
     Attributes:
         pins: whether everything below it is frozen and cannot be thawed.
         marks: the names below it that are frozen until they thaw.
-        decides: whether it says of every name below it whether it is frozen.
+        thawed: the names below it of which it says that they train.
         ties: groups of names below it, one array each. The array is at the first name and left out at the others.
         child: the tree whose children JAX sees.
         alone: whether that is a leaf, and JAX sees it as the only child.
@@ -59,7 +59,7 @@ class WindowContent(ABC):
 
     pins: ClassVar[bool]
     marks: frozenset[str]
-    decides: bool
+    thawed: frozenset[str]
     ties: tuple[tuple[str, ...], ...]
     child: Any
     alone: bool
@@ -177,13 +177,14 @@ def window_of(kind: type[Window], content: WindowContent) -> Any:
     return window
 
 
-class Through:
-    """The key of a leaf that is alone in a window. It is empty, so that its path is that of the window."""
+class Through(DictKey):
+    """The key of a leaf that is alone in a window. It is empty, so that its path is that of the window.
 
-    __slots__ = ()
+    Orbax knows the keys of JAX alone, so it is one of them.
+    """
 
-    # JAX reads it for the texts of its errors.
-    key = ""
+    def __init__(self) -> None:
+        super().__init__("")
 
     def __str__(self) -> str:
         return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, final
@@ -15,11 +16,18 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from frostline._core.errors import UnsupportedError
 from frostline.torch._autograd.integers import is_exact
-from frostline.torch._uses.hooks import HOOKS, copied_hooks
+from frostline.torch._tensors import is_distributed
+from frostline.torch._uses.hooks import HOOKS, copied_hooks, is_of_sharding
 from frostline.torch._uses.rebinding import Rebinding, reachable
 from frostline.torch._uses.structure import alias, rebind_attributes
 from frostline.torch._uses.use import Frozen
-from frostline.torch._wrappers import is_compiled
+from frostline.torch._wrappers import (
+    class_when_whole,
+    is_compiled,
+    is_fully_sharded,
+    is_tensor_parallel,
+    take_to_rest,
+)
 
 
 @final
@@ -63,6 +71,10 @@ class FakeTensors:
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
         """The fake form of a tensor, with its flag; for integers a copy."""
+        if is_distributed(tensor):
+            with self.mode:
+                made = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+                return nn.Parameter(made, requires_grad=tensor.requires_grad)
         if is_exact(tensor):
             return tensor.detach().clone()
         made = self._blank(tensor.detach())
@@ -99,8 +111,10 @@ def fake_copy(
     Raises:
         UnsupportedError: an attribute cannot be copied.
     """
+    take_to_rest(model)
     found = list(reachable(model))
     _refuse_scripts(found, expression)
+    _refuse_tensor_parallel(found, expression)
     memo: dict[int, Any] = {}
     for item in found:
         if isinstance(item, torch.Tensor):
@@ -114,7 +128,19 @@ def fake_copy(
             memo[id(item)] = (
                 _use_of(item, memo, found, expression) if with_uses else _copied(item._view.layer, memo, expression)
             )
+        elif isinstance(item, nn.Module) and is_fully_sharded(item):
+            memo[id(item)] = _whole(item, memo, expression)
     return _copied(model, memo, expression)
+
+
+def _whole(module: nn.Module, memo: dict[int, Any], expression: str) -> nn.Module:
+    """Copies a module as it was before it was sharded."""
+    bare: nn.Module = object.__new__(class_when_whole(module))
+    # Without what `fully_shard` has registered with it: the state of the sharding and its hooks.
+    registered = ("__composable_api", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks")
+    own = {name: value for name, value in vars(module).items() if not name.startswith(registered)}
+    bare.__dict__.update(own, _state_dict_pre_hooks=OrderedDict(), _load_state_dict_pre_hooks=OrderedDict())
+    return _copied(bare, memo, expression)
 
 
 @final
@@ -146,6 +172,17 @@ def _refuse_scripts(found: list[Any], expression: str) -> None:
             )
 
 
+def _refuse_tensor_parallel(found: list[Any], expression: str) -> None:
+    parallel = [item for item in found if isinstance(item, nn.Module) and is_tensor_parallel(item)]
+    if any(is_distributed(tensor) for item in parallel for tensor in item.parameters(recurse=False)):
+        raise UnsupportedError(
+            expression,
+            f"cannot be computed: {len(parallel)} of its modules are tensor-parallel, and a copy would exchange values "
+            "with other processes.",
+            "Ask before parallelize_module(...): a rank's share is that of the model divided by the ranks.",
+        )
+
+
 def _use_of(use: Frozen, memo: dict[int, Any], found: list[Any], expression: str) -> nn.Module:
     constants = {id(item): alias(memo[id(item)]) for item in found if isinstance(item, torch.Tensor)}
     made = _copied(use._view.layer, memo | constants, expression)
@@ -168,4 +205,6 @@ def _copied(module: nn.Module, memo: dict[int, Any], expression: str) -> nn.Modu
         rebind_attributes(copied, rebinding)
         for hooks in (vars(copied)[name] for name in HOOKS if name in vars(copied)):
             hooks.update({key: rebinding.of(hook) for key, hook in hooks.items()})
+            for key in [key for key, hook in hooks.items() if is_of_sharding(hook)]:
+                del hooks[key]
     return made

@@ -11,9 +11,10 @@ from torch import Tensor
 from frostline._core.errors import StaleCacheError
 from frostline.features.boundary import Boundary
 from frostline.torch._freezing.held_modules import FOLLOWERS
+from frostline.torch._tensors import addresses, versions
 
-TensorStamp = tuple[bool, int, int]
-"""Whether a tensor requires a gradient, its address, and its version counter."""
+TensorStamp = tuple[bool, tuple[int, ...], tuple[int, ...]]
+"""Whether a tensor requires a gradient, and the address and version counter of each of its parts."""
 
 
 class CacheableLine(Protocol):
@@ -96,8 +97,4 @@ def stale(name: str, what: str = "something", trainable: tuple[str, ...] = ()) -
 
 
 def _stamps(tensors: Mapping[str, Tensor]) -> dict[str, TensorStamp]:
-    # A tensor that was made in inference mode has no version counter.
-    return {
-        path: (tensor.requires_grad, tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
-        for path, tensor in tensors.items()
-    }
+    return {path: (tensor.requires_grad, addresses(tensor), versions(tensor)) for path, tensor in tensors.items()}

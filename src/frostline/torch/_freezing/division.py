@@ -8,6 +8,7 @@ import torch
 
 from frostline._core.plan import Plan
 from frostline.torch._freezing.survey import Survey
+from frostline.torch._tensors import addresses
 
 Tensors = dict[str, tuple[torch.Tensor, str]]
 """Path -> tensor, and "parameter" or "buffer"."""
@@ -57,12 +58,10 @@ def divided(read: Survey, plan: Plan) -> Division:
         is_held = kind == "buffer" and (path in plan.still or not held.isdisjoint(_above(path)))
         is_still = path in plan.frozen or is_held
         (still if is_still else moving)[path] = (tensor, kind)
-    trained = {tensor.data_ptr(): path for path, (tensor, _) in moving.items() if not tensor.is_meta}
-    elsewhere = {
-        path: trained[tensor.data_ptr()]
-        for path, (tensor, _) in still.items()
-        if id(read.modules[path.rpartition(".")[0]]) in read.pinned and tensor.data_ptr() in trained
-    }
+    trained = {addresses(tensor): path for path, (tensor, _) in moving.items() if not tensor.is_meta}
+    uses = {path: t for path, (t, _) in still.items() if id(read.modules[path.rpartition(".")[0]]) in read.pinned}
+    places = {path: addresses(tensor) for path, tensor in uses.items()}
+    elsewhere = {path: trained[place] for path, place in places.items() if any(place) and place in trained}
     return Division({path: found for path, found in still.items() if path not in elsewhere}, moving, elsewhere)
 
 

@@ -22,7 +22,8 @@ from frostline.torch._freezing.handle import Handle
 from frostline.torch._freezing.held_modules import hold_frozen_modules
 from frostline.torch._freezing.selection import Choice, chosen, flat, named_by, written
 from frostline.torch._freezing.standing import Standing
-from frostline.torch._freezing.survey import Survey, check_not_wrapped, survey
+from frostline.torch._freezing.survey import Survey, survey
+from frostline.torch._freezing.wrapped import check_wrapped
 from frostline.torch._holding.claims import Claim, add, owned, renew, withdraw
 from frostline.torch._holding.lbfgs import keep_lbfgs_to_trainable
 from frostline.torch._holding.mode import is_held
@@ -67,7 +68,8 @@ def freeze(
         TiedError: one name of a tensor is chosen and another refused.
         SelectorError: a selector cannot be read.
         ModeError: `mode` is neither "eval" nor "follow".
-        WrappedError: the model is inside a wrapper that would ignore the change.
+        WrappedError: the model is inside a wrapper that would ignore the change; see :func:`rewrap`.
+        RankError: another rank makes another change, inside of a wrapper that follows.
         UnsupportedError: rows of a tensor are selected, only some buffers of a module are named, or
             a parameter is lazy.
 
@@ -87,11 +89,9 @@ def freeze(
     taken = chosen(choices, read, expect=expect, allow_empty=allow_empty)
     words = words_of_choice(read, taken, freezes=True)
     settle(read.modules.values())
-    before = plan_of(read)
-    after = with_buffers(read, before.freeze(taken.paths), words, f"freeze({written('model', choices)})")
-    return _claim(
-        model, read, before, after, {Claim(frozen=True, mode=mode): taken.paths, **claims_on_buffers(words, mode)}
-    )
+    after = with_buffers(read, plan_of(read).freeze(taken.paths), words, f"freeze({written('model', choices)})")
+    claims = {Claim(frozen=True, mode=mode): taken.paths, **claims_on_buffers(words, mode)}
+    return _claim(model, read, f"freeze({written('model', choices)})", after, claims)
 
 
 def thaw(
@@ -120,7 +120,7 @@ def thaw(
     Raises:
         PinnedError: a selector names nothing but frozen uses.
         ConstantError: all that is selected is constant, or can never train.
-        NoMatchError, CountError, TiedError, SelectorError, WrappedError, UnsupportedError: as in
+        NoMatchError, CountError, TiedError, SelectorError, WrappedError, RankError, UnsupportedError: as in
             :func:`freeze`.
 
     Example:
@@ -142,9 +142,8 @@ def thaw(
     left = constants_among(read, free - meant) | constants_among(read, meant, integers_only=True)
     check_any_left(expression, read, free, left)
     claims = {Claim(frozen=False, meant=True): meant - left, Claim(frozen=False): free - meant}
-    before = plan_of(read)
-    after = with_buffers(read, before.thaw(free - left), words, f"{expression})")
-    return _claim(model, read, before, after, claims | claims_on_buffers(words))
+    after = with_buffers(read, plan_of(read).thaw(free - left), words, f"{expression})")
+    return _claim(model, read, f"{expression})", after, claims | claims_on_buffers(words))
 
 
 def plan(model: nn.Module) -> Plan:
@@ -178,7 +177,7 @@ def follow(model: nn.Module, plan: Plan, *, constants: bool = False) -> Change:
     Raises:
         PlanMismatchError: the paths of the plan are not those of the model.
         PinnedError: the plan wants to train a frozen use.
-        WrappedError: the model is inside a wrapper that would ignore the change.
+        WrappedError, RankError: as in :func:`freeze`.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
@@ -253,8 +252,8 @@ def follow_plan(
     left = constants_among(read, plan.trainable, integers_only=constants)
     change = plan.change_to(plan_of(read)).inverse()
     change = replace(change, thaw=change.thaw - left)
-    if change:
-        check_not_wrapped(model, read)
+    flags = dict.fromkeys(change.freeze, False) | dict.fromkeys(change.thaw, True)
+    check_wrapped(model, read, "follow(model, plan)", {p: flag for p, flag in flags.items() if p in read.parameters})
     keep_lbfgs_to_trainable()
     standing = Standing.of(read)
     try:
@@ -279,9 +278,8 @@ def _follow(read: Survey, plan: Plan, left: AbstractSet[str], unclaimed: Abstrac
                 renew(read.root, sites, owner="follow", frozen=path in plan.frozen, meant=path in meant)
 
 
-def _claim(model: nn.Module, read: Survey, before: Plan, after: Plan, claims: Mapping[Claim, frozenset[str]]) -> Handle:
-    if after != before:
-        check_not_wrapped(model, read)
+def _claim(model: nn.Module, read: Survey, call: str, after: Plan, claims: Mapping[Claim, frozenset[str]]) -> Handle:
+    check_wrapped(model, read, call, {p: p not in after.frozen for p in read.parameters.keys() - read.pinned_paths})
     sites = {claim: read.free_sites(paths) for claim, paths in claims.items()}
     keep_lbfgs_to_trainable()
     standing = Standing.of(read)

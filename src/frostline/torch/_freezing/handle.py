@@ -12,7 +12,8 @@ from frostline._core.errors.base import counted
 from frostline._core.plan import Plan
 from frostline.torch._freezing.held_modules import hold_frozen_modules
 from frostline.torch._freezing.survey import Survey, survey
-from frostline.torch._holding.claims import Claim, Site, sites_of, withdraw
+from frostline.torch._freezing.wrapped import check_wrapped
+from frostline.torch._holding.claims import Claim, ClaimStack, Site, ledger_of, sites_of, withdraw
 from frostline.torch._holding.moved_claims import lost_claims, settle
 from frostline.torch._holding.thaws import thaws_noted
 
@@ -45,17 +46,31 @@ class Handle:
 
         Raises:
             UnsupportedError: one of the parameters is no parameter any more. Nothing is changed then.
+            WrappedError, RankError: as in :func:`freeze`. Nothing is changed then.
         """
         read = survey(self._root)
         modules = list(dict.fromkeys(read.modules.values()))
         self._check_found(modules)
         settle(modules)
+        check_wrapped(self._root, read, "handle.undo()", self._after(read))
         try:
             with thaws_noted(read.parameters.values()):
                 self._withdraw(read)
         except BaseException:  # an interrupt: what was begun is finished
             self._withdraw(read)
             raise
+
+    def _after(self, read: Survey) -> dict[str, bool]:
+        """Returns whether the parameters are to train without these claims."""
+        own = set(map(id, self._claims))
+        stacks = (
+            (path, ledger_of(module).get(local)) for path in read.parameters for module, local in read.sites[path]
+        )
+        return {
+            path: ClaimStack(stack.before, [claim for claim in stack.claims if id(claim) not in own]).trains
+            for path, stack in stacks
+            if stack is not None and not own.isdisjoint(map(id, stack.claims))
+        }
 
     def _withdraw(self, read: Survey) -> None:
         withdraw([*self._sites(), *sites_of(read.modules.values(), self._claims)], self._claims)

@@ -19,8 +19,9 @@ class Follower(Protocol):
         """Reads what is frozen now."""
 
 
-_TRAINS, _MOVES, _EVAL, _FOLLOW = 1, 2, 4, 8
-"""A parameter trains; a buffer is to move; a frozen parameter wants its module in evaluation mode, or to follow."""
+_TRAINS, _MOVES, _EVAL, _FOLLOW, _BUFFERS = 1, 2, 4, 8, 16
+"""A parameter trains; a buffer is to move; a frozen parameter wants its module in evaluation mode, or to follow;
+there are buffers."""
 
 FOLLOWERS: weakref.WeakSet[Follower] = weakref.WeakSet()
 
@@ -31,8 +32,8 @@ def hold_frozen_modules(survey: Survey) -> None:
     A module is frozen when every parameter below it is, and there is one, and a claim says so; a
     module with nothing to train goes with the modules that contain it, if all of them are held.
     A module whose buffers were frozen by themselves is held by itself, whatever trains in it, and
-    one whose buffers were thawed by themselves is not held, nor is what contains it. Followers,
-    such as bound optimizers, are told.
+    one whose buffers were thawed by themselves is not held, nor is what contains it; dropout in there
+    is held. Followers, such as bound optimizers, are told.
     """
     modes = _held_modes(survey)
     free = {module: mode for module, mode in modes.items() if id(module) not in survey.pinned}
@@ -50,6 +51,8 @@ def _held_modes(survey: Survey) -> dict[nn.Module, str | None]:
     """Returns the mode in which the owners of each module want it held; None is not held."""
     below = _wishes(survey)
     modes: dict[nn.Module, str | None] = {}
+    moving = {module for path, module in survey.modules.items() if below[path] & _MOVES}
+    bare = {module for path, module in survey.modules.items() if not below[path] & _BUFFERS}
     goes_along: dict[nn.Module, list[nn.Module]] = {}
     for path, module in survey.modules.items():
         if module in modes:
@@ -57,7 +60,7 @@ def _held_modes(survey: Survey) -> dict[nn.Module, str | None]:
         wishes = below[path]
         if (own := ledger_of(module).get(OWN_BUFFERS)) is not None:
             wishes |= _asked(own.latest)
-        if wishes & (_TRAINS | _MOVES) or not wishes:
+        if wishes & _TRAINS or not wishes & (_EVAL | _FOLLOW):
             modes[module] = None
         else:
             modes[module] = "eval" if wishes & _EVAL else "follow"
@@ -68,15 +71,20 @@ def _held_modes(survey: Survey) -> dict[nn.Module, str | None]:
             goes_along[module].append(survey.modules[path.rpartition(".")[0]])
     known: set[nn.Module] = set()
 
+    def along_with(module: nn.Module) -> list[str | None]:
+        # What contains moving buffers cannot be held; dropout goes with it all the same, and other buffers do not.
+        parents = goes_along[module]
+        return [mode_of(parent) if module in bare or parent not in moving else None for parent in parents]
+
     def mode_of(module: nn.Module) -> str | None:
         if module in goes_along and module not in known:
             known.add(module)
-            modes[module] = _stricter([mode_of(parent) for parent in goes_along[module]])
+            modes[module] = _stricter(along_with(module))
         return modes[module]
 
     for module in goes_along:
         mode_of(module)
-    return modes
+    return {module: None if module in moving else mode for module, mode in modes.items()}
 
 
 def _wishes(survey: Survey) -> dict[str, int]:
@@ -91,6 +99,8 @@ def _wishes(survey: Survey) -> dict[str, int]:
                 found |= _TRAINS
             elif ledger and (stack := ledger.get(local)) is not None:
                 found |= _asked(stack.latest)
+        if module._buffers and any(buffer is not None for buffer in module._buffers.values()):
+            found |= _BUFFERS
         if ledger and module._buffers and any(not claim.frozen for claim in words_of(module).values()):
             found |= _MOVES
         wishes[path] = found

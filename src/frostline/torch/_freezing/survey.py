@@ -11,11 +11,12 @@ from torch import nn
 from frostline._core.errors import UnsupportedError
 from frostline._core.inventory import Inventory
 from frostline._core.param import Buffer, Module, Param
+from frostline.torch._freezing.keras_models import refuse_keras
 from frostline.torch._holding.claims import OWN_BUFFERS, Site, buffer_at, buffer_name
 from frostline.torch._holding.classes import original_class
 from frostline.torch._tensors import dtype_name
 from frostline.torch._uses.use import Frozen
-from frostline.torch._wrappers import fixes_trainable_set, refuse_wrapped, unwrapped
+from frostline.torch._wrappers import take_to_rest, unwrapped
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,13 @@ def survey(model: nn.Module) -> Survey:
 
     Raises:
         TypeError: `model` is not an ``nn.Module``.
-        UnsupportedError: a parameter is lazy and has no shape yet.
+        UnsupportedError: a parameter is lazy and has no shape yet, or the model is one of Keras.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"a model is an nn.Module; this is of type {type(model).__name__}.")
     root = unwrapped(model)
+    refuse_keras(root)
+    take_to_rest(root)
     modules: dict[str, nn.Module] = {}
     _walk(root, "", modules)
     parameters: dict[str, nn.Parameter] = {}
@@ -109,16 +112,6 @@ def survey(model: nn.Module) -> Survey:
     uses = (module for module in modules.values() if isinstance(module, Frozen))
     pinned = frozenset(id(inner) for use in uses for _, inner in nn.Module.named_modules(use))
     return Survey(root, parameters, aliases, {**sites, **stateful}, buffers, modules, pinned)
-
-
-def check_not_wrapped(model: nn.Module, read: Survey) -> None:
-    """Refuses a change that a wrapper would ignore.
-
-    Raises:
-        WrappedError: the model is or contains such a wrapper.
-    """
-    if model is not read.root or any(map(fixes_trainable_set, set(map(type, read.modules.values())))):
-        refuse_wrapped(model)
 
 
 def _walk(module: nn.Module, path: str, found: dict[str, nn.Module]) -> None:

@@ -15,28 +15,28 @@ import torch
 from torch import nn
 
 from frostline._core.movement import MovedError, Movement
-from frostline.torch._holding.classes import WRITABLE
+from frostline.torch._holding.classes import WRITABLE, WRITABLE_IN_BACKWARD
 from frostline.torch._holding.writable import PROOF, SMALL, Place, Writable, parts
 
 Swap = tuple[dict[str, Any], str, torch.Tensor | None]
 """A registry of a module, a name in it, and a tensor or nothing."""
 
 
-def _writable(module: nn.Module) -> Writable:
-    known: Writable | None = module.__dict__.get(WRITABLE)
+def _writable(module: nn.Module, key: str = WRITABLE) -> Writable:
+    known: Writable | None = module.__dict__.get(key)
     if known is None or not known.is_of(module) or not known.is_current():
-        known = _read_again(module, known)
+        known = _read_again(module, known, key)
     return known
 
 
-def _read_again(module: nn.Module, known: Writable | None) -> Writable:
-    module.__dict__.setdefault(WRITABLE, None)  # it is one of the attributes that are counted
+def _read_again(module: nn.Module, known: Writable | None, key: str) -> Writable:
+    module.__dict__.setdefault(key, None)  # it is one of the attributes that are counted
     if torch.is_inference_mode_enabled():
         with torch.inference_mode(mode=False):
-            module.__dict__[WRITABLE] = Writable(module, known)
+            module.__dict__[key] = Writable(module, known)
     else:
-        module.__dict__[WRITABLE] = Writable(module, known)
-    made: Writable = module.__dict__[WRITABLE]
+        module.__dict__[key] = Writable(module, known)
+    made: Writable = module.__dict__[key]
     return made
 
 
@@ -70,6 +70,16 @@ def is_covered(module: nn.Module) -> bool:
     return call is not None
 
 
+def owner_of(module: nn.Module) -> nn.Module:
+    """Returns the module of the outermost held call of this thread that owns the tensors of a module."""
+    call, owner = _thread.call, module
+    while call is not None:
+        if id(module) in call.writable.covered:
+            owner = call.module
+        call = call.outer
+    return owner
+
+
 class Call:
     """A held call that owns what lies below its module.
 
@@ -80,6 +90,8 @@ class Call:
     Args:
         module: the module that is called.
         swaps: returns registries and names, and the tensors that the call is to find there.
+        in_backward: whether it runs a hook in backward. Such a call writes other tensors than one of the module, and
+            does not wait for one of the very module, because that may wait for its backward.
     """
 
     writable: Writable
@@ -87,11 +99,15 @@ class Call:
     guests: set[Call] | None = None
     is_open = is_saved = is_complete = is_restored = is_ended = False
     clones: list[tuple[Place, torch.Tensor]] = []  # noqa: RUF012 - it is replaced, and never changed
+    samples: list[tuple[Place, torch.Tensor]] = []  # noqa: RUF012 - as `clones`
     late: tuple[Place, ...] = ()
     versions: list[int] | None = None
 
-    def __init__(self, module: nn.Module, swaps: Callable[[], Iterable[Swap]] | None) -> None:
+    def __init__(
+        self, module: nn.Module, swaps: Callable[[], Iterable[Swap]] | None = None, *, in_backward: bool = False
+    ) -> None:
         self.module, self.find_swaps = module, swaps
+        self.key = WRITABLE_IN_BACKWARD if in_backward else WRITABLE
         self.outer = _thread.call
         self.thread = threading.get_ident()
         self.swaps: list[Swap] = []
@@ -105,12 +121,13 @@ class Call:
         """
         with _lock:
             while _open and (other := self._in_the_way()) is not None:
-                if id(self.module) in other.writable.covered and self.module is not other.module:
+                is_inside = self.module is not other.module or self.key is WRITABLE_IN_BACKWARD
+                if is_inside and id(self.module) in other.writable.covered:
                     self.host = other
                     other.guests = (other.guests or set()) | {self}
                     return
                 _wait()
-            self.writable = now = _writable(self.module)
+            self.writable = now = _writable(self.module, self.key)
             self.is_open = True
             _open.setdefault(self.thread, []).append(self)
             _thread.call = self
@@ -129,12 +146,14 @@ class Call:
                 registry[name] = tensor
 
     def _copy_what_is_unproven(self) -> None:
-        self.clones = []
-        left = PROOF
+        self.clones, self.samples = [], []
+        left, saved = PROOF, set(map(id, self.writable.saved))
         for place in self.writable.proving:
-            if id(place) not in map(id, self.writable.saved) and place.tensor.nbytes <= left:
+            if id(place) not in saved and place.tensor.nbytes <= left:
                 left -= place.tensor.nbytes
                 self.clones.append((place, place.data.clone()))
+            elif id(place) not in saved:
+                self.samples.append((place, place.sample()))
 
     def _in_the_way(self) -> Call | None:
         if len(_open) == 1 and self.thread in _open:
@@ -167,7 +186,7 @@ class Call:
             self._restore()
             self.is_restored = True
         if self.late or (self.is_complete and self.writable.proving):
-            _read_again(self.module, self.writable)
+            _read_again(self.module, self.writable, self.key)
         _thread.call = self.outer
         with _lock:
             mine = _open.get(self.thread, [])
@@ -200,6 +219,10 @@ class Call:
             if not _same_bytes(clone, place.data):
                 place.data.copy_(clone)
                 place.written = True
+        for place, sample in self.samples:
+            if not place.written and not _same_bytes(sample, place.sample()):
+                place.written = True
+                self.late = (*self.late, place)
         versions = now.versions()
         if self.versions is not None and versions != self.versions:
             restored = {*map(id, now.saved), *(id(place) for place, _ in clones)}
@@ -247,7 +270,7 @@ class Call:
 
 
 def _same_bytes(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a.detach(), b)
+    return a.shape == b.shape and a.dtype == b.dtype and (a.is_meta or torch.equal(a.detach(), b))
 
 
 def _late_write(owner: str, place: Place) -> Movement:
@@ -256,7 +279,7 @@ def _late_write(owner: str, place: Place) -> Movement:
         path=place.path,
         kind=kind,
         difference=f"It is a large {kind} of a frozen {owner}.",
-        cause="the module wrote into it in this call, and had left it alone in earlier ones",
+        cause="the module wrote into it in this call, and no copy of it was made before",
         fix=f"Keep what it writes in a {kind} of at most {SMALL} bytes; those are restored.",
     )
 

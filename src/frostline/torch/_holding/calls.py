@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from frostline.torch._holding.backup import Call, Swap, called_on_copies, is_covered
+from frostline.torch._holding.backup import Call, Swap, called_on_copies, is_covered, owner_of
 from frostline.torch._holding.classes import HOLD, Hold, Method
 from frostline.torch._holding.known import is_stock_class, runs_forward_of_class
 from frostline.torch._holding.writable import parts, renormalises, writable_in_a_trace
@@ -27,6 +27,8 @@ def needs_held_calls(module: nn.Module, mode: str) -> bool:
     if isinstance(module, nn.RNNBase) or renormalises(module):
         return True
     if mode == "follow" and module._buffers:
+        return True
+    if "parametrizations" in module._modules:  # what computes its weights may count, and more may be appended
         return True
     is_known = is_stock_class(type(module)) and runs_forward_of_class(module)  # type: ignore[arg-type]
     return not is_known and any(part._parameters or part._buffers for part in parts(module))
@@ -59,20 +61,38 @@ def held_call(
     if swaps is None and is_covered(module):
         out = function(module, *args, **kwargs)
     else:
-        call = Call(module, swaps)
-        try:
-            try:
-                call.begin()
-                out = function(module, *args, **kwargs)
-                call.is_complete = True
-            finally:
-                call.end()
-        finally:
-            if not call.is_ended:  # an interrupt has come in the first
-                call.end()
-        call.raise_if_late()
+        out = _owned(Call(module, swaps), function, args, kwargs)
     resumed = _RESUMED.get(type(out))
     return out if resumed is None else resumed(module, out)
+
+
+def _owned(call: Call, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    try:
+        try:
+            call.begin()
+            out = function(call.module, *args, **kwargs)
+            call.is_complete = True
+        finally:
+            call.end()
+    finally:
+        if not call.is_ended:  # an interrupt has come in the first
+            call.end()
+    call.raise_if_late()
+    return out
+
+
+def held_hooks(module: nn.Module, hooks: Iterable[Callable[..., Any]]) -> list[Callable[..., Any]]:
+    """Returns hooks that run in backward, after the call has ended, as held calls of what owned that call."""
+    if torch.compiler.is_compiling():
+        return list(hooks)
+    owner = owner_of(module)
+    return [functools.partial(_run_hook, owner, hook) for hook in hooks]
+
+
+def _run_hook(owner: nn.Module, hook: Callable[..., Any], *args: Any) -> Any:
+    if is_traced() or is_covered(owner):
+        return hook(*args)
+    return _owned(Call(owner, in_backward=True), lambda _, *args: hook(*args), args, {})
 
 
 def is_traced() -> bool:
@@ -148,6 +168,14 @@ def held_methods(original: type[nn.Module]) -> dict[str, Any]:
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return held_forward(self, original.forward, args, kwargs)
 
+    def backward_hooks(self: nn.Module) -> tuple[list[Any], list[Any]]:
+        full, others = original._get_backward_hooks(self)
+        return (held_hooks(self, full), held_hooks(self, others)) if HOLD in self.__dict__ else (full, others)
+
+    def backward_pre_hooks(self: nn.Module) -> list[Any]:
+        hooks = original._get_backward_pre_hooks(self)
+        return held_hooks(self, hooks) if HOLD in self.__dict__ else hooks
+
     held_forward, plain_forward = _held_forward, original.forward
     if isinstance(plain_forward, types.FunctionType):
         # TorchScript looks names up in the globals of the function, whose source is the original's.
@@ -160,7 +188,12 @@ def held_methods(original: type[nn.Module]) -> dict[str, Any]:
             return functools.partial(original.forward, module) if earlier is None else earlier
         return types.MethodType(forward, module) if earlier is None else HeldForward(module, earlier)
 
-    return {"__call__": call, "forward": Method("forward", bound, original)}
+    return {
+        "__call__": call,
+        "forward": Method("forward", bound, original),
+        "_get_backward_hooks": backward_hooks,
+        "_get_backward_pre_hooks": backward_pre_hooks,
+    }
 
 
 class HeldForward:

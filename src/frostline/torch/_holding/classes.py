@@ -22,9 +22,9 @@ from torch.nn.utils.parametrize import is_parametrized
 
 HOLD = "_frostline_hold"
 WRITABLE = "_frostline_writable"
+WRITABLE_IN_BACKWARD = "_frostline_writable_in_backward"
 GENERATED = "_frostline_class"
 ORIGINAL = "_frostline_original"
-BODY = "_frostline_body"
 BODY = "_frostline_body"
 CALLED = "_frostline_called"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def is_stock(module: nn.Module) -> bool:
@@ -32,7 +32,7 @@ def runs_forward_of_class(module: nn.Module) -> bool:
     """Whether a call of the module runs no hook and no other forward than that of its class."""
     attributes = module.__dict__
     foreign = [attributes["forward"]] if "forward" in attributes else []
-    foreign += [hook for name in FORWARD_HOOKS for hook in attributes[name].values()]
+    foreign += [hook for name in HOOKS for hook in attributes[name].values()]
     return all(map(_is_ours, foreign))
 
 

@@ -13,11 +13,27 @@ from torch import nn
 from frostline.torch._holding.backup import is_covered
 from frostline.torch._holding.calls import checkpoints_activations, held_methods, needs_held_calls
 from frostline.torch._holding.claims import OWN_BUFFERS, latest, words_of
-from frostline.torch._holding.classes import HOLD, WRITABLE, Hold, Method, give_class_back, take_class
+from frostline.torch._holding.classes import (
+    HOLD,
+    WRITABLE,
+    WRITABLE_IN_BACKWARD,
+    Hold,
+    Method,
+    give_class_back,
+    take_class,
+)
 from frostline.torch._holding.writable import parts
 
 LET_GO = "_frostline_let_go"
 """The attribute of a module that would be held if nothing below it trained: the mode to hold it in."""
+
+_REGISTERING = (
+    "register_forward_hook",
+    "register_forward_pre_hook",
+    "register_backward_hook",
+    "register_full_backward_hook",
+    "register_full_backward_pre_hook",
+)
 
 
 def is_held(module: nn.Module) -> bool:
@@ -112,7 +128,8 @@ def hold_calls(module: nn.Module, mode: str, *, wanted: bool) -> None:
     checkpoints = mode == "eval" and checkpoints_activations(module)
     called = checkpoints or needs_held_calls(module, mode)
     if called or isinstance(module, nn.modules.batchnorm._NormBase):
-        module.__dict__[HOLD] = Hold("eval" if checkpoints else "follow", wanted, checkpoints=checkpoints)
+        hold = Hold("eval" if checkpoints else "follow", wanted, checkpoints=checkpoints)
+        module.__dict__.setdefault(HOLD, hold)
         take_class(module, called=called, body=body)
 
 
@@ -127,6 +144,7 @@ def forget(module: nn.Module) -> Hold | None:
     """Stops holding a module in place, leaves its mode as it is, and returns what was remembered of it."""
     present: Hold | None = module.__dict__.pop(HOLD, None)
     module.__dict__.pop(WRITABLE, None)
+    module.__dict__.pop(WRITABLE_IN_BACKWARD, None)
     give_class_back(module)
     return present
 
@@ -168,8 +186,8 @@ def body(original: type[nn.Module], called: bool) -> dict[str, Any]:  # noqa: FB
     attributes = {
         "train": Method("train", lambda module: types.MethodType(train, module), original),
         "__setattr__": _setting(original),
-        "register_forward_hook": _registering(original.register_forward_hook),
-        "register_forward_pre_hook": _registering(original.register_forward_pre_hook),
+        "__delattr__": _deleting(original.__delattr__),
+        **{name: _registering(getattr(original, name)) for name in _REGISTERING},
     }
     if issubclass(original, nn.modules.batchnorm._NormBase):
         attributes["reset_running_stats"] = _keeping(original.reset_running_stats)
@@ -182,6 +200,8 @@ def _train(module: nn.Module, original: type[nn.Module], mode: bool) -> nn.Modul
     if LET_GO in module.__dict__ and not _trains(module) and next(_trained(module), None) is not None:
         _take_back(module)
     hold: Hold | None = module.__dict__.get(HOLD)
+    if hold is not None and not hold.alone and not is_covered(module):
+        _hold_parametrizations(module, hold.mode)
     if hold is None or hold.mode != "eval":
         own = module.__dict__.get("train")
         return original.train(module, mode) if own is None else own(mode)
@@ -231,6 +251,27 @@ def _let_go(module: nn.Module) -> None:
 def _take_back(module: nn.Module) -> None:
     """Holds a module again, in place, because nothing below it trains any more."""
     hold_all({inner: mode for inner in parts(module) if (mode := inner.__dict__.pop(LET_GO, None))})
+
+
+def _hold_parametrizations(module: nn.Module, mode: str) -> None:
+    """Holds, in place, what computes the weights of a held module and was registered since."""
+    inner = module._modules.get("parametrizations")
+    came = [] if inner is None else [part for part in parts(inner) if not is_held(part)]
+    if came and not _trains(module):
+        hold_all(dict.fromkeys(came, mode))
+
+
+def _deleting(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A parametrization takes a tensor away first, to compute it in each call, which may write what it likes."""
+
+    @functools.wraps(method)
+    def delete(module: nn.Module, name: str) -> None:
+        is_tensor = name in module._parameters or name in module._buffers
+        method(module, name)
+        if is_tensor and is_held(module):
+            take_class(module, called=True, body=body)
+
+    return delete
 
 
 def _registering(method: Callable[..., Any]) -> Callable[..., Any]:

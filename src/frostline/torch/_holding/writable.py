@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from frostline.torch._holding.classes import HOLD, WRITABLE, is_held_alone
-from frostline.torch._holding.known import FORWARD_HOOKS, is_known, is_stock
+from frostline.torch._holding.known import HOOKS, is_known, is_stock
 from frostline.torch._wrappers import is_fully_sharded
 
 SMALL = 1 << 14
@@ -22,7 +22,10 @@ SMALL = 1 << 14
 PROOF = 1 << 22
 """Of larger tensors so many bytes are copied before the first call, to see what it writes."""
 
-_REGISTRIES = ("_modules", "_parameters", "_buffers", *FORWARD_HOOKS)
+SAMPLE = 1 << 10
+"""Of what is larger still about so many values are compared."""
+
+_REGISTRIES = ("_modules", "_parameters", "_buffers", *HOOKS)
 _pointers = torch.Tensor.data_ptr
 _versions = attrgetter("_version")
 _training = itemgetter("training")
@@ -94,6 +97,11 @@ class Place:
     def is_small(self) -> bool:
         """Whether the tensor is copied before each call, if calls may write it."""
         return self.tensor.nbytes <= SMALL
+
+    def sample(self) -> torch.Tensor:
+        """Returns a copy of some of the values, evenly spread: what writes a tensor seldom leaves all of them alone."""
+        side = max(1, round(SAMPLE ** (1 / max(1, self.data.dim()))))
+        return self.data[tuple(slice(None, None, max(1, size // side)) for size in self.data.shape)].clone()
 
     def copied(self) -> torch.Tensor:
         """Returns a copy that can take the tensor's place."""

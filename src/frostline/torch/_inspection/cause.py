@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import gc
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from frostline.torch._holding.mode import is_held
+from frostline.torch._tensors import addresses, versions
 from frostline.torch._uses.use import Frozen
+from frostline.torch._wrappers import wrappers
 
 Group = tuple[str, int, dict[str, Any]]
 """The class of an optimizer, the number of one of its parameter groups, and the group."""
@@ -35,8 +40,21 @@ class Owners:
         return self._groups.get(id(tensor), [])
 
 
+@dataclass(frozen=True)
+class Lay:
+    """Where the parts of a tensor lie in this process, and their versions."""
+
+    addresses: tuple[int, ...]
+    versions: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> Lay:
+        """Reads it."""
+        return cls(addresses(tensor), versions(tensor))
+
+
 def likely_cause(
-    path: str, kind: str, tensor: torch.Tensor, model: nn.Module, owners: Owners, *, address: int, version: int
+    path: str, kind: str, tensor: torch.Tensor, model: nn.Module, owners: Owners, before: Lay
 ) -> tuple[str, str]:
     """Returns the likely cause of a movement, and the fix as code.
 
@@ -46,16 +64,16 @@ def likely_cause(
         tensor: the tensor as it is now.
         model: the model it belongs to.
         owners: the optimizers.
-        address: the earlier address of the tensor.
-        version: its earlier version counter.
+        before: where it lay when it was first read, and its versions.
     """
-    if tensor.data_ptr() != address:
+    now = Lay.of(tensor)
+    if now.addresses != before.addresses:
         return (
             "its storage was replaced (by an assignment, .data = ..., .to(...) or load_state_dict(assign=True))",
             "Write in place under torch.no_grad(), or replace it outside of the guarded block.",
         )
     if kind == "buffer":
-        cause = _statistics(path, model)
+        cause = _statistics(path, model) or _broadcast(tensor, model)
     else:
         cause = _trained_elsewhere(path, tensor, model) or _optimizer(path, tensor, owners)
     if cause is not None:
@@ -65,7 +83,7 @@ def likely_cause(
             "it was thawed: requires_grad is True now, and an optimizer moved it",
             f"freeze(model, {path!r}) again, or look for requires_grad_(True) over the model.",
         )
-    if tensor._version != version:
+    if now.versions != before.versions:
         return (
             "in-place write: something wrote into it (copy_, add_, an initialiser, an average)",
             "Look for writes under torch.no_grad() to this parameter.",
@@ -73,6 +91,19 @@ def likely_cause(
     return (
         "in-place write that autograd does not see (.data, NumPy, or a kernel of its own)",
         "Look for writes through .data to this parameter.",
+    )
+
+
+def _broadcast(tensor: torch.Tensor, model: nn.Module) -> tuple[str, str] | None:
+    """A data-parallel wrapper copies the buffers of rank 0 to the other ranks, held ones too."""
+    around = (each for _, each in wrappers(model, [tensor]) if isinstance(each, DistributedDataParallel))
+    wrapper = next((each for each in around if each.broadcast_buffers), None)
+    if wrapper is None or dist.get_rank(wrapper.process_group) == 0:
+        return None
+    name = type(wrapper).__name__
+    return (
+        f"{name} copied it from rank 0 at the beginning of a call, and the ranks had different values",
+        f"Make them equal before the guarded block: rewrap(ddp); or wrap with {name}(model, broadcast_buffers=False).",
     )
 
 

@@ -12,13 +12,15 @@ from frostline.torch._freezing.survey import survey
 from frostline.torch._inspection.claim_findings import CLAIM_FINDINGS
 from frostline.torch._inspection.model_findings import MODEL_FINDINGS
 from frostline.torch._inspection.optimizer_findings import OPTIMIZER_FINDINGS
+from frostline.torch._training.binding import LIVE
 
 
 def check(model: nn.Module, optimizer: Optimizer | Iterable[Optimizer] | None = None) -> Findings:
     """Finds mistakes in the frozen set of a model and in its optimizers.
 
-    It changes and runs nothing. Each finding has a description, the paths, the reason why it matters, and
-    the fix as code; ``.raise_if_any()`` raises them as an error.
+    It changes and runs nothing; bound optimizers take note of flags that were set by hand, as before each step. Each
+    finding has a description, the paths, the reason why it matters, and the fix as code; ``.raise_if_any()`` raises
+    them as an error.
 
     Args:
         model: the model.
@@ -48,6 +50,8 @@ def check(model: nn.Module, optimizer: Optimizer | Iterable[Optimizer] | None = 
                 "check(model, optimizer) takes a torch.optim.Optimizer or several; "
                 f"this is of type {type(each).__name__}."
             )
+    for binding in LIVE if optimizers else ():
+        binding.sync()  # a flag may have been set by hand, and the next step would heed it
     findings = Findings()
     for find_in_model in (*MODEL_FINDINGS, *CLAIM_FINDINGS):
         findings.extend(find_in_model(model, read))

@@ -13,7 +13,7 @@ from frostline.torch._freezing.freezing import plan_of
 from frostline.torch._freezing.survey import Survey
 from frostline.torch._holding.claims import words_of
 from frostline.torch._holding.mode import held_mode, is_held
-from frostline.torch._wrappers import wrappers
+from frostline.torch._wrappers import FOLLOWING, wrappers
 
 _WITH_STATISTICS = (nn.modules.batchnorm._NormBase, nn.utils.parametrizations._SpectralNorm)
 
@@ -33,13 +33,17 @@ def nothing_trainable(model: nn.Module, read: Survey) -> Iterator[Finding]:
 def wrapped(model: nn.Module, read: Survey) -> Iterator[Finding]:
     """Finds data-parallel wrappers that were created with another trainable set."""
     trainable = plan_of(read).trainable
-    for _, wrapper in wrappers(model):
+    for _, wrapper in wrappers(model, read.parameters.values()):
+        if wrapper in FOLLOWING:
+            continue  # it takes up what is frozen now before its next call
         inside, known = set(map(id, wrapper.parameters())), _noted_as_trainable(wrapper)
         paths = [(path, id(tensor)) for path, tensor in read.parameters.items() if id(tensor) in inside]
         frozen = [path for path, key in paths if path not in trainable and key in known]
         thawed = [path for path, key in paths if path in trainable and key not in known]
         name = type(wrapper).__name__
         fix = f"freeze and thaw first, then wrap: {name}(model)."
+        if isinstance(wrapper, DistributedDataParallel):
+            fix = "let the wrapper follow, on each rank: ddp = rewrap(ddp)."
         if frozen:
             yield Finding(
                 "wrapped-then-frozen",

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from frostline.torch._freezing.held_modules import FOLLOWERS
 from frostline.torch._holding.patch import Patch
+from frostline.torch._tensors import addresses, versions
 
 Cast = tuple[torch.Tensor, torch.Tensor]
 """A weight, which is kept alive so that its address stays unique, and its cast."""
@@ -87,9 +88,9 @@ def _is_cast(weight: nn.Parameter) -> bool:
 
 def _identity(weight: nn.Parameter) -> tuple[Any, ...]:
     # A frozen use has an alias of the layer's weight: another object with the same address and version counter.
-    version = 0 if weight.is_inference() else weight._version
     target = torch.get_autocast_dtype(weight.device.type)
-    return (weight.data_ptr(), version, weight.shape, weight.stride(), target, torch.is_inference_mode_enabled())
+    place = (addresses(weight), versions(weight), weight.shape, weight.stride())
+    return (*place, target, torch.is_inference_mode_enabled())
 
 
 class _OutermostCasts(threading.local):

@@ -10,7 +10,7 @@ from typing import Any, final
 import torch
 from torch import nn
 
-from frostline.torch._holding.classes import WRITABLE
+from frostline.torch._holding.classes import WRITABLE, WRITABLE_IN_BACKWARD
 from frostline.torch._holding.patch import Patch, remove_all
 from frostline.torch._lean.folded import Folded
 from frostline.torch._lean.pairs import pairs
@@ -92,7 +92,7 @@ class NormForward(Patch):
 def _traits(module: nn.Module) -> dict[str, Any]:
     """Returns the plain attributes of a module, which may decide the path of its forward; both modes were traced."""
     plain = (bool, int, float, str, type(None))
-    ours = ("training", WRITABLE)
+    ours = ("training", WRITABLE, WRITABLE_IN_BACKWARD)
     return {name: value for name, value in vars(module).items() if isinstance(value, plain) and name not in ours}
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, final
 
 import torch
 from torch import nn
 
-from frostline._core.errors import LineError
+from frostline._core.errors import LineError, WrappedError
 from frostline._core.errors.base import counted
-from frostline._core.fingerprint import digest, fingerprint
+from frostline._core.fingerprint import Fingerprint, digest, digest_of
 from frostline.torch._holding.patch import bare
 from frostline.torch._line.above import AboveModule
 from frostline.torch._line.at import SidesAt
@@ -20,8 +20,8 @@ from frostline.torch._line.sides import Sides
 from frostline.torch._line.traced import TracedSides
 from frostline.torch._runtime.record import PLAIN, RuntimeRecord
 from frostline.torch._runtime.runtime import BOUND, BelowRunner
-from frostline.torch._tensors import bytes_of, described, dtype_name
-from frostline.torch._wrappers import refuse_wrapped, unwrapped
+from frostline.torch._tensors import check_readable, described, dtype_name, pieces_of
+from frostline.torch._wrappers import is_static, unwrapped
 
 
 def frostline(
@@ -73,7 +73,9 @@ def frostline(
         >>> line.above.get_parameter("2.weight") is model[2].weight
         True
     """
-    refuse_wrapped(model)
+    for path, wrapper in ((path, module) for path, module in model.named_modules() if is_static(module)):
+        name = type(wrapper).__name__
+        raise WrappedError(name, path, (), (), f"Wrap the part above instead: above = {name}(line.above).")
     root = unwrapped(model)
     arguments = [*map(described, example), *(f"{name}={described(value)}" for name, value in named.items())]
     expression = f"frostline({', '.join([type(root).__name__, *arguments])})"
@@ -153,13 +155,14 @@ class FrostLine:
 
         The device and the batch size do not count.
         """
-
-        def entries() -> Iterator[tuple[str, str, tuple[int, ...], memoryview]]:
-            for path, tensor in self.tensors.items():
-                with bytes_of(tensor) as data:
-                    yield path, dtype_name(tensor.dtype), tuple(tensor.shape), data
-
+        check_readable("line.fingerprint()", self.tensors)
+        weights = Fingerprint(
+            tuple(
+                (path, digest_of(dtype_name(tensor.dtype), tensor.shape, pieces_of(tensor)))
+                for path, tensor in self.tensors.items()
+            )
+        )
         crossing = "\n".join(map(str, self.boundary))
         runtime = [] if self._below.word == PLAIN else [self._below.word]
-        words = [fingerprint(entries()).total, self._sides.identity, crossing, *runtime]
+        words = [weights.total, self._sides.identity, crossing, *runtime]
         return digest([word.encode() for word in words])

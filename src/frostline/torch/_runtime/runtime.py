@@ -15,6 +15,7 @@ from frostline._core.errors import RuntimeChoiceError
 from frostline.torch._runtime.benchmark import Benchmark, Candidate, PartBelow, best
 from frostline.torch._runtime.candidates import WORDS, Memo, Run, made, unfit
 from frostline.torch._runtime.record import PLAIN, RuntimeRecord, Trial
+from frostline.torch._tensors import addresses, versions
 
 BOUND = 0.03
 """The default bound on the error of a runtime: the largest difference over the largest value. After
@@ -49,7 +50,7 @@ class BelowRunner:
         self._source, self._example, self._bound, self._asked = source, list(example), bound, runtime
         self._record: RuntimeRecord | None = None
         self._tensors: list[Tensor] = []
-        self._versions: list[tuple[int, int, int]] = []
+        self._versions: list[tuple[int, tuple[int, ...], tuple[int, ...]]] = []
         self._memo: Memo = {}
         self._forms: list[tuple[torch.dtype, torch.memory_format]] = []
         self._runs: dict[Any, Run | None] = {}
@@ -101,8 +102,8 @@ class BelowRunner:
     def _decide(self, leaves: Sequence[Any]) -> RuntimeRecord:
         """Returns the earlier decision, or decides again if a tensor was replaced or written to since."""
         tensors = list(self._source.tensors_below.values())
-        versions = [(id(t), t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
-        if self._record is not None and self._versions == versions:
+        places = [(id(t), addresses(t), versions(t)) for t in tensors]
+        if self._record is not None and self._versions == places:
             return self._record
         with torch.no_grad():
             benchmark = Benchmark(self._source, leaves, self._bound)
@@ -113,7 +114,7 @@ class BelowRunner:
         trials = tuple(each.trial for each in candidates)
         self._record = RuntimeRecord(self._asked, picked.trial.name, self._bound, trials)
         # The tensors are kept alive, so that no other tensor can get their identity.
-        self._tensors, self._versions = tensors, versions
+        self._tensors, self._versions = tensors, places
         self._memo, self._runs = picked.memo, {_shapes(leaves): picked.run}
         self._forms = [(value.dtype, _layout(value)) for value in benchmark.want]
         if self._asked == "auto":

@@ -99,7 +99,7 @@ def bind(
     layout = BuiltLayout(inner, paths)
     loaded = loaded_before(inner, layout, names)
     before = len(inner.param_groups)
-    numbers = assigned(inner, read, names, rules, groups)
+    numbers = assigned(chain, read, names, rules, groups)
     tensors = {path: read.parameters[path] for path in names}
     if loaded is not None:
         state = by_name(_EXPRESSION, layout, inner, loaded, {**tensors, **layout.others}, numbers)

@@ -121,9 +121,8 @@ class Binding:
         """
         self.sync()
         rate = {id(p): float(group["lr"]) for group in self.optimizer.param_groups for p in group["params"]}
-        factors = self._rates.factors
         inside = self._members.owned.items()
-        return {path: rate.get(id(tensor), 0.0) * factors.get(path, 1.0) for path, tensor in inside}
+        return {path: rate.get(id(tensor), 0.0) * self._rates.factor(path) for path, tensor in inside}
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state of the optimizer by name: options of the groups, and moments, of frozen parameters too.

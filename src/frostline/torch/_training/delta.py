@@ -12,18 +12,35 @@ import torch
 from torch import nn
 
 from frostline._core.errors import BindError, DeltaError
-from frostline._core.fingerprint import Fingerprint, digest_of
 from frostline._core.plan import Plan
 from frostline.checkpoint import delta as checkpoint
 from frostline.checkpoint.delta import TensorSource
 from frostline.checkpoint.delta_file import DeltaFile
 from frostline.checkpoint.stored import StoredTensor
-from frostline.torch._freezing.division import Division, divided
+from frostline.torch._freezing.division import Division, divided, named_tensors
 from frostline.torch._freezing.freezing import follow, plan_of
-from frostline.torch._freezing.survey import Survey, survey
+from frostline.torch._freezing.survey import survey
 from frostline.torch._tensors import bytes_of, dtype_name
 from frostline.torch._training import delta_state as _delta_state
 from frostline.torch._training.binding import Binding
+from frostline.torch._training.delta_tensors import (
+    base_of,
+    check_plain,
+    check_values,
+    fingerprint_of,
+    is_writable,
+    moving,
+    nbytes,
+    tensor_of,
+)
+from frostline.torch._training.together import (
+    all_or_none,
+    in_shards,
+    is_shared,
+    is_writer,
+    kept_by_writer,
+    moments_in_shards,
+)
 
 
 @final
@@ -52,6 +69,10 @@ def save_delta(
     Buffers that a state dict leaves out are left out here, too. It is written beside the old file, synced and renamed:
     a crash at any instant leaves the old file or the new one. The same state gives the same bytes.
 
+    A model in shards (FSDP2, tensor parallel) is saved whole: every rank must call it, and rank 0 writes the file,
+    which loads in any number of processes. Rank 0 has all that trains in main memory for that; `save_run` writes
+    shards.
+
     The base is the model as it is now: if a schedule freezes what was trained before, save that part by other means,
     too.
 
@@ -64,6 +85,8 @@ def save_delta(
     Raises:
         DeltaError: the file cannot be written, or the model has tensors without values or a name that a file cannot
             hold.
+        UnsupportedError: a tensor has no data in this process.
+        RankError: another rank could not save its part, or write the file.
 
     Source:
         https://github.com/huggingface/safetensors (the format)
@@ -83,29 +106,37 @@ def save_delta(
     plan = plan_of(read)
     parts = divided(read, plan)
     text: object = None
-    tensors = _moving(read, parts)
+    tensors = moving(read, parts)
     if optimizer is not None:
         _check_binding("save_delta", optimizer)
         text, moments = _delta_state.written(optimizer.state_dict())
         tensors |= moments
-    _check_values(expression, tensors)
+    check_values(expression, tensors)
+    check_plain(expression, tensors)
     aliases = {param.path: list(param.aliases) for param in read.inventory.params}
     for name, path in parts.trained_elsewhere.items():
         aliases.setdefault(path, []).extend([name, *aliases.pop(name, [])])
+    base = base_of(read, parts)
+    together = is_shared([*tensors.values(), *base.values()])
+    # Rank 0 has all tensors before it writes, so that no other rank waits for a disk.
+    tensors = {path: kept_by_writer(tensor) if together else tensor for path, tensor in tensors.items()}
     content = checkpoint.DeltaContents(
         plan=plan,
-        base=_fingerprint(expression, _base(read, parts)),
+        base=fingerprint_of(expression, base),
         tensors={
-            path: TensorSource(
-                dtype_name(tensor.dtype), tuple(tensor.shape), _nbytes(tensor), partial(bytes_of, tensor)
-            )
+            path: TensorSource(dtype_name(tensor.dtype), tuple(tensor.shape), nbytes(tensor), partial(bytes_of, tensor))
             for path, tensor in tensors.items()
         },
         aliases={path: tuple(others) for path, others in aliases.items()},
         schedule=schedule,
         optimizer=text,
     )
-    checkpoint.save(expression, file, content)
+
+    def write() -> None:
+        if not together or is_writer():
+            checkpoint.save(expression, file, content)
+
+    all_or_none(expression, write, together=together)
 
 
 def load_delta(
@@ -152,81 +183,50 @@ def load_delta(
     if optimizer is not None:
         _check_binding("load_delta", optimizer)
     read = survey(model)
-    delta = DeltaFile(file)
-    plan = delta.plan_for(expression, read.inventory.paths, read.buffers.keys())
-    parts = divided(read, plan)
-    targets = _moving(read, parts)
-    _check_values(expression, targets)
-    if fixed := tuple(path for path, tensor in targets.items() if not _is_writable(tensor)):
-        problem = f"cannot write {len(fixed)} of {len(targets)} tensors in place; they are expanded, or of inference:"
-        raise DeltaError(expression, problem, fixed, "Make them plain tensors first: tensor.clone().")
-    described = {
-        path: StoredTensor(path, tuple(tensor.shape), dtype_name(tensor.dtype), _nbytes(tensor))
-        for path, tensor in targets.items()
-    }
-    delta.check_tensors(expression, described, delta.own)
+    together = is_shared(tensor for tensor, _ in named_tensors(read).values())
+
+    def opened() -> tuple[DeltaFile, Plan, Division, dict[str, torch.Tensor]]:
+        delta = DeltaFile(file)
+        plan = delta.plan_for(expression, read.inventory.paths, read.buffers.keys())
+        parts = divided(read, plan)
+        targets = moving(read, parts)
+        check_values(expression, targets)
+        check_plain(expression, targets)
+        if fixed := tuple(path for path, tensor in targets.items() if not is_writable(tensor)):
+            problem = (
+                f"cannot write {len(fixed)} of {len(targets)} tensors in place; they are expanded, or of inference:"
+            )
+            raise DeltaError(expression, problem, fixed, "Make them plain tensors first: tensor.clone().")
+        described = {
+            path: StoredTensor(path, tuple(tensor.shape), dtype_name(tensor.dtype), nbytes(tensor))
+            for path, tensor in targets.items()
+        }
+        delta.check_tensors(expression, described, delta.own)
+        return delta, plan, parts, targets
+
+    delta, plan, parts, targets = all_or_none(expression, opened, together=together)
     if not any_base:
         delta.check_base(
             expression,
-            _fingerprint(expression, _base(read, parts)),
+            fingerprint_of(expression, base_of(read, parts)),
             "Load first the weights that it was trained on, or leave the base as it is: "
             "load_delta(file, model, any_base=True).",
         )
-    contents = delta.contents([*targets, *(delta.of_optimizer if optimizer is not None else ())])
-    state = None if optimizer is None else _state(expression, delta, contents, optimizer)
+
+    def contents_and_state() -> tuple[dict[str, bytearray], dict[str, Any] | None]:
+        contents = delta.contents([*targets, *(delta.of_optimizer if optimizer is not None else ())])
+        return contents, None if optimizer is None else _state(expression, delta, contents, optimizer)
+
+    contents, state = all_or_none(expression, contents_and_state, together=together)
     # Nothing has changed so far, and nothing can fail from here on but `follow`, which refuses before it changes.
     if plan_of(read) != plan:
         follow(model, plan, constants=True)
     with torch.no_grad():
         for path, tensor in targets.items():
-            tensor.copy_(_tensor(contents[path], tensor.dtype, tensor.shape))
+            tensor.copy_(in_shards(tensor_of(contents[path], tensor.dtype, tensor.shape), tensor))
     if optimizer is not None and state is not None:
         optimizer.load_state_dict(state)
     return Delta(plan, delta.said.schedule, tuple(sorted(targets)))
-
-
-def _moving(read: Survey, parts: Division) -> dict[str, torch.Tensor]:
-    return {path: tensor for path, (tensor, _) in parts.moving.items() if _is_persistent(read, path)}
-
-
-def _base(read: Survey, parts: Division) -> dict[str, torch.Tensor]:
-    """Returns all that stands still, integer parameters too: quantised weights are a base like any other."""
-    return {path: tensor for path, (tensor, _) in parts.still.items() if _is_persistent(read, path)}
-
-
-def _is_persistent(read: Survey, path: str) -> bool:
-    owner, _, local = path.rpartition(".")
-    return local not in read.modules[owner]._non_persistent_buffers_set
-
-
-def _fingerprint(expression: str, base: Mapping[str, torch.Tensor]) -> Fingerprint:
-    _check_values(expression, base)
-    entries = []
-    for path, tensor in base.items():
-        with bytes_of(tensor) as data:
-            entries.append((path, digest_of(dtype_name(tensor.dtype), tensor.shape, (data,))))
-    return Fingerprint(tuple(entries))
-
-
-def _check_values(expression: str, tensors: Mapping[str, torch.Tensor]) -> None:
-    if hollow := tuple(path for path, tensor in tensors.items() if tensor.is_meta):
-        problem = f"has {len(hollow)} of {len(tensors)} tensors on the meta device, where they have no values:"
-        raise DeltaError(expression, problem, hollow, 'Give them a place first: model.to_empty(device="cpu").')
-
-
-def _is_writable(tensor: torch.Tensor) -> bool:
-    expanded = any(size > 1 and not step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
-    return not expanded and (not tensor.is_inference() or torch.is_inference_mode_enabled())
-
-
-def _nbytes(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
-def _tensor(data: bytearray, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
-    if not data:
-        return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(data, dtype=torch.uint8).view(dtype).reshape(shape)
 
 
 def _check_binding(verb: str, optimizer: object) -> None:
@@ -248,6 +248,7 @@ def _state(expression: str, delta: DeltaFile, contents: Mapping[str, bytearray],
     try:
         tensors = {path: _moment(tensor, contents[path]) for path, tensor in delta.of_optimizer.items()}
         state = _delta_state.read(delta.said.optimizer, tensors)
+        state["state"] = moments_in_shards(state["state"], optimizer.check_bound(expression))
         optimizer.check_fits("binding.load_state_dict(state)", state)
     except BindError as error:
         problem = f"holds the state of another optimizer: this one {error.problem}"
@@ -263,7 +264,7 @@ def _moment(stored: StoredTensor, data: bytearray) -> torch.Tensor:
     dtype = getattr(torch, stored.dtype, None)
     try:
         if isinstance(dtype, torch.dtype) and stored.nbytes == stored.size * dtype.itemsize:
-            return _tensor(data, dtype, stored.shape)
+            return tensor_of(data, dtype, stored.shape)
     except (OverflowError, RuntimeError, TypeError):
         pass  # A dtype without plain tensors, or a shape that no tensor has.
     raise ValueError(f"{stored.path!a} is of the unknown dtype {stored.dtype!a}")

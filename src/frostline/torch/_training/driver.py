@@ -10,18 +10,20 @@ from torch import nn
 from torch.optim import Optimizer
 
 from frostline._core.errors import BindError
-from frostline.schedules.kept import check_phases, kept_of, line_of
+from frostline.schedules.kept import check_phases, freezes_nothing, kept_of, line_of
 from frostline.schedules.phase import Phase
 from frostline.schedules.policy import Policy
 from frostline.schedules.schedule import Schedule
 from frostline.schedules.walk import ScheduleCursor, begin, check, line, resume, stays
 from frostline.torch._freezing.constants import frozen_before
-from frostline.torch._freezing.freezing import follow_plan, plan_of
+from frostline.torch._freezing.freezing import follow_plan
 from frostline.torch._freezing.survey import Survey, survey
+from frostline.torch._freezing.wrapped import check_follows
 from frostline.torch._training.bind import bind
 from frostline.torch._training.binding import Binding
 from frostline.torch._training.compiled_blocks import call_alike
-from frostline.torch._wrappers import refuse_wrapped
+from frostline.torch._training.together import averaged
+from frostline.torch._wrappers import unwrapped
 
 _LOG = logging.getLogger("frostline")
 
@@ -83,12 +85,12 @@ class Driver:
         walk = begin(schedule)
         check(schedule, read.inventory)
         self._own = frozen_before(read)
-        self._said = False
+        self._said = freezes_nothing(schedule)
         walk = walk.keeping(kept_of(schedule, self._own, read.inventory))
         plan = walk.plan(read.inventory)
         check_phases(schedule, read.inventory, walk.kept)
-        if not stays(schedule) or plan != plan_of(read):
-            refuse_wrapped(model)
+        if not stays(schedule):
+            check_follows(model, read, read.parameters, {})
         self.schedule = schedule
         self.bindings = _bound(optimizer, model, read)
         self._model, self._inventory, self._walk, self._plan = model, read.inventory, walk, plan
@@ -109,10 +111,12 @@ class Driver:
 
         Args:
             observation: the plain numbers by which a policy decides, ``driver.step(loss=loss.item())``. It looks at
-                each step that has them. A schedule needs none.
+                each step that has them. A schedule needs none. Processes that train one model, in a data-parallel
+                wrapper or in shards, decide by the mean over all of them.
 
         Raises:
             ScheduleError: the policy misses a number, or one is not finite. Nothing is changed then.
+            RankError: another rank has passed other numbers, or makes another change. Nothing is changed then.
             PlanMismatchError: the model has other paths than when the driver was made.
 
         Example:
@@ -125,6 +129,8 @@ class Driver:
             >>> len(trainable(model))
             4
         """
+        if isinstance(self.schedule, Policy):
+            observation = dict(averaged(unwrapped(self._model), observation))
         walk = self._walk.onward(observation)
         if walk.phase is self._walk.phase:
             self._walk = walk

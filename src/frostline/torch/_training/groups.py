@@ -24,19 +24,28 @@ _Place = tuple[int, tuple[tuple[str, Any], ...], float | None]
 
 
 def assigned(
-    optimizer: Optimizer, read: Survey, paths: Sequence[str], rules: Sequence[Rule], grouping: Grouping | None = None
+    chain: Sequence[Any], read: Survey, paths: Sequence[str], rules: Sequence[Rule], grouping: Grouping | None = None
 ) -> dict[str, int]:
     """Returns the number of the group of each path, and adds the groups that are asked for, empty, to the optimizer.
 
     All groups there will ever be are made here: learning-rate schedulers note the groups when they are made, and a
     group that is added later has no schedule. A parameter that the optimizer never had joins the one group that has
     the options that were said for it. Of options that were not said, all groups must have the same value. `NOWHERE` is
-    where a constant goes of which that is not so; it has no group as long as it stays constant.
+    where a constant goes of which that is not so; it has no group as long as it stays constant. A rule that changes
+    options moves a parameter into the group that has them, if there is one, and needs a new group else.
+
+    Args:
+        chain: the optimizer, the innermost one last, with those around it.
+        read: the model.
+        paths: the parameters that the optimizer is for.
+        rules: options by selector.
+        grouping: says the options of parameters that the optimizer never had.
 
     Raises:
         BindError: a rule has an option that the optimizer lacks, or needs a group that a scheduler would not know; or
             the group of a parameter that may thaw is not known.
     """
+    optimizer: Optimizer = chain[-1]
     given = options_by_path(rules, read.inventory)
     for rule in rules:
         _check_options(repr(rule), rule.options, optimizer)
@@ -50,6 +59,8 @@ def assigned(
         number = places.get(id(read.parameters[path]))
         if number is None:
             number, options = _place(groups, {**said.get(path, {}), **options})
+        elif options:
+            number, options = _elsewhere(groups, number, options)
         wanted[path] = number, tuple(sorted(options.items())), scale if number != NOWHERE else None
     unknown = [
         path
@@ -66,7 +77,7 @@ def assigned(
             'or groups=function, or leave them out by selectors: bind(optimizer, model, "head").',
         )
     new = [key for key in dict.fromkeys(wanted.values()) if key[1] or key[2] is not None]
-    if new and hasattr(optimizer.step, "_wrapped_by_lr_sched"):
+    if new and any(hasattr(each.step, "_wrapped_by_lr_sched") for each in chain):
         raise BindError(
             "bind(optimizer, model, rules=...)",
             f"needs {len(new)} more parameter groups, and a scheduler of this optimizer knows of {len(groups)} only.",
@@ -124,15 +135,37 @@ def check_any(root: nn.Module, names: Sequence[str], optimizers: Sequence[Optimi
 
 def _place(groups: Sequence[Mapping[str, Any]], options: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """Returns the group of a parameter that the optimizer never had, and the options in which it differs from it."""
-    fits = [n for n, group in enumerate(groups) if all(k in group and _same(group[k], options[k]) for k in options)]
+    fits = [
+        n for n, group in enumerate(groups) if all(k in group and _same(_said(group, k), options[k]) for k in options)
+    ]
     if any(key not in options for key in _different([groups[n] for n in fits] or groups)):
         return NOWHERE, {}
     return (fits[0], {}) if fits else (0, options)
 
 
+def _elsewhere(groups: Sequence[Mapping[str, Any]], number: int, options: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Returns the group that differs from a parameter's own in nothing but what a rule says, or the own and that."""
+    own = groups[number]
+    changed = {key: value for key, value in options.items() if not (key in own and _same(_said(own, key), value))}
+    for place, group in enumerate(groups):
+        keys = (own.keys() | group.keys() | changed.keys()) - _NO_OPTIONS
+        if all(key in group and _same(_said(group, key), changed.get(key, _said(own, key))) for key in keys):
+            return place, {}
+    return number, changed
+
+
 def _different(groups: Sequence[Mapping[str, Any]]) -> list[str]:
     keys = dict.fromkeys(key for group in groups for key in group if key not in _NO_OPTIONS)
-    return [key for key in keys if not all(key in each and _same(each[key], groups[0].get(key)) for each in groups)]
+    return [
+        key
+        for key in keys
+        if not all(key in each and _same(_said(each, key), _said(groups[0], key)) for each in groups)
+    ]
+
+
+def _said(group: Mapping[str, Any], key: str) -> Any:
+    """Returns an option as it was said: a scheduler that warms up has made all rates 0 before the first step."""
+    return group["initial_lr"] if key == "lr" and "initial_lr" in group else group.get(key)
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -142,7 +175,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _example(groups: Sequence[Mapping[str, Any]]) -> str:
-    return ", ".join(f"{key}={groups[0].get(key)!r}" for key in _different(groups))
+    return ", ".join(f"{key}={_said(groups[0], key)!r}" for key in _different(groups))
 
 
 def _said_by(grouping: Grouping, read: Survey, paths: Sequence[str], optimizer: Optimizer) -> dict[str, dict[str, Any]]:

@@ -19,17 +19,24 @@ class Rates:
 
     Attributes:
         factors: path -> factor; a path that is not in it has 1.
+        by_rule: the same, for the whole run, where a rule comes too late for a group of its own.
     """
 
     def __init__(self) -> None:
         self.factors: dict[str, float] = {}
+        self.by_rule: dict[str, float] = {}
         self._lent: list[tuple[dict[str, Any], list[torch.Tensor], Any]] = []
         self._count = 0
+
+    def factor(self, path: str) -> float:
+        """Returns the factor of a path."""
+        return self.factors.get(path, 1.0) * self.by_rule.get(path, 1.0)
 
     def lend(self, optimizer: Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
         """Multiplies the learning rates, in place."""
         self.take_back(optimizer)
-        factor_of = {id(tensors[path]): factor for path, factor in self.factors.items() if path in tensors}
+        paths = (path for path in tensors if path in self.factors or path in self.by_rule)
+        factor_of = {id(tensors[path]): self.factor(path) for path in paths}
         self._count = len(optimizer.param_groups)
         for group in optimizer.param_groups[: self._count] if factor_of else ():
             shares: dict[float, list[torch.Tensor]] = defaultdict(list)

@@ -16,6 +16,7 @@ from frostline.torch._holding import mode as _mode
 from frostline.torch._holding.calls import checkpoints_activations
 from frostline.torch._holding.classes import original_class
 from frostline.torch._holding.writable import parts
+from frostline.torch._tensors import addresses
 from frostline.torch._uses.attributes import Attributes
 from frostline.torch._uses.hooks import HOOKS, HookSlot
 from frostline.torch._uses.own_train import OwnTrain
@@ -216,6 +217,6 @@ def _empty(module: nn.Module, rebinding: Rebinding) -> dict[str, Any]:
 
 def _same_place(tensor: torch.Tensor, constant: torch.Tensor) -> bool:
     try:
-        return tensor.data_ptr() == constant.data_ptr() and tensor.shape == constant.shape
+        return addresses(tensor) == addresses(constant) and tensor.shape == constant.shape
     except RuntimeError:  # inside a torch.func transform a tensor has no address
         return True

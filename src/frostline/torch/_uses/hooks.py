@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from types import FunctionType
 from typing import Any
 
 from torch import nn
@@ -32,6 +33,12 @@ def copied_hooks(module: nn.Module) -> Iterator[tuple[int, OrderedDict[int, Any]
             yield id(hooks), OrderedDict(hooks)
 
 
+def is_of_sharding(hook: Any) -> bool:
+    """Whether ``fully_shard`` has registered the hook."""
+    home = hook if isinstance(hook, FunctionType) else type(getattr(hook, "__self__", hook))
+    return home.__module__.startswith("torch.distributed.fsdp.")
+
+
 class HookSlot:
     """One registry of hooks of a layer's module, and the view's own.
 
@@ -58,7 +65,9 @@ class HookSlot:
                 self.view.pop(lost, None)
             rebinding = self.rebinding()
             for gained in set(now) - set(self.taken):
-                self.view[gained] = rebinding.of(self.layer[gained])
+                # Those of a sharding library gather the tensors of the layer itself, and shard them again.
+                if not is_of_sharding(self.layer[gained]):
+                    self.view[gained] = rebinding.of(self.layer[gained])
             self.taken = now
         if self.original._is_full_backward_hook is not None:
             self.copied._is_full_backward_hook = self.original._is_full_backward_hook

@@ -12,6 +12,7 @@ from frostline._core.errors import UnsupportedError
 from frostline.torch._holding.backup import Swap
 from frostline.torch._holding.classes import HOLD, original_class
 from frostline.torch._holding.writable import parts
+from frostline.torch._tensors import addresses, versions
 from frostline.torch._uses.attributes import Attributes, is_followed
 
 _MISSING = object()
@@ -115,9 +116,9 @@ def _tensors(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, torch.Ten
             yield from ((registry, name, tensor) for name, tensor in registry.items() if tensor is not None)
 
 
-def _place(tensor: torch.Tensor) -> tuple[int, int]:
+def _place(tensor: torch.Tensor) -> object:
     try:
-        return tensor.data_ptr(), tensor._version
+        return addresses(tensor), versions(tensor)
     except RuntimeError:  # inside a torch.func transform a tensor has no address
         return id(tensor), -1
 

@@ -40,7 +40,11 @@ class Seen:
         self.tensors: list[Any] = [slot.seen for slot in slots]
         self.constants: list[Any] = [slot.constant for slot in slots]
         self.loose = counterparts.loose
-        self.swappable = [s for s in counterparts.slots if s.norm is not None or s.view.get(s.name) is not s.constant]
+        self.swappable = [
+            slot
+            for slot in counterparts.slots
+            if slot.norm is not None or slot.view.get(slot.name) is not slot.constant or slot.is_shard
+        ]
         modes = views if mode == "eval" else []
         self.places = [*modes, *(each.layer for each in attributes for _ in each.names)]
         self.names = [*("training" for _ in modes), *(name for each in attributes for name in each.names)]

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from frostline._core.errors import ModeError, UnsupportedError
-from frostline.torch._holding.calls import held_call, is_traced, run_again_in_backward
+from frostline.torch._holding.calls import held_call, held_hooks, is_traced, run_again_in_backward
 from frostline.torch._holding.classes import original_class
 from frostline.torch._holding.lbfgs import keep_lbfgs_to_trainable
 from frostline.torch._uses.counterparts import Mode
@@ -96,6 +96,13 @@ class Frozen(nn.Module):
             return held_call(self, _layer_class(self).__call__, args, kwargs, self._view.swaps)
         finally:
             self._view.end_call()
+
+    def _get_backward_hooks(self) -> tuple[list[Any], list[Any]]:
+        full, others = super()._get_backward_hooks()
+        return held_hooks(self, full), held_hooks(self, others)
+
+    def _get_backward_pre_hooks(self) -> list[Any]:
+        return held_hooks(self, super()._get_backward_pre_hooks())
 
     def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - as nn.Module.train
         """Sets the mode of a use with ``mode="follow"``; any other one stays in evaluation mode."""

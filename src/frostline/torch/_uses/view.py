@@ -13,6 +13,7 @@ from torch import nn
 from frostline.torch._holding import mode as _mode
 from frostline.torch._holding.backup import Swap
 from frostline.torch._holding.writable import parts
+from frostline.torch._tensors import addresses, versions
 from frostline.torch._uses.counterparts import Counterparts, Mode
 from frostline.torch._uses.seen import Seen
 from frostline.torch._uses.slots import TensorSlot
@@ -43,7 +44,7 @@ class View:
         self.uncompiled: Callable[..., Any] | None = None
         self._is_wanted = False
         self._has_set = False
-        self._stamp_of_sets: list[tuple[int, int]] = []
+        self._stamp_of_sets: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
         self._lock = threading.RLock()
         top.__dict__["_view"] = self
         self.counterparts = Counterparts(layer, top, mode)
@@ -104,6 +105,8 @@ class View:
         for hooks in self.counterparts.hooks:
             if not hooks.is_current:
                 hooks.follow()
+                if hooks.copied is not self.top and hooks.taken:
+                    _mode.hold_calls(hooks.copied, self.mode, wanted=self._is_wanted)
         self.counterparts.follow_attributes(moved=bool(stale))
         if not all(own.is_current for own in self.counterparts.own_trains):
             self.set_mode(training=self.top.training, is_told=False)
@@ -135,9 +138,9 @@ class View:
             if self._seen is not None:
                 self._seen.note_view()
 
-    def _stamp(self) -> list[tuple[int, int]]:
+    def _stamp(self) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
         tensors = [slot.view[slot.name] for slot in self.counterparts.slots]
-        return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors if t is not None]
+        return [(addresses(t), versions(t)) for t in tensors if t is not None]
 
     def _stale_slots(self) -> list[TensorSlot]:
         try:
