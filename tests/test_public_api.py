@@ -2,6 +2,8 @@
 
 import importlib
 import inspect
+import subprocess
+import sys
 import types
 
 import pytest
@@ -173,3 +175,16 @@ def test_a_public_name_has_a_docstring(module: str, name: str) -> None:
 
 def test_the_lists_are_sorted() -> None:
     assert [names for names in PUBLIC.values() if names != sorted(names)] == []
+
+
+@pytest.mark.parametrize(("frameworks", "name"), [("torch", "frostline.torch"), ("jax, optax", "frostline.jax")])
+def test_an_import_loads_little_beside_the_framework(frameworks: str, name: str) -> None:
+    code = (
+        f"import sys; import {frameworks}; before = set(sys.modules); import {name} as front; "
+        "beyond = set(sys.modules) - before; print(len(beyond), set(front.__all__) <= set(dir(front)))"
+    )
+    count, is_listed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, text=True
+    ).stdout.split()
+    assert int(count) <= 80
+    assert is_listed == "True"

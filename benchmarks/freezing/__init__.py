@@ -13,6 +13,7 @@ from benchmarks.report import Report, environment, table
 
 MODELS = ("mlp", "resnet", "encoder", "gpt")
 ROUNDS, QUICK_ROUNDS = 45, 5
+VERB_ROUNDS, IMPORT_RUNS = 25, 9
 STEPS_OF_AN_EPOCH = 100
 
 
@@ -30,6 +31,13 @@ def measure(console: Console, *, quick: bool) -> Report:
     with console.status("A call, and what is done once ..."):
         overhead = measured("benchmarks.freezing.overhead")
         once = measured("benchmarks.freezing.once", 1 if quick else 5)
+    with console.status("The verbs beside loops by hand, and the imports ..."):
+        rounds = QUICK_ROUNDS if quick else VERB_ROUNDS
+        beside = [
+            *measured("benchmarks.freezing.verbs", "llama", rounds, function="verbs"),
+            *measured("benchmarks.freezing.verbs", "large", QUICK_ROUNDS, function="verbs"),
+            *measured("benchmarks.freezing.verbs", QUICK_ROUNDS if quick else IMPORT_RUNS, function="imports"),
+        ]
     resnet_seconds = next(case.step_ms for case in cases if case.title.startswith("ResNet")) / 1000
     epoch = once["guard_seconds"] + STEPS_OF_AN_EPOCH * resnet_seconds
     on_resnet = {
@@ -51,7 +59,13 @@ def measure(console: Console, *, quick: bool) -> Report:
             ],
             words=2,
         ),
+        table(("on", "what", "over", "ms of that", "times", "goal"), [each.row() for each in beside], words=3),
     ]
-    numbers = {"steps": [asdict(case) for case in cases], "overhead_us": overhead, "once": once}
+    numbers = {
+        "steps": [asdict(case) for case in cases],
+        "overhead_us": overhead,
+        "once": once,
+        "beside": [asdict(each) for each in beside],
+    }
     page = "\n\n".join([f"{environment('torch')}.", *tables])
-    return Report(page, numbers, [miss for case in cases for miss in case.misses()])
+    return Report(page, numbers, [miss for each in (*cases, *beside) for miss in each.misses()])

@@ -60,4 +60,5 @@ class Inventory:
 
     def _of(self, buffers: tuple[Buffer, ...]) -> Inventory:
         params = tuple(Param(each.path, each.shape, each.dtype, 1, aliases=each.aliases) for each in buffers)
-        return Inventory(params, tuple(replace(module, stateful=False) for module in self.modules))
+        modules = (replace(module, stateful=False) if module.stateful else module for module in self.modules)
+        return Inventory(params, tuple(modules))

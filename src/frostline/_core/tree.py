@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -163,23 +162,21 @@ class NameTree:
         return node
 
     def _number(self, root: NameNode) -> None:
-        # A stack of our own: how deep a model nests is not ours to limit.
-        stack: list[tuple[NameNode, Iterator[NameNode]]] = [(root, self._enter(root))]
-        while stack:
-            node, rest = stack[-1]
-            child = next(rest, None)
-            if child is not None:
-                stack.append((child, self._enter(child)))
-            else:
-                node.stop, node.last = len(self.nodes), len(self.names)
-                stack.pop()
-
-    def _enter(self, node: NameNode) -> Iterator[NameNode]:
-        node.start, node.first = len(self.nodes), len(self.names)
-        self.nodes.append(node)
-        if node.is_name:
-            self.names.append(node)
-        return iter(node.children.values())
+        # A stack of our own: how deep a model nests is not ours to limit. A node with children is met a second time
+        # when all below it have their numbers.
+        nodes, names, waiting = self.nodes, self.names, [(root, False)]
+        while waiting:
+            node, is_done = waiting.pop()
+            if not is_done:
+                node.start, node.first = len(nodes), len(names)
+                nodes.append(node)
+                if node.is_name:
+                    names.append(node)
+                if node.children:
+                    waiting.append((node, True))
+                    waiting.extend((child, False) for child in reversed(node.children.values()))
+                    continue
+            node.stop, node.last = len(nodes), len(names)
 
     def find(self, path: str) -> NameNode | None:
         """The node of a dotted path, if there is one."""

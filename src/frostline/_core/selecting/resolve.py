@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import final
 
@@ -65,7 +66,8 @@ class Chosen:
     Attributes:
         paths: as :func:`resolve` returns them.
         buffers: buffers that are named by themselves: whether each is chosen, or refused.
-        by_rule: all other buffers that a selector matches: they go with the parameters of their module.
+        by_rule: those of the buffers that were named before which a selector matches otherwise: they go with the
+            parameters of their module.
     """
 
     paths: frozenset[str]
@@ -79,6 +81,7 @@ def choose(
     *,
     expect: int | None = None,
     allow_empty: bool = False,
+    named_before: AbstractSet[str] = frozenset(),
 ) -> Chosen:
     """Returns what `selectors` choose, as :func:`resolve` does, and what they say about buffers.
 
@@ -90,17 +93,23 @@ def choose(
         inventory: the model.
         expect: as for :func:`resolve`; buffers do not count.
         allow_empty: as for :func:`resolve`.
+        named_before: buffers that were named by themselves in earlier calls.
 
     Raises:
         SelectorError, NoMatchError, UnsupportedError, TiedError, CountError: as :func:`resolve` does.
     """
     words: dict[str, bool] = {}
-    paths, by_rule = inventory.paths, frozenset(buffer.path for buffer in inventory.buffers)
+    paths, by_rule = inventory.paths, frozenset(named_before)
     if selectors:
         judge = Judge(inventory, allow_empty, with_buffers=True)
         paths = _paths(selectors, judge)
-        words, by_rule = _words(selectors, judge) if inventory.buffers else (words, by_rule)
+        # Most selectors speak of parameters, and there is nothing to be said of buffers.
+        if inventory.buffers and (named_before or judge.has_empty_leaf):
+            words, by_rule = _words(selectors, judge)
+            by_rule &= named_before
     _check_count(selectors, inventory, paths, expect)
+    if not words:
+        return Chosen(paths, words, by_rule)
     # A module without parameters has a name of its own, and its buffers are what that name means.
     own: dict[str, set[bool | None]] = {}
     for buffer in inventory.buffers:
@@ -131,8 +140,10 @@ def _words(selectors: Sequence[str | Selector], judge: Judge) -> tuple[dict[str,
 def _check_count(
     selectors: Sequence[str | Selector], inventory: Inventory, paths: frozenset[str], expect: int | None
 ) -> None:
+    if expect is None:
+        return
     params = tuple(param.path for param in inventory.params if param.path in paths)
-    if expect is not None and len(params) != expect:
+    if len(params) != expect:
         raise CountError(", ".join(map(repr, selectors)), expect, params)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 from frostline._core.inventory import Inventory
@@ -68,14 +68,26 @@ class Judge:
     inventory: Inventory
     allow_empty: bool = False
     with_buffers: bool = False
+    # By ``id``, because the predicate of a leaf need not have a hash.
+    _found: dict[int, tuple[Selector, AbstractSet[int]]] = field(default_factory=dict)
+
+    @property
+    def has_empty_leaf(self) -> bool:
+        """Whether a leaf that was asked for matches no name, so that it may be one of buffers."""
+        return not all(names for _, names in self._found.values())
 
     def names(self, leaf: Selector, source: str) -> AbstractSet[int]:
         """Returns the names that a leaf matches; `source` is the leaf as its author wrote it."""
-        names = names_of(leaf, self.inventory)
+        names = self._names(leaf)
         if not names and not self.allow_empty and not (self.with_buffers and buffers_of(leaf, self.inventory)):
             others = others_of(leaf, self.inventory)
             raise not_floating(source, self.inventory, others) if others else no_match(leaf, source, self.inventory)
         return names
+
+    def _names(self, leaf: Selector) -> AbstractSet[int]:
+        if id(leaf) not in self._found:
+            self._found[id(leaf)] = leaf, names_of(leaf, self.inventory)
+        return self._found[id(leaf)][1]
 
     def buffers(self, selector: Selector) -> BufferVerdict:
         """Returns what an expression says about buffers: a leaf that matches no parameter speaks of them alone."""
@@ -104,7 +116,7 @@ class Judge:
                 is_meant = not chosen
             case leaf:
                 is_meant = chosen
-        return buffers_of(leaf, self.inventory) if is_meant and not names_of(leaf, self.inventory) else frozenset()
+        return buffers_of(leaf, self.inventory) if is_meant and not self._names(leaf) else frozenset()
 
     def verdict(self, selector: Selector) -> Verdict:
         """Returns the verdict of an expression."""

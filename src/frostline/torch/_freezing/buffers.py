@@ -20,7 +20,8 @@ def words_in(read: Survey) -> dict[str, bool]:
     """Returns what holds now for the buffers that were named by themselves."""
     words = {}
     for path, (module, name) in read.buffers.items():
-        if (claim := words_of(module).get(name.removeprefix("."))) is not None:
+        stack = ledger_of(module).get(name)
+        if stack is not None and (claim := stack.latest) is not None and not claim.by_rule:
             words[path] = claim.frozen
     return words
 
@@ -35,7 +36,7 @@ def words_of_choice(read: Survey, chosen: Chosen, *, freezes: bool) -> dict[str,
     """
     words: dict[str, bool | None] = {path: is_chosen is freezes for path, is_chosen in chosen.buffers.items()}
     # Only what was named by itself before needs to be told that it goes with its module again.
-    words |= {path: None for path in chosen.by_rule if _has_claims(read, path)}
+    words |= dict.fromkeys(chosen.by_rule)
     return {path: word for path, word in words.items() if id(read.buffers[path][0]) not in read.pinned}
 
 
@@ -62,8 +63,8 @@ def with_buffers(read: Survey, plan: Plan, words: Words | None = None, expressio
         UnsupportedError: only some buffers of a module would stand still, or move.
     """
     said = {path: word for path, word in {**words_in(read), **(words or {})}.items() if word is not None}
-    still, moving = deviations(read.inventory, plan.frozen, said, expression)
-    return replace(plan, still=still, moving=moving)
+    still, moving = deviations(read.inventory, plan.frozen, said, expression) if said else (frozenset(), frozenset())
+    return plan if (still, moving) == (plan.still, plan.moving) else replace(plan, still=still, moving=moving)
 
 
 def words_of_plan(read: Survey, plan: Plan) -> dict[str, bool | None]:
@@ -76,7 +77,8 @@ def words_of_plan(read: Survey, plan: Plan) -> dict[str, bool | None]:
     if unknown := (plan.still | plan.moving) - read.buffers.keys():
         raise PlanMismatchError(unknown, ())
     words = dict.fromkeys(plan.still, True) | dict.fromkeys(plan.moving, False)
-    deviations(read.inventory, plan.frozen, words, "follow(model, plan)")
+    if words:
+        deviations(read.inventory, plan.frozen, words, "follow(model, plan)")
     return {path: words.get(path) for path in read.buffers if path in words or _has_claims(read, path)}
 
 

@@ -8,7 +8,8 @@ from collections.abc import Set as AbstractSet
 from frostline._core.errors import ConstantError
 from frostline._core.errors.base import counted
 from frostline.torch._freezing.survey import Survey
-from frostline.torch._holding.claims import ClaimStack, stack_at
+from frostline.torch._holding.claims import ClaimStack, ledger_of, stack_at
+from frostline.torch._tensors import is_differentiable
 
 
 def constants_among(read: Survey, paths: Iterable[str], *, integers_only: bool = False) -> frozenset[str]:
@@ -22,8 +23,8 @@ def constants_among(read: Survey, paths: Iterable[str], *, integers_only: bool =
     return frozenset(
         path
         for path in paths
-        if path in read.parameters
-        and (not read.inventory.by_name[path].can_train or (not integers_only and _stack(read, path).is_constant))
+        if (parameter := read.parameters.get(path)) is not None
+        and (not is_differentiable(parameter) or (not integers_only and _stack(read, path).is_constant))
     )
 
 
@@ -32,9 +33,19 @@ def frozen_before(read: Survey) -> frozenset[str]:
 
     Integers and frozen uses are not among them; they never train.
     """
-    fixed = {param.path for param in read.inventory.params if param.pinned or not param.can_train}
-    own = (path for path in read.inventory.paths - fixed if id(read.sites[path][0][0]) not in read.pinned)
-    return frozenset(path for path in own if not _stack(read, path).without("follow").trains)
+    found = set()
+    for path, ((module, local), *_) in read.sites.items():
+        parameter = read.parameters.get(path)
+        if id(module) in read.pinned or (parameter is not None and not is_differentiable(parameter)):
+            continue
+        stack = ledger_of(module).get(local)
+        if stack is None:
+            is_frozen = parameter is not None and not parameter.requires_grad
+        else:
+            is_frozen = not stack.trains_without("follow")
+        if is_frozen:
+            found.add(path)
+    return frozenset(found)
 
 
 def check_any_left(expression: str, read: Survey, paths: AbstractSet[str], left: AbstractSet[str]) -> None:

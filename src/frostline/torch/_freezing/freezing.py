@@ -24,7 +24,7 @@ from frostline.torch._freezing.selection import Choice, chosen, flat, named_by, 
 from frostline.torch._freezing.standing import Standing
 from frostline.torch._freezing.survey import Survey, survey
 from frostline.torch._freezing.wrapped import check_wrapped
-from frostline.torch._holding.claims import Claim, add, latest, owned, withdraw, withdraw_owner
+from frostline.torch._holding.claims import Claim, add, owned, renew, withdraw
 from frostline.torch._holding.lbfgs import keep_lbfgs_to_trainable
 from frostline.torch._holding.mode import is_held
 from frostline.torch._holding.moved_claims import note_parametrized, settle
@@ -218,8 +218,8 @@ def plan_of(read: Survey) -> Plan:
     """Returns the plan of a model that has been read."""
     frozen_paths: set[str] = set()
     trainable_paths: set[str] = set()
-    for path in read.inventory.paths:
-        module, parameter = read.sites[path][0][0], read.parameters.get(path)
+    for path, ((module, _), *_) in read.sites.items():
+        parameter = read.parameters.get(path)
         stands = is_held(module) if parameter is None else not parameter.requires_grad
         (frozen_paths if stands or id(module) in read.pinned else trainable_paths).add(path)
     return with_buffers(read, Plan(frozen=frozenset(frozen_paths), trainable=frozenset(trainable_paths)))
@@ -268,17 +268,14 @@ def follow_plan(
 
 
 def _follow(read: Survey, plan: Plan, left: AbstractSet[str], unclaimed: AbstractSet[str]) -> None:
+    meant = plan.trainable - left
     with thaws_noted(read.parameters.values()):
-        for path in read.inventory.paths:
+        for path in read.sites:
             sites = read.free_sites([path])
             if path in unclaimed:
                 withdraw(sites, owned(sites, "follow"))
-                continue
-            present = latest(*sites[0]) if sites else None
-            mode = present.mode if present is not None and present.frozen else "eval"
-            withdraw_owner(sites, "follow")
-            meant = path in plan.trainable - left
-            add(read.root, sites, Claim(frozen=path in plan.frozen, mode=mode, owner="follow", meant=meant))
+            elif sites:
+                renew(read.root, sites, owner="follow", frozen=path in plan.frozen, meant=path in meant)
 
 
 def _claim(model: nn.Module, read: Survey, call: str, after: Plan, claims: Mapping[Claim, frozenset[str]]) -> Handle:

@@ -48,16 +48,16 @@ class Handle:
             UnsupportedError: one of the parameters is no parameter any more. Nothing is changed then.
             WrappedError, RankError: as in :func:`freeze`. Nothing is changed then.
         """
-        modules, parameters = list(self._root.modules()), list(self._root.parameters())
+        read = survey(self._root)
+        modules = list(dict.fromkeys(read.modules.values()))
         self._check_found(modules)
         settle(modules)
-        read = survey(self._root)
         check_wrapped(self._root, read, "handle.undo()", self._after(read))
         try:
-            with thaws_noted(parameters):
-                self._withdraw(modules)
+            with thaws_noted(read.parameters.values()):
+                self._withdraw(read)
         except BaseException:  # an interrupt: what was begun is finished
-            self._withdraw(modules)
+            self._withdraw(read)
             raise
 
     def _after(self, read: Survey) -> dict[str, bool]:
@@ -72,9 +72,9 @@ class Handle:
             if stack is not None and not own.isdisjoint(map(id, stack.claims))
         }
 
-    def _withdraw(self, modules: list[nn.Module]) -> None:
-        withdraw([*self._sites(), *sites_of(modules, self._claims)], self._claims)
-        hold_frozen_modules(survey(self._root))
+    def _withdraw(self, read: Survey) -> None:
+        withdraw([*self._sites(), *sites_of(read.modules.values(), self._claims)], self._claims)
+        hold_frozen_modules(read)
 
     def __enter__(self) -> Self:
         return self

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import weakref
-from collections import defaultdict
 from typing import Protocol
 
 from torch import nn
 
 from frostline.torch._freezing.survey import Survey
-from frostline.torch._holding.claims import OWN_BUFFERS, latest, words_of
+from frostline.torch._holding.claims import OWN_BUFFERS, Claim, ledger_of, words_of
 from frostline.torch._holding.mode import hold_all
 
 
@@ -19,6 +18,10 @@ class Follower(Protocol):
     def sync(self) -> None:
         """Reads what is frozen now."""
 
+
+_TRAINS, _MOVES, _EVAL, _FOLLOW, _BUFFERS = 1, 2, 4, 8, 16
+"""A parameter trains; a buffer is to move; a frozen parameter wants its module in evaluation mode, or to follow;
+there are buffers."""
 
 FOLLOWERS: weakref.WeakSet[Follower] = weakref.WeakSet()
 
@@ -33,59 +36,81 @@ def hold_frozen_modules(survey: Survey) -> None:
     is held. Followers, such as bound optimizers, are told.
     """
     modes = _held_modes(survey)
-    free = [module for module in dict.fromkeys(survey.modules.values()) if id(module) not in survey.pinned]
-    alone = {module: mode for module in free if modes[module] is None and (mode := _buffers_mode(module)) is not None}
-    hold_all({module: modes[module] for module in free} | alone, alone=alone.keys())
+    free = {module: mode for module, mode in modes.items() if id(module) not in survey.pinned}
+    alone = {
+        module: mode
+        for module, present in free.items()
+        if present is None and module._buffers and (mode := _buffers_mode(module)) is not None
+    }
+    hold_all(free | alone, alone=alone.keys())
     for follower in list(FOLLOWERS):
         follower.sync()
 
 
 def _held_modes(survey: Survey) -> dict[nn.Module, str | None]:
     """Returns the mode in which the owners of each module want it held; None is not held."""
-    parents: dict[nn.Module, list[nn.Module]] = defaultdict(list)
-    for path, module in survey.modules.items():
-        if path:
-            parents[module].append(survey.modules[path.rpartition(".")[0]])
+    below = _wishes(survey)
     modes: dict[nn.Module, str | None] = {}
-    moving = _around_moving_buffers(survey)
+    moving = {module for path, module in survey.modules.items() if below[path] & _MOVES}
+    bare = {module for path, module in survey.modules.items() if not below[path] & _BUFFERS}
+    goes_along: dict[nn.Module, list[nn.Module]] = {}
+    for path, module in survey.modules.items():
+        if module in modes:
+            continue
+        wishes = below[path]
+        if (own := ledger_of(module).get(OWN_BUFFERS)) is not None:
+            wishes |= _asked(own.latest)
+        if wishes & _TRAINS or not wishes & (_EVAL | _FOLLOW):
+            modes[module] = None
+        else:
+            modes[module] = "eval" if wishes & _EVAL else "follow"
+        if path and modes[module] is None and not wishes & _TRAINS:
+            goes_along[module] = []
+    for path, module in survey.modules.items() if goes_along else ():
+        if path and module in goes_along:
+            goes_along[module].append(survey.modules[path.rpartition(".")[0]])
+    known: set[nn.Module] = set()
 
     def along_with(module: nn.Module) -> list[str | None]:
         # What contains moving buffers cannot be held; dropout goes with it all the same, and other buffers do not.
-        is_bare = next(module.buffers(), None) is None
-        return [mode_of(parent) if is_bare or parent not in moving else None for parent in parents[module]]
+        parents = goes_along[module]
+        return [mode_of(parent) if module in bare or parent not in moving else None for parent in parents]
 
     def mode_of(module: nn.Module) -> str | None:
-        if module not in modes:
-            own = _own_mode(module)
-            goes_along = own is None and parents[module] and not any(p.requires_grad for p in module.parameters())
-            modes[module] = _stricter(along_with(module) if goes_along else [own])
+        if module in goes_along and module not in known:
+            known.add(module)
+            modes[module] = _stricter(along_with(module))
         return modes[module]
 
-    return {module: None if module in moving else mode_of(module) for module in survey.modules.values()}
+    for module in goes_along:
+        mode_of(module)
+    return {module: None if module in moving else mode for module, mode in modes.items()}
 
 
-def _around_moving_buffers(survey: Survey) -> set[nn.Module]:
-    """Returns the modules whose buffers were thawed by themselves, and those that contain them."""
-    around: set[nn.Module] = set()
-    for path, module in survey.modules.items():
-        if any(not claim.frozen for claim in words_of(module).values()):
-            keys = path.split(".")
-            around.update(survey.modules[".".join(keys[:depth])] for depth in range(len(keys) + 1))
-    return around
-
-
-def _own_mode(module: nn.Module) -> str | None:
-    """Returns the mode in which the module's parameters, or its own buffers, want it held."""
-    claims = [latest(module, OWN_BUFFERS)]
-    for inner in module.modules():
-        for local, parameter in inner._parameters.items():
+def _wishes(survey: Survey) -> dict[str, int]:
+    """Returns what is wanted by the parameters, and said of the buffers, at and below each path."""
+    wishes = dict.fromkeys(survey.modules, 0)
+    for path, module in reversed(survey.modules.items()):
+        found, ledger = wishes[path], ledger_of(module)
+        for local, parameter in module._parameters.items():
             if parameter is None:
                 continue
             if parameter.requires_grad:
-                return None
-            claims.append(latest(inner, local))
-    modes: list[str | None] = [claim.mode for claim in claims if claim is not None and claim.frozen]
-    return _stricter(modes) if modes else None
+                found |= _TRAINS
+            elif ledger and (stack := ledger.get(local)) is not None:
+                found |= _asked(stack.latest)
+        if module._buffers and any(buffer is not None for buffer in module._buffers.values()):
+            found |= _BUFFERS
+        if ledger and module._buffers and any(not claim.frozen for claim in words_of(module).values()):
+            found |= _MOVES
+        wishes[path] = found
+        if path:
+            wishes[path.rpartition(".")[0]] |= found
+    return wishes
+
+
+def _asked(claim: Claim | None) -> int:
+    return 0 if claim is None or not claim.frozen else _EVAL if claim.mode == "eval" else _FOLLOW
 
 
 def _buffers_mode(module: nn.Module) -> str | None:

@@ -15,7 +15,7 @@ from frostline._core.selecting.refusal import not_a_selector
 from frostline._core.selecting.resolve import Chosen, choose, resolve
 from frostline._core.selecting.selectors import at
 from frostline.torch._freezing.survey import Survey
-from frostline.torch._holding.claims import buffer_at
+from frostline.torch._holding.claims import buffer_at, ledger_of
 
 Part = nn.Module | torch.Tensor
 Choice = str | Selector | Part | Iterable[Part] | Mapping[str, Part]
@@ -57,8 +57,11 @@ def chosen(choices: Sequence[Choice], survey: Survey, *, expect: int | None, all
         NoMatchError: a choice names nothing, or is not a part of the model.
         SelectorError: a choice is of another type, or cannot be read.
     """
+    named_before = frozenset(path for path, (module, name) in survey.buffers.items() if name in ledger_of(module))
+    if not choices and expect is None:  # without the inventory, which nothing else of such a freeze needs
+        return Chosen(frozenset(survey.sites), {}, named_before)
     selectors = [_selector(choice, survey) for choice in flat(choices)]
-    return choose(selectors, survey.inventory, expect=expect, allow_empty=allow_empty)
+    return choose(selectors, survey.inventory, expect=expect, allow_empty=allow_empty, named_before=named_before)
 
 
 def named_by(choices: Sequence[Choice], survey: Survey) -> frozenset[str]:

@@ -1,10 +1,10 @@
-"""A model read once: its inventory, and the tensors and modules behind the names."""
+"""A model read once: the tensors and modules behind the names, and its inventory."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import nn
 
@@ -12,7 +12,7 @@ from frostline._core.errors import UnsupportedError
 from frostline._core.inventory import Inventory
 from frostline._core.param import Buffer, Module, Param
 from frostline.torch._freezing.keras_models import refuse_keras
-from frostline.torch._holding.claims import OWN_BUFFERS, Site, buffer_name
+from frostline.torch._holding.claims import OWN_BUFFERS, Site, buffer_at, buffer_name
 from frostline.torch._holding.classes import original_class
 from frostline.torch._tensors import dtype_name
 from frostline.torch._uses.use import Frozen
@@ -25,8 +25,8 @@ class Survey:
 
     Attributes:
         root: the model without wrappers around it, so that names are those of the bare model.
-        inventory: the neutral account of it, for the core.
         parameters: canonical path -> parameter.
+        aliases: canonical path -> the other names, for parameters and buffers that have some.
         sites: path of a plan -> every (module, local name) where the tensor is registered; a
             module with buffers and no parameters has the local name "".
         buffers: path of a buffer -> the module in which it is registered, and the name of claims on it there.
@@ -35,21 +35,26 @@ class Survey:
     """
 
     root: nn.Module
-    inventory: Inventory
     parameters: dict[str, nn.Parameter]
+    aliases: dict[str, list[str]]
     sites: dict[str, tuple[Site, ...]]
     buffers: dict[str, Site]
     modules: dict[str, nn.Module]
     pinned: frozenset[int]
 
-    @property
+    @cached_property
+    def inventory(self) -> Inventory:
+        """The neutral account of the model, for the core; most verbs do not need it."""
+        return _inventory(self)
+
+    @cached_property
     def pinned_paths(self) -> frozenset[str]:
-        """The paths inside frozen uses."""
-        return frozenset(path for path, sites in self.sites.items() if id(sites[0][0]) in self.pinned)
+        """The paths of a plan inside frozen uses."""
+        return frozenset(path for path, ((module, _), *_) in self.sites.items() if id(module) in self.pinned)
 
     def free_sites(self, paths: Iterable[str]) -> list[Site]:
-        """Returns where the tensors of some paths are registered outside of frozen uses."""
-        sites = (site for path in paths for site in self.sites.get(path) or (self.buffers[path],))
+        """Returns the sites of parameters and buffers outside of frozen uses."""
+        sites = (site for p in paths for site in (self.sites[p] if p in self.sites else [self.buffers[p]]))
         return [site for site in sites if id(site[0]) not in self.pinned]
 
 
@@ -64,89 +69,115 @@ def survey(model: nn.Module) -> Survey:
         raise TypeError(f"a model is an nn.Module; this is of type {type(model).__name__}.")
     root = unwrapped(model)
     refuse_keras(root)
-    modules = dict(root.named_modules(remove_duplicate=False))
+    modules: dict[str, nn.Module] = {}
+    _walk(root, "", modules)
     take_to_rest(modules.values())
-    uses = (module for module in modules.values() if isinstance(module, Frozen))
-    pinned = frozenset(id(inner) for use in uses for inner in use.modules())
-    params, parameters, sites = [], {}, {}
-    for names in _names_of_parameters(modules):
-        places = [name.rpartition(".") for name in names]
-        sites[names[0]] = tuple(dict.fromkeys((modules[owner], local) for owner, _, local in places))
-        module, local = sites[names[0]][0]
-        tensor = module._parameters[local]
-        assert tensor is not None
-        parameters[names[0]] = tensor
-        params.append(
-            Param(
-                path=names[0],
-                shape=tuple(tensor.shape),
-                dtype=dtype_name(tensor.dtype),
-                itemsize=tensor.element_size(),
-                owners=tuple(dict.fromkeys(c for name in names for c in _enclosing(name, modules))),
-                aliases=tuple(names[1:]),
-                pinned=id(module) in pinned,
-            )
-        )
-    stateful = {path: is_stateful(module) for path, module in modules.items()}
-    sites |= {path: ((modules[path], OWN_BUFFERS),) for path in modules if stateful[path]}
-    inventory_modules = tuple(
-        Module(
-            path=path,
-            owner=original_class(module),
-            buffer_bytes=sum(b.nbytes for b in module._buffers.values() if b is not None),
-            stateful=stateful[path],
-            pinned=id(module) in pinned,
-            members=_members(module),
-        )
-        for path, module in modules.items()
-    )
-    buffer_names = _names_of_buffers(modules)
-    buffers = {paths[0]: (module, buffer_name(local)) for (module, local), paths in buffer_names.items()}
-    inventory = Inventory(
-        params=tuple(params),
-        modules=inventory_modules,
-        buffers=tuple(_buffer(module, local, paths, pinned) for (module, local), paths in buffer_names.items()),
-    )
-    return Survey(root, inventory, parameters, sites, buffers, modules, pinned)
-
-
-def _names_of_parameters(modules: dict[str, nn.Module]) -> list[list[str]]:
-    """Returns every name of every parameter, in model order; tied names stand together."""
-    names: dict[int, list[str]] = defaultdict(list)
+    parameters: dict[str, nn.Parameter] = {}
+    aliases: dict[str, list[str]] = {}
+    sites: dict[str, tuple[Site, ...]] = {}
+    buffers: dict[str, Site] = {}
+    stateful: dict[str, tuple[Site, ...]] = {}
+    first_names: dict[int, str] = {}
+    first_of_buffers: dict[Site, str] = {}
     for path, module in modules.items():
         for local, parameter in module._parameters.items():
+            if parameter is None:
+                continue
             name = f"{path}.{local}" if path else local
-            if isinstance(parameter, nn.parameter.UninitializedParameter):
+            if type(parameter) is not nn.Parameter and isinstance(parameter, nn.parameter.UninitializedParameter):
                 raise UnsupportedError(
                     repr(name),
                     "is a lazy parameter that has no shape yet.",
                     "Run one batch through the model first: model(x); then freeze.",
                 )
-            if parameter is not None:
-                names[id(parameter)].append(name)
-    return list(names.values())
-
-
-def _names_of_buffers(modules: dict[str, nn.Module]) -> dict[Site, list[str]]:
-    """Returns every name of every buffer, in model order: a shared module has several."""
-    names: dict[Site, list[str]] = defaultdict(list)
-    for path, module in modules.items():
+            first = first_names.setdefault(id(parameter), name)
+            if first is name:
+                parameters[name], sites[name] = parameter, ((module, local),)
+            else:
+                aliases.setdefault(first, []).append(name)
+                if (module, local) not in sites[first]:
+                    sites[first] += ((module, local),)
         for local, buffer in module._buffers.items():
-            if buffer is not None:
-                names[module, local].append(f"{path}.{local}" if path else local)
-    return names
+            if buffer is None:
+                continue
+            name = f"{path}.{local}" if path else local
+            first = first_of_buffers.setdefault((module, local), name)
+            if first is name:
+                buffers[name] = module, buffer_name(local)
+            else:
+                aliases.setdefault(first, []).append(name)
+        if module._buffers and is_stateful(module):
+            stateful[path] = ((module, OWN_BUFFERS),)
+    # Each use was refreshed by the walk; its own `named_modules` would do it again.
+    uses = (module for module in modules.values() if isinstance(module, Frozen))
+    pinned = frozenset(id(inner) for use in uses for _, inner in nn.Module.named_modules(use))
+    return Survey(root, parameters, aliases, {**sites, **stateful}, buffers, modules, pinned)
 
 
-def _buffer(module: nn.Module, local: str, paths: list[str], pinned: frozenset[int]) -> Buffer:
-    tensor = module._buffers[local]
+def _walk(module: nn.Module, path: str, found: dict[str, nn.Module]) -> None:
+    """Finds what ``named_modules(remove_duplicate=False)`` yields, without a generator for each level."""
+    if type(module).named_modules is not nn.Module.named_modules:
+        found.update(module.named_modules(set(), path, remove_duplicate=False))
+        return
+    found[path] = module
+    above = f"{path}." if path else ""
+    for key, child in module._modules.items():
+        if child is not None:
+            _walk(child, above + key, found)
+
+
+def _inventory(read: Survey) -> Inventory:
+    around: dict[str, tuple[type, ...]] = {}
+    modules = []
+    one_of_each = {type(module): module for module in read.modules.values()}
+    kinds = {kind: original_class(module) for kind, module in one_of_each.items()}
+    for path, module in read.modules.items():
+        kind = kinds[type(module)]
+        above = around[path.rpartition(".")[0]] if path else ()
+        around[path] = above if kind in above else (*above, kind)
+        modules.append(
+            Module(
+                path=path,
+                owner=kind,
+                buffer_bytes=sum(b.nbytes for b in module._buffers.values() if b is not None) if module._buffers else 0,
+                stateful=path not in read.parameters and path in read.sites,
+                pinned=id(module) in read.pinned,
+                members=_members(module),
+            )
+        )
+    params = []
+    dtypes = {dtype: dtype_name(dtype) for dtype in {tensor.dtype for tensor in read.parameters.values()}}
+    for path, tensor in read.parameters.items():
+        aliases = tuple(read.aliases.get(path, ()))
+        owners = around[path.rpartition(".")[0]]
+        if aliases:
+            owners = tuple(dict.fromkeys(c for name in (path, *aliases) for c in around[name.rpartition(".")[0]]))
+        params.append(
+            Param(
+                path=path,
+                shape=tuple(tensor.shape),
+                dtype=dtypes[tensor.dtype],
+                itemsize=tensor.element_size(),
+                owners=owners,
+                aliases=aliases,
+                pinned=id(read.sites[path][0][0]) in read.pinned,
+            )
+        )
+    buffers = tuple(_buffer(read, path, *site) for path, site in read.buffers.items())
+    return Inventory(tuple(params), tuple(modules), buffers)
+
+
+def _buffer(read: Survey, path: str, module: nn.Module, name: str) -> Buffer:
+    tensor = buffer_at((module, name))
     assert tensor is not None
     is_lazy = isinstance(tensor, nn.parameter.UninitializedBuffer)
     shape, nbytes = ((), 0) if is_lazy else (tuple(tensor.shape), tensor.nbytes)
-    return Buffer(paths[0], shape, dtype_name(tensor.dtype), nbytes, tuple(paths[1:]), pinned=id(module) in pinned)
+    aliases = tuple(read.aliases.get(path, ()))
+    return Buffer(path, shape, dtype_name(tensor.dtype), nbytes, aliases, pinned=id(module) in read.pinned)
 
 
 def _members(module: nn.Module) -> tuple[str, ...] | None:
-    if isinstance(module, nn.Sequential | nn.ModuleList):
+    if isinstance(module, (nn.Sequential, nn.ModuleList)):
         return tuple(module._modules)
     return tuple(map(str, range(len(module)))) if isinstance(module, nn.ParameterList) else None
 
@@ -155,8 +186,3 @@ def is_stateful(module: nn.Module) -> bool:
     """Whether a module has buffers of its own and no parameter at or below it."""
     has_buffers = any(b is not None for b in module._buffers.values())
     return has_buffers and next(module.parameters(), None) is None
-
-
-def _enclosing(name: str, modules: dict[str, nn.Module]) -> list[type]:
-    keys = name.split(".")
-    return [original_class(modules[".".join(keys[:depth])]) for depth in range(len(keys))]

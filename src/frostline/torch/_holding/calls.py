@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint
 
 from frostline.torch._holding.backup import Call, Swap, called_on_copies, is_covered, owner_of
 from frostline.torch._holding.classes import HOLD, Hold, Method
-from frostline.torch._holding.writable import is_known, parts, renormalises, writable_in_a_trace
+from frostline.torch._holding.known import is_stock_class, runs_forward_of_class
+from frostline.torch._holding.writable import parts, renormalises, writable_in_a_trace
 
 # Looked up once, because each call asks.
 _peek_interpreter_stack = torch._C._functorch.peek_interpreter_stack
@@ -29,7 +30,8 @@ def needs_held_calls(module: nn.Module, mode: str) -> bool:
         return True
     if "parametrizations" in module._modules:  # what computes its weights may count, and more may be appended
         return True
-    return not is_known(module) and any(part._parameters or part._buffers for part in parts(module))
+    is_known = is_stock_class(type(module)) and runs_forward_of_class(module)  # type: ignore[arg-type]
+    return not is_known and any(part._parameters or part._buffers for part in parts(module))
 
 
 def held_call(
@@ -224,8 +226,16 @@ def _held_forward(
 
 def checkpoints_activations(module: nn.Module) -> bool:
     """Whether the module has the flag by which libraries compute activations again, and no module below it has."""
-    below = (inner for inner in parts(module) if inner is not module)
-    return hasattr(module, "gradient_checkpointing") and not any(hasattr(m, "gradient_checkpointing") for m in below)
+    if not _has_flag(module):
+        return False
+    return not any(_has_flag(inner) for inner in parts(module) if inner is not module)
+
+
+def _has_flag(module: nn.Module) -> bool:
+    name = "gradient_checkpointing"
+    if type(module).__getattr__ is nn.Module.__getattr__:  # where it finds nothing, it makes a whole exception
+        return name in module.__dict__ or hasattr(type(module), name)
+    return hasattr(module, name)
 
 
 def _checkpointed(module: Any, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -105,9 +105,10 @@ class ClaimStack:
         """Whether the parameter is to train: a thaw takes a constant back to what it was, which is no training."""
         return not self.is_constant if self.claims and not self.claims[-1].frozen else not self.claims and self.before
 
-    def without(self, owner: str) -> ClaimStack:
-        """The stack as it would be without the claims of an owner."""
-        return ClaimStack(self.before, [claim for claim in self.claims if claim.owner != owner])
+    def trains_without(self, owner: str) -> bool:
+        """Whether the parameter would be to train without the claims of an owner."""
+        others = [claim for claim in self.claims if claim.owner != owner]
+        return self.trains if len(others) == len(self.claims) else ClaimStack(self.before, others).trains
 
     def push(self, claim: Claim) -> None:
         """Adds a claim, in place.
@@ -115,6 +116,9 @@ class ClaimStack:
         A claim that nobody can withdraw hides all those of its kind below it for good. These are dropped, so that a
         freeze and a thaw in each step do not pile up.
         """
+        if not self.claims:
+            self.claims.append(claim)
+            return
         final = [each for each in self.claims if each.is_final]
         hidden = set(map(id, final[:-1]))
         self.before = self.before or any(each.meant for each in final[:-1])
@@ -131,9 +135,12 @@ Names and not tensors, so that claims survive deepcopy, pickle and ``assign=True
 """
 
 
+_NONE: Ledger = {}
+
+
 def ledger_of(module: nn.Module) -> Ledger:
-    """Returns the claims on a module's own parameters; changes to an empty result are lost."""
-    found: Ledger = module.__dict__.get(ATTRIBUTE, {})
+    """Returns the claims on a module's own parameters, to be read."""
+    found: Ledger = module.__dict__.get(ATTRIBUTE, _NONE)
     return found
 
 
@@ -145,12 +152,15 @@ def stack_at(module: nn.Module, local: str) -> ClaimStack:
 
 def latest(module: nn.Module, local: str) -> Claim | None:
     """Returns the claim that holds for a parameter, if there is one."""
-    return stack_at(module, local).latest
+    stack = ledger_of(module).get(local)
+    return None if stack is None else stack.latest
 
 
 def words_of(module: nn.Module) -> dict[str, Claim]:
     """Returns the claims that hold for buffers of a module that were named by themselves, by local name."""
     ledger = ledger_of(module)
+    if not ledger or not module._buffers:
+        return {}
     words = ((local, latest(module, name)) for local in module._buffers if (name := buffer_name(local)) in ledger)
     return {local: claim for local, claim in words if claim is not None and not claim.by_rule}
 
@@ -158,17 +168,39 @@ def words_of(module: nn.Module) -> dict[str, Claim]:
 def add(root: nn.Module, sites: Iterable[Site], claim: Claim) -> None:
     """Adds a claim on parameters of a model (or on modules' own buffers) and enacts it, in place."""
     sites = list(sites)
+    model = weakref.ref(root)
     for module, local in sites:
         stack = stack_at(module, local)
         if stack.model is None:
             module.__dict__.setdefault(ATTRIBUTE, {})[local] = stack
-            stack.model = weakref.ref(root)
-            if (tensor := module._parameters.get(local, buffer_at((module, local)))) is not None:
+            stack.model = model
+            parameter = module._parameters.get(local)
+            if (tensor := buffer_at((module, local)) if parameter is None else parameter) is not None:
                 SEEN[tensor] = stack
         stack.push(claim)
     # Only now, because the sites of a tied parameter share the flag that was just noted.
     for module, local in sites:
         enact(module, local)
+
+
+def renew(root: nn.Module, sites: Sequence[Site], *, owner: str, frozen: bool, meant: bool) -> None:
+    """Lets a claim of an owner on one parameter, at all of its sites, replace an earlier one, and enacts it, in place.
+
+    It freezes in the mode of the claim that held before.
+    """
+    stacks = [ledger_of(module).get(local) for module, local in sites]
+    present = stacks[0].latest if stacks[0] is not None else None
+    for stack in stacks:
+        top = None if stack is None or stack.model is None else stack.latest
+        if top is None or top.owner != owner or top.frozen is not frozen or top.meant is not meant:
+            break
+    else:
+        for module, local in sites:
+            enact(module, local)
+        return
+    mode = present.mode if present is not None and present.frozen else "eval"
+    withdraw_owner(sites, owner)
+    add(root, sites, Claim(frozen=frozen, mode=mode, owner=owner, meant=meant))
 
 
 def withdraw(sites: Iterable[Site], claims: Iterable[Claim]) -> None:
@@ -226,9 +258,11 @@ def enact(module: nn.Module, local: str) -> None:
     A frozen parameter loses its gradient: optimizers look at ``.grad`` and never at the flag, so
     a stale one would go on moving it.
     """
-    parameter, trains = module._parameters.get(local), stack_at(module, local).trains
+    parameter = module._parameters.get(local)
     if parameter is None:
         return
-    parameter.requires_grad_(trains)
+    trains = stack_at(module, local).trains
+    if parameter.requires_grad is not trains:
+        parameter.requires_grad_(trains)
     if not trains:
         parameter.grad = None

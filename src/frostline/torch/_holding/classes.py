@@ -131,16 +131,16 @@ def is_generated(kind: type) -> bool:
 def take_class(module: nn.Module, *, called: bool, body: Body) -> None:
     """Gives a module the class of held modules, in place."""
     kind = type(module)
-    if is_parametrized(module) and not is_generated(kind):
+    if "parametrizations" in module._modules and is_parametrized(module) and not is_generated(kind):
         # Its class was made for this module alone, and PyTorch removes the topmost class when the
         # parametrization is removed. So ours goes below it.
         (below,) = kind.__bases__
         kind.__bases__ = (generated(_original(below), called=called or _calls(below), body=body),)  # type: ignore[arg-type]
         return
-    inside = next((c for c in kind.__mro__ if is_generated(c)), None)
+    inside = getattr(kind, GENERATED, None)
     if inside is not None and inside is not kind and (_calls(inside) or not called):
         return  # a wrapper lies over it, as FSDP2's does
-    module.__class__ = generated(original_class(module), called=called or _calls(kind), body=body)  # type: ignore[arg-type]
+    _give(module, generated(original_class(module), called=called or _calls(kind), body=body))  # type: ignore[arg-type]
 
 
 def give_class_back(module: nn.Module) -> None:
@@ -148,7 +148,13 @@ def give_class_back(module: nn.Module) -> None:
 
     Where another library has made a subclass of ours, ours stays, and does nothing.
     """
-    module.__class__ = original_class(module)
+    _give(module, original_class(module))
+
+
+def _give(module: nn.Module, kind: type[nn.Module]) -> None:
+    # Not through the `__setattr__` of modules, which looks for a parameter in everything that is set.
+    if type(module) is not kind:
+        object.__setattr__(module, "__class__", kind)
 
 
 def _calls(kind: type) -> bool:

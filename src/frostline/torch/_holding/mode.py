@@ -20,7 +20,6 @@ from frostline.torch._holding.classes import (
     Hold,
     Method,
     give_class_back,
-    is_held_alone,
     take_class,
 )
 from frostline.torch._holding.writable import parts
@@ -71,20 +70,25 @@ def hold_all(modes: Mapping[nn.Module, str | None], *, alone: Collection[nn.Modu
         modes: modules, each before those below it, and the mode in which to hold them; None is not at all.
         alone: those of them that are held for the sake of their own buffers, whatever trains in them.
     """
-    for module in modes:
-        module.__dict__.pop(LET_GO, None)
-    changed = {
-        module: mode
-        for module, mode in modes.items()
-        if held_mode(module) != mode or is_held_alone(module) != (module in alone)
-    }
-    holds: dict[nn.Module, Hold] = {module: module.__dict__[HOLD] for module in changed if is_held(module)}
+    changed: dict[nn.Module, str | None] = {}
+    holds: dict[nn.Module, Hold] = {}
+    for module, mode in modes.items():
+        attributes = module.__dict__
+        attributes.pop(LET_GO, None)
+        hold: Hold | None = attributes.get(HOLD)
+        if hold is None:
+            if mode is not None or module in alone:
+                changed[module] = mode
+        elif hold.mode != mode or hold.alone is not (module in alone):
+            changed[module], holds[module] = mode, hold
     try:
         _release(holds)
     except BaseException:  # an interrupt: what was begun is finished
         _release(holds)
         raise
     held = {module: mode for module, mode in changed.items() if mode is not None}
+    if not held:
+        return
     wanted = {module: module.training for module in held}
     told = [module for module, mode in held.items() if mode == "eval" and has_own_train(module)]
     try:
@@ -160,7 +164,7 @@ def _release(holds: dict[nn.Module, Hold]) -> None:
         if id(module) in told and hold.is_told:
             continue
         module.__dict__["training"] = hold.wanted
-        for child in () if hold.alone else module._modules.values():
+        for child in () if hold.alone or not module._modules else module._modules.values():
             if (
                 child is not None and child not in holds and not is_held(child)
             ):  # a call has put it there, in the mode that it found

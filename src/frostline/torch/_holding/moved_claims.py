@@ -6,9 +6,8 @@ converted: to synchronised batch norm, to quantisation-aware training, to somebo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import nn
@@ -38,19 +37,25 @@ def moved_claims(modules: Collection[nn.Module]) -> list[MovedClaims]:
     Args:
         modules: all modules of a model.
     """
-    known = {id(stack) for module in modules for stack in ledger_of(module).values()}
+    ledgers = [(module, ledger) for module in modules if (ledger := ledger_of(module))]
     found = [
         MovedClaims(stack, (inner, name))
-        for module in modules
-        for local, stack in ledger_of(module).items()
+        for module, ledger in ledgers
+        for local, stack in ledger.items()
+        if local not in module._parameters
         for inner, name in _successors(module, local)
         if name not in ledger_of(inner)
     ]
+    if not SEEN:
+        return found
+    known = {id(stack) for _, ledger in ledgers for stack in ledger.values()}
     inside = set(map(id, modules))
     for module in modules:
         ledger = ledger_of(module)
-        buffers = ((buffer_name(local), buffer) for local, buffer in module._buffers.items())
-        for local, tensor in chain(module._parameters.items(), buffers):
+        tensors: Mapping[str, torch.Tensor | None] = module._parameters
+        if module._buffers:
+            tensors = {**tensors, **{buffer_name(local): buffer for local, buffer in module._buffers.items()}}
+        for local, tensor in tensors.items():
             stack: ClaimStack | None = None if tensor is None or local in ledger else SEEN.get(tensor)
             if stack is None or stack.model is None or not stack.claims or id(stack) in known:
                 continue
@@ -64,8 +69,10 @@ def lost_claims(modules: Iterable[nn.Module]) -> Iterator[tuple[Site, ClaimStack
     """Yields the claims whose parameter is a buffer or a plain tensor now, and no parameter anywhere."""
     for module in modules:
         for local, stack in ledger_of(module).items():
+            if local in module._parameters:
+                continue
             is_tensor = isinstance(module._buffers.get(local, module.__dict__.get(local)), torch.Tensor)
-            if is_tensor and local not in module._parameters and not _successors(module, local):
+            if is_tensor and not _successors(module, local):
                 yield (module, local), stack
 
 

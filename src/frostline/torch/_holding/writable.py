@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from operator import attrgetter, is_, itemgetter
-from types import FunctionType
 from typing import Any
 
 import torch
@@ -13,7 +12,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from frostline.torch._holding.classes import HOLD, WRITABLE, is_generated, is_held_alone
+from frostline.torch._holding.classes import HOLD, WRITABLE, is_held_alone
+from frostline.torch._holding.known import HOOKS, is_known, is_stock
 from frostline.torch._wrappers import is_fully_sharded
 
 SMALL = 1 << 14
@@ -25,8 +25,7 @@ PROOF = 1 << 22
 SAMPLE = 1 << 10
 """Of what is larger still about so many values are compared."""
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_REGISTRIES = ("_modules", "_parameters", "_buffers", *_HOOKS)
+_REGISTRIES = ("_modules", "_parameters", "_buffers", *HOOKS)
 _pointers = torch.Tensor.data_ptr
 _versions = attrgetter("_version")
 _training = itemgetter("training")
@@ -54,30 +53,21 @@ def apart(dicts: Iterable[dict[Any, Any]]) -> tuple[list[dict[Any, Any]], list[d
 
 def parts(module: nn.Module) -> Iterator[nn.Module]:
     """Yields a module and all modules below it, each once."""
-    return (part for _, part in named_parts(module))
-
-
-def is_stock(module: nn.Module) -> bool:
-    """Whether every class of the module is one of PyTorch's or ours."""
-    classes = (c for c in type(module).__mro__ if issubclass(c, nn.Module) and not is_generated(c))
-    return all(c.__module__.startswith(("torch.nn.", "frostline.torch.")) for c in classes)
-
-
-def is_known(module: nn.Module) -> bool:
-    """Whether a call of the module itself runs PyTorch's own code alone, with no hook and no other forward."""
-    foreign = [module.__dict__[name] for name in ("forward",) if name in module.__dict__]
-    foreign += [hook for name in _HOOKS for hook in module.__dict__[name].values()]
-    return is_stock(module) and all(map(_is_ours, foreign))
-
-
-def _is_ours(function: Any) -> bool:
-    home = function if isinstance(function, FunctionType) else type(getattr(function, "__self__", function))
-    return home.__module__.startswith("frostline.")
+    seen: set[int] = set()
+    waiting = [module]
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        yield part
+        if part._modules:
+            waiting.extend(child for child in reversed(part._modules.values()) if child is not None)
 
 
 def renormalises(module: nn.Module) -> bool:
     """Whether a call of the module renormalises its weight."""
-    return isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None
+    return isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None
 
 
 class Place:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from frostline.torch._holding.writable import is_known
+from frostline.torch._holding.known import is_known
 from frostline.torch._uses.structure import REGISTRIES
 
 _NOT_FOLLOWED = REGISTRIES | {

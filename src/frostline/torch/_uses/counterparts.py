@@ -209,7 +209,7 @@ def _empty(module: nn.Module, rebinding: Rebinding) -> dict[str, Any]:
         if name in REGISTRIES:
             made[name] = type(value)()
         elif name.endswith("_hooks"):
-            made[name] = copy.copy(rebinding.of(value))
+            made[name] = copy.copy(rebinding.of(value)) if value or value is None else type(value)()
         elif name in ("training", "_is_full_backward_hook"):
             made[name] = value
     return made

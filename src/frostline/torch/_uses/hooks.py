@@ -60,14 +60,15 @@ class HookSlot:
     def follow(self) -> None:
         """Gives the view the hooks that the layer gained, and drops those that it lost, in place."""
         now = tuple(self.layer)
-        for lost in set(self.taken) - set(now):
-            self.view.pop(lost, None)
-        rebinding = self.rebinding()
-        for gained in set(now) - set(self.taken):
-            # Those of a sharding library gather the tensors of the layer itself, and shard them again.
-            if not is_of_sharding(self.layer[gained]):
-                self.view[gained] = rebinding.of(self.layer[gained])
-        self.taken = now
+        if now != self.taken:
+            for lost in set(self.taken) - set(now):
+                self.view.pop(lost, None)
+            rebinding = self.rebinding()
+            for gained in set(now) - set(self.taken):
+                # Those of a sharding library gather the tensors of the layer itself, and shard them again.
+                if not is_of_sharding(self.layer[gained]):
+                    self.view[gained] = rebinding.of(self.layer[gained])
+            self.taken = now
         if self.original._is_full_backward_hook is not None:
             self.copied._is_full_backward_hook = self.original._is_full_backward_hook
 

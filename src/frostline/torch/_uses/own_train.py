@@ -90,9 +90,9 @@ class OwnTrain:
                     self.made.append((registry, name, now))
                 registry[name] = tensor
             for attributes, values in before:
-                names = {n for n in (*values, *attributes.view) if is_followed(n)}
-                for name in names:
-                    if attributes.view.get(name, _MISSING) is not values.get(name, _MISSING):
+                for name in {*values, *attributes.view}:
+                    is_other = attributes.view.get(name, _MISSING) is not values.get(name, _MISSING)
+                    if is_other and is_followed(name):
                         self.values.append((attributes, name, values.get(name, _MISSING)))
             for part, hold in holds:
                 part.__dict__[HOLD] = hold

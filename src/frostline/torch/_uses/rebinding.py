@@ -19,6 +19,11 @@ from frostline._core.errors import UnsupportedError
 _OPAQUE = (torch.Tensor, type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType, str, bytes)
 
 
+_PLAIN = frozenset({bool, int, float, str, bytes, type(None), torch.dtype, torch.device, types.FunctionType})
+_REGISTRIES = frozenset({dict, OrderedDict, set})
+"""What most attributes of modules are: nothing hangs below the first, and below the others if they are empty."""
+
+
 def reachable(value: Any, *, through_uses: bool = True) -> Iterator[nn.Module | torch.Tensor]:
     """Yields every module and tensor that hangs below a value, registered or not.
 
@@ -30,18 +35,19 @@ def reachable(value: Any, *, through_uses: bool = True) -> Iterator[nn.Module | 
     waiting: list[Any] = [value]
     while waiting:
         value = waiting.pop()
-        if id(value) in seen:
+        kind = type(value)
+        if kind in _PLAIN or (kind in _REGISTRIES and not value) or id(value) in seen:
             continue
         seen.add(id(value))
-        if isinstance(value, nn.Module | torch.Tensor):
+        if isinstance(value, (nn.Module, torch.Tensor)):
             yield value
         if isinstance(value, dict):
             waiting.extend(value.values())
-        elif isinstance(value, list | tuple | set | frozenset | collections.deque):
+        elif isinstance(value, (list, tuple, set, frozenset, collections.deque)):
             waiting.extend(value)
         held = {} if isinstance(value, _OPAQUE) else getattr(value, "__dict__", {})
         if through_uses or "_view" not in held:
-            waiting.extend(item for name, item in held.items() if name != "_frostline_use")
+            waiting += [item for name, item in held.items() if name != "_frostline_use"]
 
 
 class Rebinding:
