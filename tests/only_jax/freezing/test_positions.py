@@ -62,6 +62,17 @@ def test_the_error_of_stacked_layers_says_what_to_name() -> None:
     )
 
 
+def test_the_error_of_stacked_layers_that_are_the_whole_tree() -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        fj.freeze({"w": jnp.ones((12, 3)), "b": jnp.ones(12)}, "[:-1]")
+    assert str(caught.value) == (
+        "'[:-1]' names rows of the model, which has no positions, and 2 parameters with a first axis of 12: "
+        "rows cannot be frozen yet.\n"
+        "Name what is below it: 'b', 'w'. Or split stacked layers into a list: "
+        "[{name: array[i] for name, array in layers.items()} for i in range(12)]."
+    )
+
+
 def test_the_layers_that_the_error_makes_have_positions() -> None:
     layers = {"w": jnp.ones((12, 3, 3)), "b": jnp.ones((12, 3))}
     split = [{name: array[i] for name, array in layers.items()} for i in range(12)]

@@ -95,14 +95,14 @@ def _check_no_rows(nodes: Iterable[NameNode], tree: NameTree, pattern: str) -> N
                 f"axis of {below[0].shape[0]}: {_NOT_YET}"
             )
             children = ", ".join([repr(spell(child.keys)) for child in node.children.values()][:5])
-            split = (
-                f" Or split stacked layers into a list: [{{name: array[i] for name, array in {node.keys[-1]}.items()}} "
-                f"for i in range({below[0].shape[0]})]."
-            )
-            is_stack = len(below) > 1 and node.keys and node.keys[-1].isidentifier()
-            raise UnsupportedError(
-                repr(pattern), reason, f"Name what is below it: {children}.{split if is_stack else ''}"
-            )
+            fix = f"Name what is below it: {children}."
+            if len(below) > 1:
+                name = node.keys[-1] if node.keys and node.keys[-1].isidentifier() else "layers"
+                fix += (
+                    f" Or split stacked layers into a list: [{{name: array[i] for name, array in {name}.items()}} "
+                    f"for i in range({below[0].shape[0]})]."
+                )
+            raise UnsupportedError(repr(pattern), reason, fix)
 
 
 _NOT_YET = "rows cannot be frozen yet."
